@@ -1,0 +1,39 @@
+# `make quickstart` and `make test` set up what they need in .venv and can be repeated at will.
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
+INSTALLED := $(VENV)/.installed
+RUN := runs/quickstart
+
+.PHONY: setup quickstart lint test test-all clean
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@command -v $(UV) >/dev/null || { python3 -m venv $(VENV) && $(BIN)/pip install --quiet uv; }
+	@test -x $(BIN)/python || $(UV) venv --quiet --python '>=3.11' $(VENV)
+	$(UV) pip install --quiet --python $(BIN)/python --editable . --group dev
+	@touch $@
+
+# An interrupted training goes on from its last epoch; a finished run is only shown.
+quickstart: $(INSTALLED)
+	@test -f $(RUN)/test/metrics.json || { \
+	  $(BIN)/unirs fit --config configs/quickstart.yaml $$(test -f $(RUN)/checkpoints/last.ckpt && echo --ckpt_path last) && \
+	  $(BIN)/unirs test --config configs/quickstart.yaml; }
+	@cat $(RUN)/test/table.txt
+	@echo "Pictures and answers: $(RUN)/test/sheet.png. To train again, delete $(RUN)."
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy tests
+
+test: lint
+	$(BIN)/pytest --cov --cov-report=term
+
+test-all: lint
+	$(BIN)/pytest --cov --cov-report=term -m ''
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

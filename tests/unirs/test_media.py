@@ -1,0 +1,198 @@
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from unirs.errors import MediaError
+from unirs.media import Image, Pair, Video
+
+SIZE = (32, 48)
+FORMATS: dict[str, dict[str, Any]] = {
+    "png": {},
+    "jpg": {"quality": 95},
+    "tif": {},
+    "lzw.tif": {"compression": "tiff_lzw"},
+    "jpeg.tif": {"compression": "jpeg"},
+    "bmp": {},
+    "webp": {"lossless": True},
+}
+
+
+def noise(height: int = 32, width: int = 48, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def write_picture(path: Path, pixels: np.ndarray) -> Path:
+    Pillow.fromarray(pixels).save(path, **FORMATS[path.name.partition(".")[2]])
+    return path
+
+
+def write_video(path: Path, frames: int = 24, *, faststart: bool = False) -> Path:
+    """Frame i is grey of level 10 * i, in H.264 with B-frames and a key frame every 8 frames."""
+    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 32, "yuv420p", 8
+        stream.thread_count = 1
+        for index in range(frames):
+            picture = np.full((32, 64, 3), 10 * index, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+class TestImage:
+    @pytest.mark.parametrize("name", ["png", "tif", "lzw.tif", "bmp", "webp"])
+    def test_lossless_pixels_arrive_unchanged(self, tmp_path: Path, name: str) -> None:
+        pixels = noise()
+        frames = Image(write_picture(tmp_path / f"a.{name}", pixels)).frames(SIZE)
+        assert frames.dtype == torch.uint8
+        assert frames.is_contiguous()
+        assert torch.equal(frames, torch.from_numpy(pixels).permute(2, 0, 1)[None])
+
+    def test_resizes_to_height_and_width(self, tmp_path: Path) -> None:
+        pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+        pixels[:20] = 255
+        frames = Image(write_picture(tmp_path / "a.png", pixels)).frames((20, 10))
+        assert frames.shape == (1, 3, 20, 10)
+        assert frames[0, :, :8].min() > 200
+        assert frames[0, :, 12:].max() < 50
+
+    @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK"])
+    def test_any_eight_bit_mode_becomes_rgb(self, tmp_path: Path, mode: str) -> None:
+        path = tmp_path / "a.tif"
+        Pillow.new("RGB", (48, 32), (255, 255, 255)).convert(mode).save(path)
+        frames = Image(path).frames(SIZE)
+        assert frames.shape == (1, 3, *SIZE)
+        assert frames.min() == 255
+
+    @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+    def test_more_than_eight_bits_is_an_error_not_a_white_picture(self, tmp_path: Path, dtype: type) -> None:
+        path = write_picture(tmp_path / "a.tif", np.full((32, 48), 3000, dtype=dtype))
+        with pytest.raises(MediaError, match=r"a\.tif has more than 8 bits"):
+            Image(path).frames(SIZE)
+
+    def test_missing_file_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(MediaError, match=r"no\.png does not exist"):
+            Image(tmp_path / "no.png").frames(SIZE)
+
+    @pytest.mark.parametrize("content", [b"", b"not a picture", b"II*\x00", b"\x89PNG\r\n\x1a\n"])
+    def test_what_is_no_picture_is_named(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "a.png"
+        path.write_bytes(content)
+        with pytest.raises(MediaError, match=r"a\.png does not decode"):
+            Image(path).frames(SIZE)
+
+    def test_folder_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").mkdir()
+        with pytest.raises(MediaError, match=r"a\.png does not decode"):
+            Image(tmp_path / "a.png").frames(SIZE)
+
+    @pytest.mark.parametrize("name", list(FORMATS))
+    @given(share=st.floats(0.0, 0.98))
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_truncated_file_is_an_error_not_part_of_a_picture(self, tmp_path: Path, name: str, share: float) -> None:
+        path = write_picture(tmp_path / f"a.{name}", noise())
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(MediaError, match=r"a\..* does not decode"):
+            Image(path).frames(SIZE)
+
+
+class TestPair:
+    def test_before_comes_first(self, tmp_path: Path) -> None:
+        before, after = noise(seed=1), noise(seed=2)
+        media = Pair(write_picture(tmp_path / "a.png", before), write_picture(tmp_path / "b.png", after))
+        frames = media.frames(SIZE)
+        assert torch.equal(frames, torch.from_numpy(np.stack([before, after])).permute(0, 3, 1, 2))
+        assert len(frames) == media.count == 2
+        assert media.paths == (tmp_path / "a.png", tmp_path / "b.png")
+
+    def test_unequal_sizes_name_both_files(self, tmp_path: Path) -> None:
+        media = Pair(write_picture(tmp_path / "a.png", noise()), write_picture(tmp_path / "b.png", noise(48, 48)))
+        with pytest.raises(MediaError, match=r"a\.png is 48x32, .*b\.png is 48x48"):
+            media.frames(SIZE)
+
+    @pytest.mark.parametrize("missing", ["a", "b"])
+    def test_missing_half_is_named(self, tmp_path: Path, missing: str) -> None:
+        for name in {"a", "b"} - {missing}:
+            write_picture(tmp_path / f"{name}.png", noise())
+        with pytest.raises(MediaError, match=rf"{missing}\.png does not exist"):
+            Pair(tmp_path / "a.png", tmp_path / "b.png").frames(SIZE)
+
+
+class TestVideo:
+    @pytest.mark.parametrize(("count", "shown"), [(1, [0]), (2, [0, 23]), (3, [0, 12, 23]), (24, list(range(24)))])
+    def test_frames_are_spread_from_first_to_last(self, tmp_path: Path, count: int, shown: list[int]) -> None:
+        frames = Video(write_video(tmp_path / "a.mp4"), count).frames(SIZE)
+        assert frames.shape == (count, 3, *SIZE)
+        levels = frames.float().mean((1, 2, 3)) / 10
+        assert levels.round().int().tolist() == shown
+
+    def test_resizes_to_height_and_width(self, tmp_path: Path) -> None:
+        assert Video(write_video(tmp_path / "a.mp4"), 2).frames((8, 10)).shape == (2, 3, 8, 10)
+
+    def test_too_few_frames_says_how_many_there_are(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "a.mp4", frames=5)
+        with pytest.raises(MediaError, match=r"a\.mp4 has 5 frames, 8 were asked for"):
+            Video(path).frames(SIZE)
+
+    def test_missing_file_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(MediaError, match=r"no\.mp4 does not exist"):
+            Video(tmp_path / "no.mp4").frames(SIZE)
+
+    def test_folder_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "a.mp4").mkdir()
+        with pytest.raises(MediaError, match=r"a\.mp4 is not a file"):
+            Video(tmp_path / "a.mp4").frames(SIZE)
+
+    @pytest.mark.parametrize("content", [b"", b"not a video " * 100, b"\x00\x00\x00\x18ftypmp42"])
+    def test_what_is_no_video_is_named(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "a.mp4"
+        path.write_bytes(content)
+        with pytest.raises(MediaError, match=r"a\.mp4 does not open"):
+            Video(path).frames(SIZE)
+
+    @pytest.mark.parametrize("faststart", [False, True])
+    @pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.7])
+    def test_truncated_file_is_an_error(self, tmp_path: Path, share: float, faststart: bool) -> None:
+        path = write_video(tmp_path / "a.mp4", faststart=faststart)
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(MediaError, match=r"a\.mp4 does not"):
+            Video(path).frames(SIZE)
+
+    @pytest.mark.parametrize("faststart", [False, True])
+    def test_wherever_the_end_is_lost_no_frame_is_made_up(self, tmp_path: Path, faststart: bool) -> None:
+        path = write_video(tmp_path / "a.mp4", faststart=faststart)
+        content, whole = path.read_bytes(), Video(path).frames(SIZE)
+        refused = 0
+        for lost in range(1, 700, 20):
+            path.write_bytes(content[:-lost])
+            try:
+                # What a cut takes of the trailing metadata is no loss.
+                assert torch.equal(Video(path).frames(SIZE), whole)
+            except MediaError:
+                refused += 1
+        assert refused > 20
+
+    def test_blanked_middle_is_an_error(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "a.mp4", faststart=True)
+        content = bytearray(path.read_bytes())
+        begin = content.index(b"mdat") + 1000
+        content[begin : begin + 400] = bytes(400)
+        path.write_bytes(content)
+        with pytest.raises(MediaError, match=r"a\.mp4 does not decode"):
+            Video(path).frames(SIZE)
+
+
+def test_kinds_are_explicit() -> None:
+    path = Path("a")
+    assert [Image(path).kind, Pair(path, path).kind, Video(path).kind] == ["image", "pair", "video"]
+    assert [Image(path).paths, Video(path).paths] == [(path,), (path,)]
+    assert [Image(path).count, Video(path).count] == [1, 8]

@@ -1,0 +1,196 @@
+"""From a turn to token ids and labels: the one place where prompts are made, for training and evaluation.
+
+A rendered prompt reads, in the tokenizer's chat template or a plain one: visual placeholders, task tag, instruction.
+All turns of a sample share what stands before the tag, so that one sequence can hold many of them (see `Sequence`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from string import Formatter
+from typing import TYPE_CHECKING, NamedTuple
+
+from unirs.errors import DataError, ModelError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+    from unirs.sample import Sample, Turn
+
+VISUAL = "<|visual|>"
+"""Stands for the visual tokens of one picture in rendered text."""
+
+IGNORE = -100
+"""The label of tokens that are not learnt."""
+
+PLAIN_TEMPLATE = (
+    "{{ bos_token or '' }}{% for message in messages %}"
+    "{% if message.role == 'user' %}USER: {{ message.content }}\n"
+    "{% else %}ASSISTANT: {{ message.content }}{{ eos_token }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+"""The chat template of a tokenizer that has none."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A task's prompt template.
+
+    Attributes:
+        tag: the task tag put before the instruction: `vqa` becomes `[vqa]` (paper, prompt augmentation).
+        instruction: a `str.format` template over the turn's fields.
+    """
+
+    tag: str
+    instruction: str
+
+    def __call__(self, fields: Mapping[str, str]) -> str:
+        """The text after the visual placeholders.
+
+        Raises:
+            DataError: the instruction names a field that the turn does not have.
+        """
+        for _, name, _, _ in Formatter().parse(self.instruction):
+            if name is not None and name not in fields:
+                raise DataError(
+                    f"The prompt names the field '{name}', which the turn does not have. {nearest(name, fields)}"
+                )
+        return f"[{self.tag}] {self.instruction.format(**fields)}"
+
+
+@dataclass
+class Sequence:
+    """Token ids of one sequence: a prefix with the visual tokens, then one or many turns that share it.
+
+    A token of a turn sees the prefix and its own turn only, and its position counts from the prefix's end: every turn
+    is computed as if it stood alone in the sequence.
+
+    Attributes:
+        ids: token ids; 0 where a visual token stands.
+        visual: whether a visual token stands there.
+        labels: the ids to learn, `IGNORE` elsewhere.
+        segments: 0 for the prefix, 1, 2, … for the turns.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    visual: list[bool] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    segments: list[int] = field(default_factory=list)
+
+    def add(self, ids: list[int], segment: int, *, learn: bool = False, visual: bool = False) -> None:
+        """Appends tokens."""
+        self.ids += ids
+        self.visual += [visual] * len(ids)
+        self.labels += ids if learn else [IGNORE] * len(ids)
+        self.segments += [segment] * len(ids)
+
+
+class _Rendered(NamedTuple):
+    head: str
+    tail: str
+    answer: str
+
+
+class Renderer:
+    """Renders turns with a tokenizer.
+
+    Args:
+        tokenizer: its chat template is used where it has one, `PLAIN_TEMPLATE` otherwise.
+        max_length: the longest sequence in tokens, visual ones included.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int = 4096) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self._template = None if tokenizer.chat_template else PLAIN_TEMPLATE
+        self._ids = lru_cache(maxsize=100_000)(self._tokenize)
+        self._rendered = lru_cache(maxsize=100_000)(self._render)
+
+    def __reduce__(self) -> tuple[type[Renderer], tuple[PreTrainedTokenizerBase, int]]:
+        # Caches do not pickle: a spawned worker of a DataLoader fills its own.
+        return Renderer, (self.tokenizer, self.max_length)
+
+    def text(self, prompt: Prompt, turn: Turn, grids: int) -> str:
+        """The prompt as text, with `VISUAL` once for each of its `grids` pictures; for people to read."""
+        rendered = self._rendered(prompt(turn.fields), None)
+        return rendered.head + VISUAL * grids + rendered.tail
+
+    def training(self, prompt: Prompt, sample: Sample, grids: int, tokens: int) -> Sequence:
+        """All turns and answers of a sample in one sequence.
+
+        Args:
+            prompt: the task's.
+            sample: each of its turns comes once for each text to learn.
+            grids: pictures the language model sees.
+            tokens: visual tokens a picture.
+
+        Raises:
+            DataError: the sequence is longer than `max_length`, or a text holds what marks a prompt's parts.
+            ModelError: the tokenizer's chat template cannot be trained.
+        """
+        turns = [self._rendered(prompt(turn.fields), answer) for turn in sample.turns for answer in turn.targets]
+        sequence = self._start(turns[0].head, grids, tokens)
+        for segment, turn in enumerate(turns, start=1):
+            sequence.add(self._ids(turn.tail), segment)
+            sequence.add(self._ids(turn.answer), segment, learn=True)
+        return self._checked(sequence, sample)
+
+    def generation(self, prompt: Prompt, sample: Sample, turn: Turn, grids: int, tokens: int) -> Sequence:
+        """One turn of a sample up to where its answer begins.
+
+        Raises:
+            DataError: the sequence is longer than `max_length`, or the question holds the visual placeholder.
+        """
+        rendered = self._rendered(prompt(turn.fields), None)
+        sequence = self._start(rendered.head, grids, tokens)
+        sequence.add(self._ids(rendered.tail), 1)
+        return self._checked(sequence, sample)
+
+    def _start(self, head: str, grids: int, tokens: int) -> Sequence:
+        sequence = Sequence()
+        sequence.add(self._ids(head), 0)
+        sequence.add([0] * (grids * tokens), 0, visual=True)
+        return sequence
+
+    def _checked(self, sequence: Sequence, sample: Sample) -> Sequence:
+        if len(sequence.ids) > self.max_length:
+            raise DataError(
+                f"Sample '{sample.id}' ({sample.media.paths[0]}) takes {len(sequence.ids)} tokens, "
+                f"{sum(sequence.visual)} of them visual; max_length is {self.max_length}. Raise it, or lower max_turns "
+                "or the number of frames."
+            )
+        return sequence
+
+    def _tokenize(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def _render(self, content: str, answer: str | None) -> _Rendered:
+        if VISUAL in content:
+            raise DataError(f"A question may not hold the visual placeholder {VISUAL}: {content!r}. Remove it.")
+        user = {"role": "user", "content": f"{VISUAL}\n{content}"}
+        asked = self._chat([user], add_generation_prompt=True)
+        head, found, tail = asked.partition(VISUAL)
+        if not found:
+            raise ModelError("The tokenizer's chat template dropped the visual placeholder.")
+        if answer is None:
+            return _Rendered(head, tail, "")
+        end = str(self.tokenizer.eos_token)
+        if end in answer:
+            raise DataError(f"An answer may not hold the end-of-sequence token {end}: {answer!r}. Remove it.")
+        answered = self._chat([user, {"role": "assistant", "content": answer}], add_generation_prompt=False)
+        if not answered.startswith(asked):
+            raise ModelError(
+                "The tokenizer's chat template writes another prompt with an answer than without: it cannot be trained."
+            )
+        said = answered[len(asked) :].split(end)[0]
+        return _Rendered(head, tail, said + end)
+
+    def _chat(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                messages, chat_template=self._template, add_generation_prompt=add_generation_prompt, tokenize=False
+            )
+        )

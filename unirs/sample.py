@@ -1,0 +1,73 @@
+"""What a task's dataset yields: media, and one or several turns of question and answer about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import overload
+
+from unirs.media import Media
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question about the media and what to answer.
+
+    The turns of a sample are independent: each sees the media and itself, never another turn.
+
+    Attributes:
+        id: unique within the task and split.
+        fields: what the task's prompt may name, e.g. `{"question": "Is there a road?"}`.
+        references: the texts an answer is scored against; at least one.
+        answers: the texts to learn; `references` where left out.
+        kind: what scores are split by: question type, class, or `changed` / `unchanged`.
+    """
+
+    id: str
+    references: tuple[str, ...]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    answers: tuple[str, ...] = ()
+    kind: str = ""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The texts to learn."""
+        return self.answers or self.references
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Media and the turns about them.
+
+    Attributes:
+        id: unique within the task and split.
+        media: what is shown.
+        turns: at least one.
+    """
+
+    id: str
+    media: Media
+    turns: tuple[Turn, ...]
+
+
+class Split(Sequence[Sample]):
+    """The samples of one split, and how many turns the protocol dropped, by kind.
+
+    Args:
+        samples: in a fixed order, the same on every machine.
+        dropped: dropped turns by kind; printed beside the results.
+    """
+
+    def __init__(self, samples: Sequence[Sample], dropped: Mapping[str, int] | None = None) -> None:
+        self._samples = samples
+        self.dropped = dict(dropped or {})
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        return self._samples[index]
