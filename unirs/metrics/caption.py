@@ -1,0 +1,186 @@
+"""Caption metrics: BLEU, METEOR, ROUGE-L and CIDEr-D by pycocoevalcap's scorers, and whether change was told."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from unirs.metrics.base import Evaluation, Prediction, Statistic
+from unirs.metrics.meteor import meteor_rows, meteor_value
+from unirs.metrics.statistics import mean
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
+
+_ORDER = 4
+"""The longest n-gram of BLEU and CIDEr-D."""
+
+_EVENT = (
+    r"(?:re)?built|constructed|appear(?:s|ed|ing)?|disappear(?:s|ed|ing)?|vanish(?:es|ed)?|emerg(?:es|ed|ing)|"
+    r"remov(?:es|ed|ing)|replac(?:es|ed|ing)|demolish(?:es|ed)|destroy(?:s|ed)|add(?:s|ed)|cleared|planted|paved|"
+    r"turn(?:s|ed)|becom(?:es|ing)|became|convert(?:s|ed)|expand(?:s|ed)|extend(?:s|ed)|widen(?:s|ed)|"
+    r"increas(?:es|ed)|decreas(?:es|ed)|shows? up|show(?:s|ed) up"
+)
+_GAP = r"(?:(?!(?:and|but|while)\b)\S+ ){0,4}?"
+_NO_CHANGE = re.compile(
+    rf"\b(?:(?:no|not any|not much|without(?: any)?|hardly any|barely any|little) (?!longer\b|other\b){_GAP}"
+    rf"(?:changes?|differences?|alterations?|modifications?|{_EVENT})(?: (?:ha(?:s|ve) )?(?:{_EVENT}))?"
+    rf"|nothing {_GAP}(?:chang(?:es?|ed|ing)|differ(?:s|ent)|happen(?:s|ed)|occur(?:s|red)|{_EVENT})|nothing new"
+    r"|(?:not|never|hardly|barely|\S+n't) (?:\S+ ){0,2}?(?:chang(?:e|ed|ing)|differ(?:ent)?|altered)"
+    r"|(?:(?:appear|seem|look)(?:s|ed)? )?(?:to be )?(?<!not )(?<!longer )(?:unchanged|identical|alike"
+    r"|the same(?! (?:area|location|place|position|site|spot|time)\b)(?: as before)?|as (?:it was )?before))\b"
+)
+_CHANGE = re.compile(
+    rf"\b(?:{_EVENT}|new|newly|more|fewer|but|except|however|although|though|apart|besides|(?<!each )other|only)\b"
+)
+
+
+def tokenize(text: str) -> str:
+    """A caption's lower-case words parted by single spaces, without punctuation; `t-shaped` is one word."""
+    return " ".join(_WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")))
+
+
+def tells_change(text: str) -> bool:
+    """Whether a change caption tells of a change.
+
+    It does not if it holds a phrase by which LEVIR-CC's sentences for unchanged pairs say so ("there is no difference",
+    "the two scenes seem identical", "the scene is the same as before", "no change has occurred", "almost nothing has
+    changed" and their like) and nothing in the rest of it tells of an event ("is built", "appear") or an exception
+    ("but", "except", "other"). So "the road has not changed but a house is built" does. A text without words tells
+    nothing.
+    """
+    words = tokenize(text)
+    rest, phrases = _NO_CHANGE.subn(" ", words)
+    return bool(words) and (phrases == 0 or _CHANGE.search(rest) is not None)
+
+
+@dataclass(frozen=True)
+class CaptionMetrics:
+    """BLEU-1 to 4, METEOR, ROUGE-L and CIDEr-D over several references, and whether change was told.
+
+    Statistics, as pycocoevalcap gives them for the words of `tokenize`: `bleu_1` to `bleu_4`, `meteor`, `rouge_l` and
+    `cider`. Where rows are of kind `changed` or `unchanged`, the same over either (`cider/changed`), with n-gram
+    weights of CIDEr-D from all rows, and `change_accuracy`: the share of these rows whose caption tells of a change
+    exactly if there is one (see `tells_change`). A caption without words scores 0 and is wrong.
+
+    METEOR runs a Java program: it is left out when `full` is false, and, with a warning in the log, where Java is
+    missing or fails. Its value and its resamples are corpus scores, computed from the program's alignment of each row.
+
+    A row's score is its CIDEr-D.
+    """
+
+    @property
+    def name(self) -> str:
+        """`"caption"`."""
+        return "caption"
+
+    @property
+    def headline(self) -> str:
+        """`"cider"`."""
+        return "cider"
+
+    @property
+    def kind_is_asked(self) -> bool:
+        """`False`: whether anything changed is what is asked for."""
+        return False
+
+    def evaluate(self, rows: Sequence[Prediction], *, full: bool = True) -> Evaluation:
+        """Scores captions.
+
+        Args:
+            rows: all rows of one task.
+            full: False leaves METEOR out.
+        """
+        import numpy as np
+
+        captions = [tokenize(row.prediction) for row in rows]
+        references = [[tokenize(reference) for reference in row.references] for row in rows]
+        cider = _cider_scores(captions, references)
+        corpus = _bleu(captions, references)
+        alignments = meteor_rows(captions, references) if full else None
+        if alignments is not None:
+            corpus["meteor"] = Statistic(rows=alignments, value=meteor_value, n=len(rows))
+        corpus["rouge_l"] = mean(_rouge_scores(captions, references))
+        corpus["cider"] = mean(cider)
+        statistics = dict(corpus)
+        for kind in ("changed", "unchanged"):
+            mask = np.array([row.kind == kind for row in rows])
+            if mask.any():
+                statistics |= {f"{name}/{kind}": _restrict(statistic, mask) for name, statistic in corpus.items()}
+        return Evaluation(captions, [float(score) for score in cider], statistics | _change_accuracy(rows, captions))
+
+
+def _restrict(statistic: Statistic, mask: np.ndarray) -> Statistic:
+    """The statistic over the rows where the bool mask `[n]` is true."""
+    return replace(statistic, rows=statistic.rows * mask[:, None], n=int(mask.sum()))
+
+
+def _change_accuracy(rows: Sequence[Prediction], captions: Sequence[str]) -> dict[str, Statistic]:
+    import numpy as np
+
+    known = np.array([row.kind in ("changed", "unchanged") for row in rows])
+    if not known.any():
+        return {}
+    right = [
+        caption != "" and tells_change(caption) == (row.kind == "changed")
+        for row, caption in zip(rows, captions, strict=True)
+    ]
+    return {"change_accuracy": mean(right, known)}
+
+
+def _bleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Statistic]:
+    import numpy as np
+    from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
+
+    cooked = [
+        cook_test(caption, cook_refs(texts, n=_ORDER), eff="closest", n=_ORDER)
+        for caption, texts in zip(captions, references, strict=True)
+    ]
+    counts = [[*row["correct"], *row["guess"], row["testlen"], row["reflen"], 1] for row in cooked]
+    rows = np.array(counts, dtype=np.float64)
+    return {
+        f"bleu_{order}": Statistic(rows=rows, value=functools.partial(_bleu_value, order=order), n=len(rows))
+        for order in range(1, _ORDER + 1)
+    }
+
+
+def _bleu_value(sums: np.ndarray, *, order: int) -> np.ndarray:
+    """Of summed counts `[..., 11]`: correct and guessed n-grams, lengths, rows; constants as in pycocoevalcap."""
+    import numpy as np
+
+    tiny, small = 1e-15, 1e-9
+    correct, guess = sums[..., :order], sums[..., _ORDER : _ORDER + order]
+    length, reference_length, count = np.moveaxis(sums[..., 2 * _ORDER :], -1, 0)
+    precision = np.prod((correct + tiny) / (guess + small), axis=-1) ** (1 / order)
+    brevity = np.exp(np.minimum(0.0, 1 - (reference_length + small) / (length + tiny)))
+    return np.where(count > 0, precision * brevity, np.nan)
+
+
+def _rouge_scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    scorer = Rouge()
+    # For pycocoevalcap a text without words has one empty word, which matches that of an empty reference.
+    return [
+        float(scorer.calc_score([caption], texts)) if caption else 0.0
+        for caption, texts in zip(captions, references, strict=True)
+    ]
+
+
+def _cider_scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+    """CIDEr-D of each row, `[n]`; document frequencies are those of all references given."""
+    import numpy as np
+    from pycocoevalcap.cider.cider_scorer import CiderScorer
+
+    if not any(any(texts) for texts in references):
+        return np.zeros(len(captions))  # pycocoevalcap fails where no reference has a word
+    scorer = CiderScorer(n=_ORDER)
+    for caption, texts in zip(captions, references, strict=True):
+        scorer += (caption, texts)
+    scores: np.ndarray = scorer.compute_score()[1]
+    return scores
