@@ -1,0 +1,151 @@
+"""`manifest.json`: what it takes to know later what a run was made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import unirs
+from unirs.errors import DataError
+from unirs.files import write_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+_PACKAGES = ("torch", "lightning", "transformers", "timm", "torchmetrics", "numpy")
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    seed: int | None,
+    tasks: Mapping[str, Mapping[str, str]],
+    weights: str | None,
+    decoding: Mapping[str, object],
+    command: Sequence[str],
+) -> None:
+    """Writes `<folder>/manifest.json`; an interrupted write leaves a former one as it was.
+
+    Beside the arguments it holds the versions of Python and the packages that results depend on, the platform, and the
+    commit of the git checkout that the process runs in, null where there is none. `dirty` says whether files known to
+    git differ from that commit; files unknown to git, such as the run's own, do not count.
+
+    Args:
+        folder: the run's folder; made where it does not exist.
+        seed: the seed of the run, None where it has none.
+        tasks: for each task, hashes such as `{"data": ..., "prompt": ...}`.
+        weights: hash of the weights, None for weights that were never trained or loaded.
+        decoding: the options of decoding; what JSON has no type for is written as its `str`.
+        command: the command line, one argument an item.
+    """
+    document = {
+        "command": list(command),
+        "seed": seed,
+        "git": _git(),
+        "platform": platform.platform(),
+        "versions": {
+            "python": platform.python_version(),
+            "unirs": unirs.__version__,
+            **{package: _version(package) for package in _PACKAGES},
+        },
+        "weights": weights,
+        "tasks": {task: dict(sorted(hashes.items())) for task, hashes in sorted(tasks.items())},
+        "decoding": dict(sorted(decoding.items())),
+    }
+    text = json.dumps(document, ensure_ascii=False, indent=2, default=str)
+    # An argument may hold bytes that are not UTF-8; their backslash form is also how JSON spells them.
+    write_atomically(folder / "manifest.json", text.encode("utf-8", errors="backslashreplace") + b"\n")
+
+
+def hash_files(paths: Iterable[Path], root: Path) -> str:
+    """Hashes what a task reads from disk.
+
+    A file counts with its name and contents. A folder counts with the names and sizes of all files below it, not with
+    their contents: a million pictures cost a listing, but an edit that keeps a picture's size goes unseen. Names are
+    relative to `root`, so a copy elsewhere has the same hash, and the order of `paths` does not matter.
+
+    Returns:
+        SHA-256 as 64 hexadecimal digits.
+
+    Raises:
+        DataError: a path does not exist or cannot be read.
+    """
+    entries = []
+    for path in paths:
+        name = Path(os.path.relpath(path, root)).as_posix()
+        try:
+            if path.is_dir():
+                entries += [(f"{name}/{below}", str(size)) for below, size in _sizes(path)]
+            else:
+                with path.open("rb") as file:
+                    entries.append((name, hashlib.file_digest(file, "sha256").hexdigest()))
+        except OSError as error:
+            raise DataError(f"{error.filename or path} cannot be read ({error.strerror}). Check the data.") from error
+    digest = hashlib.sha256()
+    for entry in sorted(set(entries)):
+        _add(digest, *entry)
+    return digest.hexdigest()
+
+
+def hash_tensors(state: Mapping[str, torch.Tensor]) -> str:
+    """Hashes tensors by name, dtype, shape and bytes; neither their order nor their device matters.
+
+    Args:
+        state: for example a module's `state_dict()`.
+
+    Returns:
+        SHA-256 as 64 hexadecimal digits.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        _add(digest, name, str(tensor.dtype), str(tuple(tensor.shape)))
+        # Viewed as bytes because numpy knows no bfloat16; flattened first because a scalar cannot be viewed.
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, *parts: str) -> None:
+    for part in parts:
+        data = os.fsencode(part)
+        # With its length before it, a part cannot run into the next.
+        digest.update(len(data).to_bytes(8, "little") + data)
+
+
+def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from ((f"{entry.name}/{name}", size) for name, size in _sizes(folder / entry.name))
+            else:
+                yield entry.name, entry.stat().st_size
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, str | bool] | None:
+    try:
+        commit = _run_git("rev-parse", "--verify", "HEAD")
+        changes = _run_git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _run_git(*arguments: str) -> str:
+    # No lock is taken, so that looking never disturbs a git command that runs at the same time.
+    command = ["git", "--no-optional-locks", *arguments]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()  # noqa: S603

@@ -1,0 +1,291 @@
+"""What an evaluation leaves behind: `metrics.json`, a file of predictions per task, and the table that people read."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unirs.errors import DataError
+from unirs.metrics.base import Evaluation, Prediction
+from unirs.metrics.interval import interval, point
+
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task's answers and their scores.
+
+    Attributes:
+        task: the task's name; also the stem of its file of predictions.
+        rows: the scored predictions; their counts by kind are reported as `kept`.
+        evaluation: the metric's view of `rows`, in the same order.
+        dropped: how many turns the protocol left out, by kind.
+    """
+
+    task: str
+    rows: Sequence[Prediction]
+    evaluation: Evaluation
+    dropped: Mapping[str, int]
+
+
+def summary(result: TaskResult) -> dict[str, dict[str, float]]:
+    """Computes every statistic of a task with its 95 % bootstrap interval.
+
+    Rows that show the same media are resampled together, since their answers are not independent.
+
+    Returns:
+        `{metric: {"value", "low", "high", "n"}}` in the order of the evaluation; the same for the same rows. A
+        statistic that is undefined on these rows is NaN.
+    """
+    clusters = [row.media for row in result.rows]
+    numbers = {}
+    for name, statistic in result.evaluation.statistics.items():
+        low, high = interval(statistic, clusters)
+        numbers[name] = {
+            "value": float(point(statistic)),
+            "low": float(low),
+            "high": float(high),
+            "n": int(statistic.n),
+        }
+    return numbers
+
+
+def write_results(
+    folder: Path,
+    stage: str,
+    step: int,
+    results: Sequence[TaskResult],
+    baselines: Mapping[str, Sequence[TaskResult]],
+) -> dict[str, Any]:
+    """Writes `metrics.json`, `table.txt` and `predictions/<task>.jsonl` into `<folder>/<stage>`.
+
+    A baseline's predictions go to `predictions/<task>.<baseline>.jsonl`. The stage's folder is replaced as a whole: an
+    interrupted write leaves the former results as they were. Equal results give equal bytes.
+
+    Args:
+        folder: the run's folder; made where it does not exist.
+        stage: `validate`, `test` or `bench`.
+        step: the optimizer step that the weights are from.
+        results: one per task.
+        baselines: results of reference answers, such as a constant answer, by name.
+
+    Returns:
+        What `metrics.json` holds: `{"stage", "step", "tasks", "baselines", "dropped", "kept"}`. Undefined numbers are
+        None.
+
+    Raises:
+        DataError: names of tasks and baselines do not make distinct file names.
+    """
+    files = _prediction_files(results, baselines)
+    document: dict[str, Any] = {
+        "stage": stage,
+        "step": step,
+        "tasks": _numbers(results),
+        "baselines": {name: _numbers(of_baseline) for name, of_baseline in sorted(baselines.items())},
+        "dropped": {result.task: dict(sorted(result.dropped.items())) for result in results},
+        "kept": {result.task: dict(sorted(Counter(row.kind for row in result.rows).items())) for result in results},
+    }
+    with _replacing(folder / stage) as partial:
+        (partial / "metrics.json").write_bytes(_encode(document, indent=2))
+        (partial / "predictions").mkdir()
+        for name, result in files.items():
+            with (partial / "predictions" / name).open("wb") as file:
+                file.writelines(_encode(row) for row in _rows(result))
+        (partial / "table.txt").write_text(format_table(document) + "\n", encoding="utf-8")
+    return document
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Reads a `metrics.json` that `write_results` wrote.
+
+    Raises:
+        DataError: the file is missing, is not JSON, or does not hold the tasks' numbers.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} does not exist. Name the metrics.json of a finished validate, test or bench."
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}). Name the metrics.json of a run.") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}). Run the evaluation again.") from error
+    wrong = _wrong_part(document)
+    if wrong:
+        raise DataError(f"{path} is not the metrics.json of a run: {wrong}. Run the evaluation again.")
+    return dict(document)
+
+
+def format_table(document: Mapping[str, Any]) -> str:
+    """Lays out the numbers of `write_results` or `read_metrics` as plain text for a terminal of 100 columns.
+
+    For each task: a line per metric with its value, its 95 % interval, the value of each baseline and the number of
+    rows it speaks of; then how many rows were kept and dropped, by kind. A dash stands for an undefined number.
+    """
+    return "\n\n".join(_format_task(document, task) for task in document["tasks"])
+
+
+def _numbers(results: Sequence[TaskResult]) -> dict[str, dict[str, dict[str, float | None]]]:
+    return {
+        result.task: {
+            name: {key: number if math.isfinite(number) else None for key, number in numbers.items()}
+            for name, numbers in summary(result).items()
+        }
+        for result in results
+    }
+
+
+def _rows(result: TaskResult) -> Iterator[dict[str, Any]]:
+    evaluation = result.evaluation
+    for row, normalized, score in zip(result.rows, evaluation.normalized, evaluation.scores, strict=True):
+        yield {
+            "id": row.id,
+            "task": row.task,
+            "media": list(row.media),
+            "kind": row.kind,
+            "prompt": row.prompt,
+            "clue": row.clue,
+            "prediction": row.prediction,
+            "normalized": normalized,
+            "references": list(row.references),
+            "score": float(score) if math.isfinite(score) else None,
+        }
+
+
+def _encode(document: Mapping[str, Any], indent: int | None = None) -> bytes:
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=indent)
+    # Names of files may hold bytes that are not UTF-8, which Python keeps as lone surrogates. Their backslash form is
+    # also how JSON spells them, so they survive being read back.
+    return text.encode("utf-8", errors="backslashreplace") + b"\n"
+
+
+def _prediction_files(
+    results: Sequence[TaskResult], baselines: Mapping[str, Sequence[TaskResult]]
+) -> dict[str, TaskResult]:
+    named = [(result.task, result) for result in results]
+    named += [(f"{result.task}.{name}", result) for name, of_baseline in baselines.items() for result in of_baseline]
+    files: dict[str, TaskResult] = {}
+    for stem, result in named:
+        name = f"{stem}.jsonl"
+        if "/" in stem or "\\" in stem or "\0" in stem or not result.task:
+            raise DataError(
+                f"'{stem}' cannot name a file of predictions. Rename the task or baseline, without slashes."
+            )
+        if name in files:
+            raise DataError(f"Two results would be written to {name}. Give tasks and baselines distinct names.")
+        files[name] = result
+    return files
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Yields an empty sibling folder that takes the place of `folder` when the block ends without an error."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    former = folder.with_name(f".{folder.name}.former")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _put_back(former, folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        # No portable call replaces a folder that is not empty, so the old one steps aside first. A process that is
+        # killed between the two renames leaves it as `.<stage>.former`, and the next write begins by putting it back.
+        if folder.exists():
+            folder.replace(former)
+        partial.replace(folder)
+    except BaseException:
+        _put_back(former, folder)
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _put_back(former: Path, folder: Path) -> None:
+    if former.exists() and not folder.exists():
+        former.replace(folder)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _wrong_part(document: object) -> str:
+    if not isinstance(document, dict):
+        return "it holds no JSON object"
+    for key in ("stage", "step", "tasks", "baselines", "dropped", "kept"):
+        if key not in document:
+            return f"'{key}' is missing"
+        if key not in ("stage", "step") and not isinstance(document[key], dict):
+            return f"'{key}' is not an object"
+    for where in ("dropped", "kept"):
+        for task, kinds in document[where].items():
+            if not isinstance(kinds, dict) or not all(isinstance(count, int) for count in kinds.values()):
+                return f"'{where}' of '{task}' does not count rows by kind"
+    for where, tasks in [("tasks", document["tasks"]), *document["baselines"].items()]:
+        if not isinstance(tasks, dict) or not all(isinstance(metrics, dict) for metrics in tasks.values()):
+            return f"'{where}' does not hold metrics by task"
+        for task, metrics in tasks.items():
+            for metric, numbers in metrics.items():
+                if not _are_numbers(numbers):
+                    return f"'{metric}' of '{task}' in '{where}' lacks a number 'value', 'low', 'high' or 'n'"
+    return ""
+
+
+def _are_numbers(numbers: object) -> bool:
+    if not isinstance(numbers, dict) or not isinstance(numbers.get("n"), int):
+        return False
+    return all(key in numbers and isinstance(numbers[key], float | int | None) for key in ("value", "low", "high"))
+
+
+def _format_task(document: Mapping[str, Any], task: str) -> str:
+    metrics = document["tasks"][task]
+    baselines = {name: tasks[task] for name, tasks in document["baselines"].items() if task in tasks}
+    table = [["metric", "value", "95 % interval", *baselines, "n"]]
+    for metric, numbers in metrics.items():
+        others = [_decimal(rows.get(metric, {}).get("value")) for rows in baselines.values()]
+        bounds = f"[{_decimal(numbers['low'])}, {_decimal(numbers['high'])}]"
+        table.append([metric, _decimal(numbers["value"]), bounds, *others, str(numbers["n"])])
+    counts = f"kept {_counts(document['kept'].get(task, {}))}; dropped {_counts(document['dropped'].get(task, {}))}"
+    return "\n".join(
+        [
+            f"{task} ({document['stage']}, step {document['step']})",
+            *_align(table),
+            *textwrap.wrap(counts, _WIDTH, initial_indent="  ", subsequent_indent="    "),
+        ]
+    )
+
+
+def _align(table: list[list[str]]) -> list[str]:
+    """Pads the columns, the first to the left and the others to the right, with a rule below the head."""
+    head, *body = table
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    # Names of baselines give way when the table is wider than the terminal; numbers never do.
+    if 2 * len(head) + sum(widths) > _WIDTH:
+        for column in range(3, len(head) - 1):
+            widths[column] = max([8, *(len(row[column]) for row in body)])
+            if len(head[column]) > widths[column]:
+                head[column] = head[column][: widths[column] - 2] + ".."
+    lines = [
+        "  " + "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in [head, *body]
+    ]
+    return [lines[0], "  " + "-" * (len(lines[0]) - 2), *lines[1:]]
+
+
+def _decimal(number: float | None) -> str:
+    return "-" if number is None else f"{number:.4f}"
+
+
+def _counts(kinds: Mapping[str, int]) -> str:
+    total = str(sum(kinds.values()))
+    if not any(kinds):
+        return total
+    by_kind = ", ".join(f"{kind or 'no kind'} {count}" for kind, count in kinds.items())
+    return f"{total} ({by_kind})"
