@@ -1,0 +1,144 @@
+"""Change extractors: the two times of a pair become the tokens of one picture, so a pair costs no more than an image.
+
+To give the language model both frames' tokens instead, name no change extractor: `change: null`.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class ChangeExtraction(nn.Module):
+    """The paper's change extraction module (arXiv 2412.20742, figure 3).
+
+    One learned position embedding is added to both times; the cosine similarity of the two, position by position, is
+    added to every channel of their concatenation (spatial enhance); a 1x1 convolution and a residual bottleneck fuse
+    them.
+
+    Batch normalisation: with few pairs in a batch its statistics describe those scenes rather than the data, and
+    training sees another function than evaluation does. Batches with fewer than `min_pairs` pairs are therefore
+    normalised with the running statistics, as in evaluation; they still train the affine part.
+
+    Args:
+        grid: h and w of the tokens.
+        dim: width D of the tokens, even.
+        n_layers: transformer layers between embedding and spatial enhance: this many shared by the two times, then this
+            many over both times jointly. The published recipe has 0.
+        heads: attention heads of those layers.
+        dropout: dropout of those layers, 0..1.
+        min_pairs: the smallest number of pairs whose own statistics are used in training.
+    """
+
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        dim: int,
+        n_layers: int = 0,
+        heads: int = 8,
+        dropout: float = 0.1,
+        min_pairs: int = 4,
+    ) -> None:
+        super().__init__()
+        if dim % 2:
+            raise ValueError(
+                f"ChangeExtraction needs an even width, half for rows and half for columns: got dim={dim}."
+            )
+        self.grid = grid
+        self.rows = nn.Embedding(grid[0], dim // 2)
+        self.columns = nn.Embedding(grid[1], dim // 2)
+
+        def transformer() -> nn.ModuleList:
+            return nn.ModuleList(
+                nn.TransformerEncoderLayer(dim, heads, 4 * dim, dropout, activation="gelu", batch_first=True)
+                for _ in range(n_layers)
+            )
+
+        self.shared, self.joint = transformer(), transformer()
+        self.fuse = nn.Conv2d(2 * dim, dim, 1)
+        self.residual = nn.Sequential(
+            nn.Conv2d(dim, dim // 2, 1),
+            _PairBatchNorm(dim // 2, min_pairs),
+            nn.ReLU(),
+            nn.Conv2d(dim // 2, dim // 2, 3, padding=1),
+            _PairBatchNorm(dim // 2, min_pairs),
+            nn.ReLU(),
+            nn.Conv2d(dim // 2, dim, 1),
+            _PairBatchNorm(dim, min_pairs),
+        )
+
+    def forward(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """Fuses `[P, L, D]` and `[P, L, D]` to `[P, L, D]`."""
+        before, after = self._contextualise(before, after)
+        both = torch.cat([self._to_map(before), self._to_map(after)], dim=1)
+        fused = self.fuse(both + self._cosine(before, after).unsqueeze(1))
+        return F.relu(self.residual(fused) + fused).flatten(2).transpose(1, 2)
+
+    def similarity(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """The similarity map that tells where something changed: `[P, L, D]` twice to `[P, h, w]`, -1..1."""
+        return self._cosine(*self._contextualise(before, after))
+
+    def _contextualise(self, before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h, w = self.grid
+        columns = self.columns.weight.unsqueeze(0).expand(h, -1, -1)
+        rows = self.rows.weight.unsqueeze(1).expand(-1, w, -1)
+        position = torch.cat([columns, rows], dim=-1).flatten(0, 1)
+        before, after = before + position, after + position
+        for layer in self.shared:
+            before, after = layer(before), layer(after)
+        for layer in self.joint:
+            before, after = layer(torch.cat([before, after], dim=1)).chunk(2, dim=1)
+        return before, after
+
+    def _to_map(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *self.grid)
+
+    def _cosine(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        return F.cosine_similarity(before, after, dim=-1).view(-1, *self.grid)
+
+
+class _PairBatchNorm(nn.BatchNorm2d):
+    """BatchNorm2d that falls back to its running statistics when a training batch holds too few pairs."""
+
+    def __init__(self, channels: int, min_pairs: int) -> None:
+        super().__init__(channels)
+        self.min_pairs = min_pairs
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the base class names it so
+        if self.training and input.shape[0] < self.min_pairs:
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        return super().forward(input)
+
+
+class Concat(nn.Module):
+    """Both times' channels side by side through one linear layer: fusion without any notion of change.
+
+    Args:
+        grid: h and w of the tokens.
+        dim: width D of the tokens.
+    """
+
+    def __init__(self, grid: tuple[int, int], dim: int) -> None:  # noqa: ARG002 - every extractor is given the grid
+        super().__init__()
+        self.fuse = nn.Linear(2 * dim, dim)
+
+    def forward(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """Fuses `[P, L, D]` and `[P, L, D]` to `[P, L, D]`."""
+        return self.fuse(torch.cat([before, after], dim=-1))  # type: ignore[no-any-return]
+
+
+class Difference(nn.Module):
+    """After minus before: what changed, and nothing else.
+
+    Args:
+        grid: h and w of the tokens.
+        dim: width D of the tokens.
+    """
+
+    def __init__(self, grid: tuple[int, int], dim: int) -> None:  # noqa: ARG002 - every extractor is given both
+        super().__init__()
+
+    def forward(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """Subtracts `[P, L, D]` from `[P, L, D]`."""
+        return after - before

@@ -1,0 +1,86 @@
+"""The model: encoder, change extractor, projector and language model in plain torch."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from unirs.batch import Batch
+from unirs.errors import ModelError
+from unirs.interfaces import ChangeExtractor, Encoder, as_module
+from unirs.media import Media
+from unirs.projector import Projector
+from unirs.prompt import IGNORE
+
+
+class UniRSModel(nn.Module):
+    """Reads pictures, pairs and videos in one batch and answers in text (paper section III).
+
+    Letters: F frames, N pictures as the language model sees them ("grids": one for an image, one for a fused pair, k
+    for a video), L and L' tokens of a grid before and after the projector, B sequences of T tokens, D the language
+    model's width.
+
+    Args:
+        encoder: frames to vision tokens.
+        change: fuses the two times of a pair; None gives the language model both.
+        llm: a Hugging Face causal language model.
+    """
+
+    def __init__(self, encoder: Encoder, change: ChangeExtractor | None, llm: PreTrainedModel) -> None:
+        super().__init__()
+        self.encoder = as_module(encoder)
+        self.change = None if change is None else as_module(change)
+        width: int = llm.get_input_embeddings().weight.shape[1]  # type: ignore[index, assignment]
+        self.projector = Projector(encoder.grid, encoder.dim, width)
+        self.llm = llm
+
+    def grids(self, media: Media) -> int:
+        """How many pictures' worth of visual tokens a medium costs."""
+        return 1 if media.kind == "pair" and self.change is not None else media.count
+
+    def see(self, batch: Batch) -> list[torch.Tensor]:
+        """The visual tokens of each medium, M tensors `[n * L', D]`."""
+        tokens = self.encoder(batch.frames)  # [F, L, Dv]
+        starts = [sum(batch.counts[:medium]) for medium in range(len(batch.counts))]
+        pairs = [start for start, kind in zip(starts, batch.kinds, strict=True) if kind == "pair"]
+        if self.change is None or not pairs:
+            return list(torch.split(self.projector(tokens), list(batch.counts)))
+        fused = self.change(tokens[pairs], tokens[[start + 1 for start in pairs]])  # [P, L, Dv]
+        # A fused pair takes the place of its first frame, and its second frame drops out.
+        slot = {start: index for index, start in enumerate(pairs)}
+        rows = [tokens.shape[0] + slot[i] if i in slot else i for i in range(tokens.shape[0]) if i - 1 not in slot]
+        seen = self.projector(torch.cat([tokens, fused])[rows])  # [N, L', D]
+        counts = [1 if kind == "pair" else count for kind, count in zip(batch.kinds, batch.counts, strict=True)]
+        return list(torch.split(seen, counts))
+
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """Text embeddings with the visual tokens in their places, `[B, T, D]`.
+
+        Raises:
+            ModelError: a sequence has more or fewer visual placeholders than its medium has visual tokens.
+        """
+        text = self.llm.get_input_embeddings()(batch.ids)
+        media = self.see(batch)
+        visual = [media[owner].flatten(0, 1) for owner in batch.owners]
+        for row, (tokens, places) in enumerate(zip(visual, batch.visual.sum(1).tolist(), strict=True)):
+            if tokens.shape[0] != places:
+                raise ModelError(
+                    f"Sequence {row} has {places} visual placeholders for {tokens.shape[0]} visual tokens."
+                )
+        spliced: torch.Tensor = text.masked_scatter(batch.visual.unsqueeze(-1), torch.cat(visual).to(text.dtype))
+        return spliced
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Next-token logits `[B, T, V]`."""
+        embeddings = self.embed(batch)
+        hidden = ~batch.attention().unsqueeze(1)
+        # An additive mask, since not every attention implementation understands a boolean one.
+        mask = torch.zeros_like(hidden, dtype=embeddings.dtype).masked_fill(hidden, torch.finfo(embeddings.dtype).min)
+        out = self.llm(inputs_embeds=embeddings, attention_mask=mask, position_ids=batch.positions(), use_cache=False)
+        logits: torch.Tensor = out.logits
+        return logits
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Mean cross-entropy over the answers' tokens."""
+        logits = self(batch)[:, :-1].flatten(0, 1)
+        return F.cross_entropy(logits.float(), batch.labels[:, 1:].flatten(), ignore_index=IGNORE)

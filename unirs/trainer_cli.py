@@ -1,0 +1,113 @@
+"""`unirs fit|validate|test`: Lightning's command line, and what every run gets besides."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichModelSummary
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from unirs.data import UniRSData
+from unirs.errors import UniRSError
+from unirs.files import write_atomically
+from unirs.module import UniRSModule
+from unirs.progress import SampleRate
+from unirs.run_folder import RunFolder
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keeps the resolved config of training at `<trainer.default_root_dir>/config.yaml`."""
+
+    def save_config(self, trainer: Trainer, pl_module: object, stage: str) -> None:  # noqa: ARG002
+        """Writes it; validation and tests leave the one that training wrote."""
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        if stage == "fit" or not path.exists():
+            # Only what all commands read: each takes the run's config, and has options of its own.
+            config = Namespace({key: self.config[key] for key in ("seed_everything", "trainer", "model", "data")})
+            write_atomically(path, self.parser.dump(config, skip_none=False, skip_validation=True).encode())
+
+
+class TrainerCLI(LightningCLI):
+    """LightningCLI with UniRS's model, data and run folder.
+
+    Args:
+        args: the command line, without the program's name.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(
+            UniRSModule,
+            UniRSData,
+            SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults=_trainer_defaults(),
+            seed_everything_default=0,
+            args=args,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401 - Lightning's type
+        """Parses `args`; Lightning's own warns that they are not the process's."""
+        self.config = parser.parse_args(args)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's signature
+        """Builds the trainer with checkpoints and loggers inside its `default_root_dir`."""
+        root = Path(self._get(self.config_init, "trainer.default_root_dir") or "runs/default")
+        checkpoint = ModelCheckpoint(
+            root / "checkpoints", "best", monitor="val/score", mode="max", save_last=True, enable_version_counter=False
+        )
+        summary = RichModelSummary(max_depth=2)
+        own = [
+            checkpoint,
+            summary,
+            SampleRate(),
+            RunFolder(self._get(self.config, "seed_everything"), bool(self._checkpoint())),
+        ]
+        if self.subcommand != "fit":
+            # Loggers begin a new log, and only training has something to log.
+            kwargs = {"logger": False} | kwargs
+        elif self._get(self.config_init, "trainer.logger") is None:
+            kwargs = {"logger": [CSVLogger(root, name="logs"), TensorBoardLogger(root, name="logs")]} | kwargs
+            own.append(LearningRateMonitor())
+        trainer_config = {**self._get(self.config_init, "trainer"), "default_root_dir": str(root), **kwargs}
+        return self._instantiate_trainer(trainer_config, own)
+
+    def _checkpoint(self) -> str | None:
+        return self._get(self.config, "ckpt_path", default=None)  # type: ignore[no-any-return]
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand != "fit" and not kwargs.get("ckpt_path"):
+            kwargs["ckpt_path"] = str(best_checkpoint(Path(self.trainer.default_root_dir)))
+        return kwargs
+
+
+def best_checkpoint(run: Path) -> Path:
+    """The checkpoint with the highest mean validation score of a run.
+
+    Raises:
+        UniRSError: the run has none.
+    """
+    path = run / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        raise UniRSError(
+            f"{path} does not exist: train first with 'unirs fit', or name a checkpoint with '--ckpt_path'."
+        )
+    return path
+
+
+def _trainer_defaults() -> dict[str, Any]:
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return {
+        "default_root_dir": "runs/default",
+        "precision": "bf16-mixed" if bf16 else "32-true",
+        "gradient_clip_val": 1.0,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 10,
+        # The loaders share samples between processes themselves.
+        "use_distributed_sampler": False,
+    }
