@@ -1,0 +1,1 @@
+"""UniRS's own task plugins, one file a benchmark, written against the public `unirs` API only."""

@@ -1,0 +1,144 @@
+"""ERA: which event an aerial video shows.
+
+Source: "ERA: A Data Set and Deep Learning Benchmark for Event Recognition in Aerial Videos", IEEE GRSM 8(4), 2020.
+"""
+
+import hashlib
+import re
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from unirs.errors import DataError, PluginError, nearest
+from unirs.media import Video
+from unirs.metrics.scene import Top1
+from unirs.prompt import Prompt
+from unirs.sample import Sample, Split, Turn
+from unirs.task import SplitName, Task
+
+CLASSES = (
+    "post-earthquake",
+    "flood",
+    "fire",
+    "landslide",
+    "mudslide",
+    "traffic collision",
+    "traffic congestion",
+    "harvesting",
+    "ploughing",
+    "constructing",
+    "police chase",
+    "conflict",
+    "baseball",
+    "basketball",
+    "boating",
+    "cycling",
+    "running",
+    "soccer",
+    "swimming",
+    "car racing",
+    "party",
+    "concert",
+    "parade/protest",
+    "religious activity",
+    "non-event",
+)
+"""ERA's 25 classes, in the paper's order."""
+
+
+def build(root: Path, frames: int = 8) -> Task:
+    """ERA: videos of five seconds, 24 frames a second, 640x640 pixels, 25 classes.
+
+    ERA has no validation set: `val` is a tenth of each class of `Train`, at least one video where a class has two,
+    chosen by a hash of the file name; `train` is the rest. What is added to one class does not move another's videos.
+
+    Args:
+        root: folder with `Train/<Class>/*.mp4` and `Test/<Class>/*.mp4`. Class folders are matched without regard to
+            case, spaces, `-`, `_` and `/`.
+        frames: how many frames of a video are shown, spread evenly from its first to its last.
+
+    Returns:
+        The task.
+
+    Raises:
+        PluginError: `frames` is less than 1.
+    """
+    if frames < 1:
+        raise PluginError(f"ERA was asked to show {frames} frames a video. Set 'frames' to 1 or more.")
+    return Task(
+        kind="video",
+        samples=partial(_samples, root, frames),
+        prompt=Prompt(tag="video", instruction="What is the event in the video?"),
+        metric=Top1(classes=CLASSES),
+        needs=(root / "Train", root / "Test"),
+        source="ERA, https://lcmou.github.io/ERA_Dataset",
+        synthesize=partial(_synthesize, root),
+    )
+
+
+def _samples(root: Path, frames: int, split: SplitName) -> Split:
+    if split not in get_args(SplitName):
+        raise DataError(f"Unknown split '{split}'. {nearest(split, get_args(SplitName))}")
+    folder = root / ("Test" if split == "test" else "Train")
+    videos = _find(folder)
+    samples: list[Sample] = []
+    for name in CLASSES:
+        paths = videos.get(name, [])
+        if split != "test":
+            held_out = _held_out(paths)
+            paths = [path for path in paths if (path in held_out) == (split == "val")]
+        samples += [_sample(path, name, frames) for path in paths]
+    if not samples:
+        raise DataError(f"{folder} has no video for the split '{split}'. It must hold <Class>/*.mp4.")
+    return Split(samples)
+
+
+def _find(folder: Path) -> dict[str, list[Path]]:
+    """The videos of each class, sorted."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder. It must hold <Class>/*.mp4: download ERA, or correct its root.")
+    known = {_key(name): name for name in CLASSES}
+    videos: defaultdict[str, list[Path]] = defaultdict(list)
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or not entry.is_dir():
+            continue
+        name = known.get(_key(entry.name))
+        if name is None:
+            raise DataError(
+                f"{entry} is not one of ERA's classes. {nearest(entry.name.lower(), CLASSES)} "
+                "Rename or remove the folder."
+            )
+        videos[name] += [path for path in sorted(entry.iterdir()) if _is_video(path)]
+    return videos
+
+
+def _is_video(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    if path.suffix.lower() != ".mp4":
+        raise DataError(f"{path} is not an .mp4 file. Convert it, or move it out of the class folder.")
+    return True
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s\-_/]", "", name).lower()
+
+
+def _held_out(paths: list[Path]) -> set[Path]:
+    if len(paths) < 2:
+        return set()
+    ranked = sorted(paths, key=lambda path: (hashlib.sha256(path.name.encode()).digest(), path))
+    return set(ranked[: max(1, round(len(paths) / 10))])
+
+
+def _sample(path: Path, name: str, frames: int) -> Sample:
+    key = f"{path.parent.name}/{path.name}"
+    turn = Turn(id=key, references=(name,), answers=(f"This is a video about {name}.",), kind=name)
+    return Sample(id=key, media=Video(path, frames), turns=(turn,))
+
+
+def _synthesize(root: Path, size: int, seed: int) -> None:
+    from unirs_tasks.synth.era import write
+
+    write(root, size, seed)

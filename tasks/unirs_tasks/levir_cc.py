@@ -1,0 +1,126 @@
+"""LEVIR-CC: what changed between two aerial pictures, in one sentence.
+
+Source: "Remote Sensing Image Change Captioning With Dual-Branch Transformers: A New Method and a Large Scale Dataset",
+IEEE TGRS 60, 2022.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+from unirs.errors import DataError, nearest
+from unirs.files import read_json
+from unirs.media import Pair
+from unirs.metrics.caption import CaptionMetrics, tokenize
+from unirs.prompt import Prompt
+from unirs.sample import Sample, Split, Turn
+from unirs.task import SplitName, Task
+
+_KINDS = ("unchanged", "changed")
+
+
+def build(root: Path) -> Task:
+    """LEVIR-CC: pairs of 256x256 pixels at 0.5 m, five sentences each.
+
+    A pair is one turn: all five sentences are learned, and an answer is scored against all five.
+
+    Args:
+        root: folder with `LevirCCcaptions.json` and `images/{train,val,test}/{A,B}/<file name>`.
+
+    Returns:
+        The task.
+    """
+    return Task(
+        kind="pair",
+        samples=partial(_samples, root),
+        prompt=Prompt(
+            tag="change",
+            instruction="Please briefly describe the main changes between the above two remote sensing images.",
+        ),
+        metric=CaptionMetrics(),
+        needs=(root / "LevirCCcaptions.json", root / "images"),
+        source="LEVIR-CC, https://github.com/Chen-Yang-Liu/LEVIR-CC-Dataset",
+        synthesize=partial(_synthesize, root),
+    )
+
+
+def _samples(root: Path, split: SplitName) -> Split:
+    if split not in get_args(SplitName):
+        raise DataError(f"Unknown split '{split}'. {nearest(split, get_args(SplitName))}")
+    path = root / "LevirCCcaptions.json"
+    samples: dict[str, Sample] = {}
+    for where, row in _rows(path):
+        if _text(row, "split", where) != split:
+            continue
+        sample = _sample(root / "images", row, where)
+        if sample.id in samples:
+            raise DataError(f"{where}: the pair {sample.id} is listed twice. Keep one of its rows.")
+        samples[sample.id] = sample
+    if not samples:
+        raise DataError(f"{path} has no pair with the split '{split}'. Download the file again.")
+    return Split(list(samples.values()))
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    content = read_json(path)
+    rows = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        raise DataError(f"{path} has no list 'images'. It must be LEVIR-CC's caption file: download it again.")
+    for index, row in enumerate(rows):
+        where = f"{path}, row {index}"
+        if not isinstance(row, dict):
+            raise DataError(f"{where} is not an object. Download the file again.")
+        yield f"{where} ({row.get('filename', 'no filename')})", row
+
+
+def _sample(images: Path, row: Mapping[str, Any], where: str) -> Sample:
+    folder, filename = _text(row, "filepath", where), _text(row, "filename", where)
+    flag = _value(row, "changeflag", where)
+    if flag not in (0, 1):
+        raise DataError(f"{where}: 'changeflag' is {flag!r}, it must be 0 or 1. Correct the row.")
+    rows = _value(row, "sentences", where)
+    if not isinstance(rows, list) or not rows:
+        raise DataError(f"{where} has no sentences. Add them, or remove the row.")
+    sentences = tuple(_sentence(entry, f"{where}, sentence {index}") for index, entry in enumerate(rows))
+    key = f"{folder}/{filename}"
+    return Sample(
+        id=key,
+        media=Pair(before=images / folder / "A" / filename, after=images / folder / "B" / filename),
+        turns=(Turn(id=key, references=sentences, answers=sentences, kind=_KINDS[int(flag)]),),
+    )
+
+
+def _sentence(row: object, where: str) -> str:
+    """The words as the literature scores them: lower case, no punctuation."""
+    if not isinstance(row, dict):
+        raise DataError(f"{where} is not an object with 'tokens' or 'raw'. Correct it.")
+    tokens, raw = row.get("tokens"), row.get("raw")
+    if isinstance(tokens, list) and tokens and all(isinstance(token, str) for token in tokens):
+        text = " ".join(tokens)
+    elif isinstance(raw, str):
+        text = tokenize(raw)
+    else:
+        raise DataError(f"{where} has neither a list of words 'tokens' nor a text 'raw'. Correct it.")
+    if not text.strip():
+        raise DataError(f"{where} is empty. Correct it.")
+    return text
+
+
+def _value(row: Mapping[str, Any], name: str, where: str) -> object:
+    if name not in row:
+        raise DataError(f"{where} lacks '{name}'. Correct the row, or download the file again.")
+    return row[name]
+
+
+def _text(row: Mapping[str, Any], name: str, where: str) -> str:
+    value = _value(row, name, where)
+    if not isinstance(value, str) or not value:
+        raise DataError(f"{where}: '{name}' must be a text, it is {value!r}. Correct the row.")
+    return value
+
+
+def _synthesize(root: Path, size: int, seed: int) -> None:
+    from unirs_tasks.synth.levir import write
+
+    write(root, size, seed)

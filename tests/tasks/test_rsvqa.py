@@ -1,0 +1,294 @@
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+from unirs_tasks.rsvqa import build_hr, build_lr, quantize_area, quantize_count, read_split
+
+from unirs.errors import DataError, MediaError, PluginError
+from unirs.media import Image, Pair
+from unirs.task import Task
+
+CDVQA = Path(__file__).parents[3] / "shared" / "data" / "cdvqa"
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+def rows() -> Rows:
+    """Three pictures, ids far from positions, rows in no order, inactive rows that hold only an id."""
+    questions: list[dict[str, Any]] = [
+        {"id": 0, "active": False},
+        {"id": 31, "img_id": 12, "type": "rural_urban", "question": "Is it rural or urban?", "answers_ids": [94]},
+        {"id": 9, "img_id": 5, "type": "comp", "question": "Are there more roads than farms?", "answers_ids": [91]},
+        {"id": 30, "img_id": 12, "type": "presence", "question": "Is a road {present}?", "answers_ids": [92]},
+        {"id": 8, "img_id": 5, "type": "count", "question": "How many roads are there?", "answers_ids": [90]},
+        {"id": 40, "img_id": 3, "type": "count", "question": "How many farms are there?", "answers_ids": [93]},
+    ]
+    answers: list[dict[str, Any]] = [
+        {"id": 94, "question_id": 31, "answer": "urban"},
+        {"id": 90, "question_id": 8, "answer": "14"},
+        {"id": 1, "active": False},
+        {"id": 93, "question_id": 40, "answer": "0"},
+        {"id": 92, "question_id": 30, "answer": "yes"},
+        {"id": 91, "question_id": 9, "answer": "no"},
+    ]
+    images: list[dict[str, Any]] = [{"id": 12}, {"id": 7, "active": False}, {"id": 5}, {"id": 3}]
+    content = {"questions": questions, "answers": answers, "images": images}
+    return {name: [{"active": True, "date_added": 1.5, **row} for row in content[name]] for name in content}
+
+
+def write(root: Path, content: Rows, prefix: str = "LR_split_train") -> None:
+    for name, entries in content.items():
+        (root / f"{prefix}_{name}.json").write_text(json.dumps({name: entries}))
+
+
+def summary(task: Task, split: str = "train") -> dict[str, list[tuple[str, str, tuple[str, ...]]]]:
+    samples = task.samples(split)  # type: ignore[arg-type]
+    return {sample.id: [(turn.id, turn.kind, turn.references) for turn in sample.turns] for sample in samples}
+
+
+def test_joins_by_id_and_orders_by_id(tmp_path: Path) -> None:
+    write(tmp_path, rows())
+    split = build_lr(tmp_path).samples("train")
+    assert [sample.id for sample in split] == ["5", "12"]
+    assert [[turn.id for turn in sample.turns] for sample in split] == [["9"], ["30", "31"]]
+    turn = split[1].turns[0]
+    assert turn.fields == {"question": "Is a road {present}?"}
+    assert (turn.kind, turn.references, turn.targets) == ("presence", ("yes",), ("yes",))
+    assert split[1].media == Image(tmp_path / "Images_LR" / "12.tif")
+
+
+def test_row_order_does_not_matter(tmp_path: Path) -> None:
+    write(tmp_path, rows())
+    before = summary(build_lr(tmp_path, "rsvqa"))
+    write(tmp_path, {name: entries[::-1] for name, entries in rows().items()})
+    assert summary(build_lr(tmp_path, "rsvqa")) == before
+
+
+def test_vlm_protocol_drops_counts_and_says_how_many(tmp_path: Path) -> None:
+    write(tmp_path, rows())
+    split = build_lr(tmp_path).samples("train")
+    assert split.dropped == {"count": 2}
+    assert {turn.kind for sample in split for turn in sample.turns} == {"presence", "comp", "rural_urban"}
+
+
+def test_rsvqa_protocol_keeps_counts_as_ranges(tmp_path: Path) -> None:
+    write(tmp_path, rows())
+    assert summary(build_lr(tmp_path, "rsvqa")) == {
+        "3": [("40", "count", ("0",))],
+        "5": [("8", "count", ("between 10 and 100",)), ("9", "comp", ("no",))],
+        "12": [("30", "presence", ("yes",)), ("31", "rural_urban", ("urban",))],
+    }
+    assert build_lr(tmp_path, "rsvqa").samples("train").dropped == {}
+
+
+def test_hr_keeps_count_as_number_and_area_as_range(tmp_path: Path) -> None:
+    content = rows()
+    content["questions"][1]["type"] = "area"
+    content["answers"][0]["answer"] = "57m2"
+    write(tmp_path, content, "USGS_split_val")
+    assert summary(build_hr(tmp_path, "rsvqa"), "val") == {
+        "3": [("40", "count", ("0",))],
+        "5": [("8", "count", ("14",)), ("9", "comp", ("no",))],
+        "12": [("30", "presence", ("yes",)), ("31", "area", ("between 10m2 and 100m2",))],
+    }
+    split = build_hr(tmp_path).samples("val")
+    assert split.dropped == {"count": 2, "area": 1}
+    assert split[0].media == Image(tmp_path / "Data" / "5.tif")
+
+
+def test_hr_test_split_is_chosen(tmp_path: Path) -> None:
+    write(tmp_path, rows() | {"questions": rows()["questions"][2:3]}, "USGS_split_test")
+    write(tmp_path, rows() | {"questions": rows()["questions"][3:4]}, "USGS_split_test_phili")
+    assert list(summary(build_hr(tmp_path), "test")) == ["5"]
+    assert list(summary(build_hr(tmp_path, test_split="test_phili"), "test")) == ["12"]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (0, "0"),
+        (1, "between 0 and 10"),
+        (10, "between 0 and 10"),
+        (11, "between 10 and 100"),
+        (100, "between 10 and 100"),
+        (101, "between 100 and 1000"),
+        (1000, "between 100 and 1000"),
+        (1001, "more than 1000"),
+    ],
+)
+def test_bounds_of_ranges(number: int, expected: str) -> None:
+    assert quantize_count(str(number)) == expected
+    assert quantize_area(f"{number}m2") == " ".join(f"{w}m2" if w.isdigit() else w for w in expected.split())
+
+
+@given(st.text())
+@settings(deadline=None)
+def test_only_numbers_become_ranges(text: str) -> None:
+    if not text.isascii() or not text.isdigit():
+        assert quantize_count(text) == text
+    if not text.endswith("m2"):
+        assert quantize_area(text) == text
+
+
+def change(name: str, index: int, **values: object) -> Callable[[Rows], None]:
+    return lambda content: content[name][index].update(values)
+
+
+def without(name: str, index: int, key: str) -> Callable[[Rows], None]:
+    return lambda content: content[name][index].__delitem__(key)
+
+
+def remove(name: str, index: int) -> Callable[[Rows], None]:
+    return lambda content: content[name].__delitem__(index)
+
+
+def repeat(name: str, index: int) -> Callable[[Rows], None]:
+    return lambda content: content[name].append(copy.deepcopy(content[name][index]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (change("questions", 1, answers_ids=[]), r"train_questions\.json, question 31 has no answer"),
+        (change("questions", 1, answers_ids=["94"]), "question 31: 'answers_ids' must hold numbers, it holds '94'"),
+        (change("questions", 1, answers_ids=94), "question 31: 'answers_ids' must be of type list, it is 94"),
+        (remove("answers", 0), r"question 31: answer 94 is not in LR_split_train_answers\.json"),
+        (change("answers", 0, active=False), "question 31: answer 94 is not in .* not active"),
+        (change("answers", 0, question_id=8), "question 31: answer 94 belongs to question 8"),
+        (remove("images", 0), r"question 30: image 12 is not in LR_split_train_images\.json"),
+        (change("images", 0, active=False), "question 30: image 12 is not in"),
+        (change("questions", 1, type="rural_urbn"), "question 31: unknown question type 'rural_urbn'. Did you mean"),
+        (without("questions", 1, "type"), "question 31 lacks 'type'"),
+        (without("questions", 1, "question"), "question 31 lacks 'question'"),
+        (without("questions", 1, "img_id"), "question 31 lacks 'img_id'"),
+        (without("questions", 1, "answers_ids"), "question 31 lacks 'answers_ids'"),
+        (without("questions", 1, "id"), r"train_questions\.json, row 1 of 'questions' has no 'id'"),
+        (without("answers", 0, "answer"), r"train_answers\.json, answer 94 lacks 'answer'"),
+        (without("answers", 0, "id"), r"train_answers\.json, row 0 of 'answers' has no 'id'"),
+        (change("answers", 0, answer=14), r"train_answers\.json, answer 94: 'answer' must be of type str, it is 14"),
+        (change("questions", 1, id="31"), "question 31: 'id' must be of type int, it is '31'"),
+        (change("questions", 1, id=True), "question True: 'id' must be of type int, it is True"),
+        (repeat("questions", 1), r"train_questions\.json has two active rows with the id 31"),
+        (repeat("answers", 0), r"train_answers\.json has two active rows with the id 94"),
+        (repeat("images", 0), r"train_images\.json has two active rows with the id 12"),
+    ],
+)
+def test_a_bad_row_is_an_error_that_names_file_and_row(
+    tmp_path: Path, damage: Callable[[Rows], None], message: str
+) -> None:
+    content = rows()
+    damage(content)
+    write(tmp_path, content)
+    with pytest.raises(DataError, match=message):
+        build_lr(tmp_path).samples("train")
+
+
+@pytest.mark.parametrize("text", ['{"rows": []}', "[]", '{"questions": {"rows": 1}}', "3"])
+def test_a_file_without_its_list_is_an_error(tmp_path: Path, text: str) -> None:
+    write(tmp_path, rows())
+    (tmp_path / "LR_split_train_questions.json").write_text(text)
+    with pytest.raises(DataError, match=r"train_questions\.json has no list 'questions'"):
+        build_lr(tmp_path).samples("train")
+
+
+@pytest.mark.parametrize("name", ["questions", "answers", "images"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    write(tmp_path, rows())
+    (tmp_path / f"LR_split_train_{name}.json").unlink()
+    with pytest.raises(DataError, match=rf"LR_split_train_{name}\.json does not exist"):
+        build_lr(tmp_path).samples("train")
+
+
+def test_a_row_that_is_no_object_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, rows())
+    (tmp_path / "LR_split_train_images.json").write_text('{"images": [5]}')
+    with pytest.raises(DataError, match=r"train_images\.json, row 0 of 'images' has no 'id'"):
+        build_lr(tmp_path).samples("train")
+
+
+def test_unknown_split_and_options_name_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Unknown split 'trian'\. Did you mean 'train'"):
+        build_lr(tmp_path).samples("trian")  # type: ignore[arg-type]
+    with pytest.raises(PluginError, match=r"Unknown protocol 'vml'\. Did you mean 'vlm'"):
+        build_lr(tmp_path, "vml")  # type: ignore[arg-type]
+    with pytest.raises(PluginError, match=r"Unknown test_split 'test_phil'\. Did you mean 'test_phili'"):
+        build_hr(tmp_path, test_split="test_phil")  # type: ignore[arg-type]
+
+
+def test_pictures_are_read_only_when_frames_are_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, rows())
+    (tmp_path / "Images_LR").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    Pillow.fromarray(pixels).save(tmp_path / "Images_LR" / "5.tif")
+    first, second = build_lr(tmp_path).samples("train")
+    assert np.array_equal(first.media.frames((256, 256))[0].permute(1, 2, 0).numpy(), pixels)
+    with pytest.raises(MediaError, match=r"12\.tif does not exist"):
+        second.media.frames((256, 256))
+
+
+def test_task_says_what_it_needs_and_where_from(tmp_path: Path) -> None:
+    task = build_lr(tmp_path)
+    assert (task.kind, task.needs) == ("image", (tmp_path / "Images_LR",))
+    assert "zenodo.org/records/6344334" in task.source
+    assert "zenodo.org/records/6344367" in build_hr(tmp_path).source
+    assert task.prompt.tag == "vqa"
+    assert (
+        task.prompt.instruction.format(question="Is it {rural}?")
+        == "Is it {rural}?\nAnswer the question using a single word or phrase."
+    )
+
+
+def test_reads_its_synthetic_form(tmp_path: Path) -> None:
+    task = build_lr(tmp_path, "rsvqa")
+    assert task.synthesize is not None
+    task.synthesize(2, 0)
+    assert all(path.exists() for path in task.needs)
+    splits = [task.samples("train"), task.samples("val"), task.samples("test")]
+    assert [len(split) for split in splits] == [2, 8, 8]
+    assert {turn.kind for split in splits for sample in split for turn in sample.turns} == {
+        "presence",
+        "comp",
+        "rural_urban",
+        "count",
+    }
+    assert all(sample.media.frames((256, 256)).shape == (1, 3, 256, 256) for sample in splits[0])
+
+
+def test_building_tasks_imports_no_torch() -> None:
+    code = (
+        "import sys; from pathlib import Path; from unirs_tasks import rsvqa, levir_cc, era; root = Path('x');"
+        "rsvqa.build_lr(root); rsvqa.build_hr(root); levir_cc.build(root); era.build(root);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not CDVQA.is_dir(), reason="the CDVQA annotations are not beside the checkout")
+def test_reads_real_rows_of_the_same_schema() -> None:
+    kinds = ("change_or_not", "change_ratio_types", "change_to_what", "decrease_or_not", "increase_or_not")
+    split = read_split(
+        CDVQA,
+        "Val",
+        lambda row: Pair(CDVQA / "im1" / row["file_name"], CDVQA / "im2" / row["file_name"]),
+        {**dict.fromkeys(kinds, str), "largest_change": str, "smallest_change": str, "change_ratio": None},
+    )
+    turns = {turn.id: (sample.id, turn) for sample in split for turn in sample.turns}
+    assert split.dropped == {"change_ratio": 800}
+    assert len(turns) == 16_441 - 800
+    answers = {row["id"]: row["answer"] for row in json.loads((CDVQA / "Val_answers.json").read_text())["answers"]}
+    for row in json.loads((CDVQA / "Val_questions.json").read_text())["questions"]:
+        if row["type"] != "change_ratio":
+            image, turn = turns[str(row["id"])]
+            assert image == str(row["img_id"])
+            assert turn.fields["question"] == row["question"]
+            assert turn.references == (answers[row["answers_ids"][0]],)
+    assert split[0].media == Pair(CDVQA / "im1" / "02180.png", CDVQA / "im2" / "02180.png")
