@@ -22,8 +22,8 @@ class ChangeExtraction(nn.Module):
     Args:
         grid: h and w of the tokens.
         dim: width D of the tokens, even.
-        n_layers: transformer layers between embedding and spatial enhance: this many shared by the two times, then this
-            many over both times jointly. The published recipe has 0.
+        n_layers: transformer layers between embedding and spatial enhance: this many over each time alone, with the
+            same weights, then this many over both times jointly. The published recipe has 0.
         heads: attention heads of those layers.
         dropout: dropout of those layers, 0..1.
         min_pairs: the smallest number of pairs whose own statistics are used in training.
@@ -53,7 +53,7 @@ class ChangeExtraction(nn.Module):
                 for _ in range(n_layers)
             )
 
-        self.shared, self.joint = transformer(), transformer()
+        self.single, self.joint = transformer(), transformer()
         self.fuse = nn.Conv2d(2 * dim, dim, 1)
         self.residual = nn.Sequential(
             nn.Conv2d(dim, dim // 2, 1),
@@ -83,7 +83,7 @@ class ChangeExtraction(nn.Module):
         rows = self.rows.weight.unsqueeze(1).expand(-1, w, -1)
         position = torch.cat([columns, rows], dim=-1).flatten(0, 1)
         before, after = before + position, after + position
-        for layer in self.shared:
+        for layer in self.single:
             before, after = layer(before), layer(after)
         for layer in self.joint:
             before, after = layer(torch.cat([before, after], dim=1)).chunk(2, dim=1)

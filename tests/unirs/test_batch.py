@@ -1,0 +1,114 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unirs.batch import Batch, collate
+from unirs.media import MediaKind
+from unirs.prompt import IGNORE, Sequence
+
+
+def sequence(prefix: int, *turns: int) -> Sequence:
+    """Ids count from 1; the first token is visual, the last of each turn is learnt."""
+    made, next_id = Sequence(), 1
+    for segment, length in enumerate((prefix, *turns)):
+        for index in range(length):
+            made.add([next_id], segment, learn=segment > 0 and index == length - 1, visual=segment == 0 and index == 0)
+            next_id += 1
+    return made
+
+
+def batch(*sequences: Sequence, left: bool) -> Batch:
+    frames = [torch.zeros(1, 3, 2, 2, dtype=torch.uint8) for _ in sequences]
+    kinds: list[MediaKind] = ["image"] * len(sequences)
+    return collate(frames, kinds, sequences, list(range(len(sequences))), left=left)
+
+
+def test_right_padding() -> None:
+    made = batch(sequence(2, 2, 1), sequence(1, 2), left=False)
+    assert made.ids.tolist() == [[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]]
+    assert made.segments.tolist() == [[0, 0, 1, 1, 2], [0, 1, 1, -1, -1]]
+    assert made.labels.tolist() == [[IGNORE, IGNORE, IGNORE, 4, 5], [IGNORE, IGNORE, 3, IGNORE, IGNORE]]
+    assert made.visual.tolist() == [[True] + [False] * 4] * 2
+    assert made.positions().tolist() == [[0, 1, 2, 3, 2], [0, 1, 2, 0, 0]]
+    assert made.attention().int().tolist() == [
+        [
+            [1, 0, 0, 0, 0],
+            [1, 1, 0, 0, 0],
+            [1, 1, 1, 0, 0],
+            [1, 1, 1, 1, 0],
+            [1, 1, 0, 0, 1],
+        ],
+        [
+            [1, 0, 0, 0, 0],
+            [1, 1, 0, 0, 0],
+            [1, 1, 1, 0, 0],
+            [0, 0, 0, 1, 0],
+            [0, 0, 0, 0, 1],
+        ],
+    ]
+
+
+def test_left_padding() -> None:
+    made = batch(sequence(2, 2), sequence(1, 1), left=True)
+    assert made.ids.tolist() == [[1, 2, 3, 4], [0, 0, 1, 2]]
+    assert made.segments.tolist() == [[0, 0, 1, 1], [-1, -1, 0, 1]]
+    assert made.labels.tolist() == [[IGNORE, IGNORE, IGNORE, 4], [IGNORE, IGNORE, IGNORE, 2]]
+    assert made.visual.tolist() == [[True, False, False, False], [False, False, True, False]]
+    assert made.positions().tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
+    assert made.attention()[1].int().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+
+
+shapes = st.lists(
+    st.tuples(st.integers(0, 4), st.lists(st.integers(1, 4), min_size=1, max_size=4)), min_size=1, max_size=3
+)
+
+
+@given(shapes, st.booleans())
+def test_a_token_sees_the_prefix_and_its_own_turn(shapes: list[tuple[int, list[int]]], left: bool) -> None:
+    made = batch(*(sequence(prefix, *turns) for prefix, turns in shapes), left=left)
+    width = made.ids.shape[1]
+    for (prefix, turns), ids, segments, attention, positions in zip(
+        shapes,
+        made.ids.tolist(),
+        made.segments.tolist(),
+        made.attention().tolist(),
+        made.positions().tolist(),
+        strict=True,
+    ):
+        assert sorted(segments) == sorted(
+            [-1] * (width - prefix - sum(turns))
+            + [0] * prefix
+            + [s for s, turn in enumerate(turns, 1) for _ in range(turn)]
+        )
+        for query in range(width):
+            seen = {key for key in range(width) if attention[query][key]}
+            own = {key for key in range(query + 1) if segments[key] in (0, segments[query])}
+            if segments[query] == -1:
+                assert (seen, positions[query], ids[query]) == ({query}, 0, 0)
+            else:
+                assert seen == own
+                # As if the turn stood alone behind the prefix.
+                assert positions[query] == len(own) - 1
+
+
+def test_media() -> None:
+    frames = [torch.full((count, 3, 2, 2), count, dtype=torch.uint8) for count in (1, 2, 3)]
+    made = collate(frames, ["image", "pair", "video"], [sequence(1, 1)] * 4, [0, 1, 1, 2], left=True)
+    assert made.frames[:, 0, 0, 0].tolist() == [1, 2, 2, 3, 3, 3]
+    assert (made.kinds, made.counts, made.owners) == (("image", "pair", "video"), (1, 2, 3), (0, 1, 1, 2))
+    assert made.rows == ()
+
+
+def test_everything_moves() -> None:
+    made = batch(sequence(2, 2), sequence(1, 1), left=False)
+    moved = made.to("meta")
+    tensors = {name: value for name, value in vars(moved).items() if isinstance(value, torch.Tensor)}
+    assert set(tensors) == {"frames", "ids", "visual", "segments", "labels"}
+    assert {tensor.device.type for tensor in tensors.values()} == {"meta"}
+    assert (moved.kinds, moved.counts, moved.owners) == (made.kinds, made.counts, made.owners)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_one_sequence_is_not_padded(left: bool) -> None:
+    assert batch(sequence(1, 2), left=left).segments.tolist() == [[0, 1, 1]]

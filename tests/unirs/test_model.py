@@ -1,0 +1,183 @@
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from unirs.batch import Batch, collate
+from unirs.errors import ModelError
+from unirs.interfaces import as_module
+from unirs.media import Media
+from unirs.model import UniRSModel
+from unirs.prompt import IGNORE, Prompt, Renderer
+from unirs.sample import Sample, Turn
+
+MakeModel = Callable[..., UniRSModel]
+ASK = Prompt("vqa", "{question}")
+TURNS = tuple(
+    Turn(question, answers, {"question": question})
+    for question, answers in [("a?", ("yes",)), ("how many are there?", ("no way", "n")), ("x", ("y",))]
+)
+
+
+def frames(media: Media, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (media.count, 3, 64, 64), dtype=torch.uint8, generator=generator)
+
+
+def training(
+    model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: Sequence[Media], turns: Sequence[Turn] = TURNS
+) -> Batch:
+    renderer = Renderer(tokenizer)
+    sequences = [
+        renderer.training(ASK, Sample("s", one, tuple(turns)), model.grids(one), model.projector.tokens)
+        for one in media
+    ]
+    pictures = [frames(one, seed) for seed, one in enumerate(media)]
+    return collate(pictures, [one.kind for one in media], sequences, list(range(len(media))), left=False)
+
+
+@pytest.fixture(params=[True, False], ids=["fused", "both"])
+def model(request: pytest.FixtureRequest, make_model: MakeModel) -> UniRSModel:
+    return make_model(change=request.param).eval()
+
+
+@torch.no_grad()
+def test_packed_turns_equal_single_ones(
+    model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    packed = training(model, tokenizer, list(media.values()))
+    together = model(packed)
+    assert together.shape == (3, packed.ids.shape[1], 130)
+    single = [replace(turn, answers=(answer,)) for turn in TURNS for answer in turn.targets]
+    for segment, turn in enumerate(single, start=1):
+        alone = training(model, tokenizer, list(media.values()), [turn])
+        logits = model(alone)
+        for row in range(len(media)):
+            torch.testing.assert_close(
+                together[row, packed.segments[row] == segment], logits[row, alone.segments[row] == 1], atol=1e-5, rtol=0
+            )
+
+
+@torch.no_grad()
+def test_logits_do_not_depend_on_the_rest_of_the_batch(
+    model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    mixed = [media["video"], media["pair"], media["image"], media["pair"], media["image"]]
+    together = training(model, tokenizer, mixed)
+    logits = model(together)
+    for row, one in enumerate(mixed):
+        alone = training(model, tokenizer, [one])
+        alone.frames = frames(one, row)
+        real = together.segments[row] >= 0
+        torch.testing.assert_close(logits[row, real], model(alone)[0], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_what_a_medium_costs(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    for change, expected in ((True, [1, 1, 3]), (False, [1, 2, 3])):
+        model = make_model(change=change).eval()
+        assert [model.grids(one) for one in media.values()] == expected
+        seen = model.see(training(model, tokenizer, list(media.values())))
+        assert [tuple(tokens.shape) for tokens in seen] == [(grids, 4, 32) for grids in expected]
+
+
+@torch.no_grad()
+def test_visual_tokens_come_from_the_parts(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    model = make_model().eval()
+    batch = training(model, tokenizer, [media["pair"], media["video"], media["pair"], media["image"]])
+    assert model.change is not None
+    features = model.encoder(batch.frames)
+    fused = model.change(features[[0, 5]], features[[1, 6]])
+    expected = model.projector(torch.cat([fused[:1], features[2:5], fused[1:], features[7:]]))
+    torch.testing.assert_close(torch.cat(model.see(batch)), expected)
+    embeddings = model.embed(batch)
+    torch.testing.assert_close(embeddings[batch.visual], expected.flatten(0, 1))
+    text = model.llm.get_input_embeddings()(batch.ids)
+    assert torch.equal(embeddings[~batch.visual], text[~batch.visual])
+
+
+@torch.no_grad()
+def test_order_of_a_pair_matters(
+    model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    batch = training(model, tokenizer, [media["pair"]])
+    swapped = replace(batch, frames=batch.frames.flip(0))
+    assert (model(batch) - model(swapped)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_several_sequences_share_a_medium(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    model = make_model().eval()
+    batch = training(model, tokenizer, [media["image"], media["image"]])
+    first = batch.frames[:1]
+    shared = replace(batch, frames=first, kinds=("image",), counts=(1,), owners=(0, 0))
+    twice = replace(batch, frames=first.repeat(2, 1, 1, 1))
+    torch.testing.assert_close(model(shared), model(twice))
+
+
+def test_placeholders_are_counted(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    model = make_model().eval()
+    batch = training(model, tokenizer, [media["image"], media["video"]])
+    batch.owners = (1, 0)
+    with pytest.raises(ModelError, match="Sequence 0 has 4 visual placeholders for 12 visual tokens"):
+        model(batch)
+
+
+@torch.no_grad()
+def test_loss_is_the_cross_entropy_of_the_answers(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    model = make_model().eval()
+    batch = training(model, tokenizer, list(media.values()))
+    log_probabilities = model(batch).log_softmax(-1)
+    learnt = [
+        -log_probabilities[row, place - 1, batch.labels[row, place]]
+        for row, place in (batch.labels != IGNORE).nonzero().tolist()
+    ]
+    # Space, answer and end token of four answers, three times.
+    assert len(learnt) == 3 * sum(len(answer) + 2 for answer in ("yes", "no way", "n", "y"))
+    torch.testing.assert_close(model.loss(batch), torch.stack(learnt).mean())
+
+
+def test_loss_reads_no_question_token_as_label(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    model = make_model().eval()
+    batch = training(model, tokenizer, list(media.values()))
+    logits = model(batch).detach().requires_grad_()
+    model.forward = lambda _: logits  # type: ignore[method-assign, assignment]
+    model.loss(batch).backward()
+    assert logits.grad is not None
+    taught = logits.grad.abs().sum(-1) > 0
+    assert torch.equal(taught[:, :-1], batch.labels[:, 1:] != IGNORE)
+    assert not taught[:, -1].any()
+
+
+@pytest.mark.parametrize("kinds", [["image", "pair", "video"], ["pair", "pair"], ["image", "image"]])
+def test_every_part_learns(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media], kinds: list[str]
+) -> None:
+    model = make_model().train()
+    model.loss(training(model, tokenizer, [media[kind] for kind in kinds])).backward()
+    without = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.grad is None}
+    assert without == (set() if "pair" in kinds else {"change"})
+    for part in (model.encoder, model.projector, model.llm):
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+
+
+def test_part_that_is_no_module(make_model: MakeModel) -> None:
+    model = make_model()
+    with pytest.raises(TypeError, match=r"object must be a torch\.nn\.Module"):
+        as_module(object())
+    with pytest.raises(TypeError, match=r"function must be a torch\.nn\.Module"):
+        UniRSModel(model.encoder, lambda before, after: after - before, model.llm)  # type: ignore[arg-type]

@@ -1,0 +1,189 @@
+import pickle
+from pathlib import Path
+
+import pytest
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from unirs.errors import DataError, ModelError
+from unirs.media import Image, Media, Pair
+from unirs.plugins import build
+from unirs.prompt import IGNORE, VISUAL, Prompt, Renderer
+from unirs.sample import Sample, Turn
+from unirs.task import Task
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ASK = Prompt("vqa", "{question}")
+END = 128
+
+
+def ask(question: str = "a?", *answers: str) -> Turn:
+    return Turn("t", answers or ("b",), {"question": question})
+
+
+def sample(*turns: Turn, media: Media | None = None) -> Sample:
+    return Sample("s", media or Image(Path("a.png")), turns)
+
+
+def codes(text: str) -> list[int]:
+    return [ord(character) for character in text]
+
+
+def text(ids: list[int]) -> str:
+    return "".join("." if code == 0 else "$" if code == END else chr(code) for code in ids)
+
+
+@pytest.mark.parametrize(
+    ("task", "grids", "expected"),
+    [
+        (
+            "rsvqa_lr",
+            1,
+            "<|visual|>\n[vqa] Is there a road?\nAnswer the question using a single word or phrase.",
+        ),
+        (
+            "rsvqa_hr",
+            1,
+            "<|visual|>\n[vqa] Is there a road?\nAnswer the question using a single word or phrase.",
+        ),
+        (
+            "levir_cc",
+            1,
+            (
+                "<|visual|>\n[change] Please briefly describe the main changes "
+                "between the above two remote sensing images."
+            ),
+        ),
+        ("era", 3, "<|visual|><|visual|><|visual|>\n[video] What is the event in the video?"),
+    ],
+)
+def test_first_party_prompts(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, task: str, grids: int, expected: str
+) -> None:
+    built: Task = build("unirs.tasks", {"name": task, "root": tmp_path})
+    turn = Turn("t", ("yes",), {"question": "Is there a road?"})
+    assert Renderer(tokenizer).text(built.prompt, turn, grids) == f"USER: {expected}\nASSISTANT:"
+    tokenizer.chat_template = CHATML
+    assert (
+        Renderer(tokenizer).text(built.prompt, turn, grids)
+        == f"<|im_start|>user\n{expected}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_first_party_answer_in_a_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = CHATML
+    sequence = Renderer(tokenizer).training(Prompt("video", "What?"), sample(Turn("t", ("fire",))), 1, 1)
+    assert text(sequence.ids) == (
+        "<|im_start|>user\n.\n[video] What?<|im_end|>\n<|im_start|>assistant\nfire<|im_end|>\n$"
+    )
+    assert text([label for label in sequence.labels if label != IGNORE]) == "fire<|im_end|>\n$"
+
+
+def test_sequence_written_out(tokenizer: PreTrainedTokenizerBase) -> None:
+    sequence = Renderer(tokenizer).training(ASK, sample(ask("a?", "b")), grids=1, tokens=2)
+    #                                        U   S   E   R  :   _  visual  \n  [   v    q    a   ]   _   a   ?   \n
+    assert sequence.ids[:19] == [85, 83, 69, 82, 58, 32, 0, 0, 10, 91, 118, 113, 97, 93, 32, 97, 63, 10, 65]
+    assert sequence.ids == [*codes("USER: "), 0, 0, *codes("\n[vqa] a?\nASSISTANT: b"), END]
+    assert sequence.visual == [False] * 6 + [True] * 2 + [False] * 23
+    assert sequence.segments == [0] * 8 + [1] * 23
+    assert sequence.labels == [IGNORE] * 28 + [32, 98, END]
+
+
+def test_several_answers_and_turns_share_the_prefix(tokenizer: PreTrainedTokenizerBase) -> None:
+    asked = sample(ask("a?", "b", "c"), ask("d?", "e"))
+    sequence = Renderer(tokenizer).training(ASK, asked, grids=1, tokens=1)
+    assert text(sequence.ids) == ("USER: .\n[vqa] a?\nASSISTANT: b$\n[vqa] a?\nASSISTANT: c$\n[vqa] d?\nASSISTANT: e$")
+    assert sequence.segments == [0] * 7 + [1] * 23 + [2] * 23 + [3] * 23
+    assert text([label for label in sequence.labels if label != IGNORE]) == " b$ c$ e$"
+    assert all(label in (IGNORE, token) for label, token in zip(sequence.labels, sequence.ids, strict=True))
+
+
+def test_answers_are_learnt_rather_than_references(tokenizer: PreTrainedTokenizerBase) -> None:
+    turn = Turn("t", ("road",), {"question": "a?"}, answers=("a road",))
+    sequence = Renderer(tokenizer).training(ASK, sample(turn), 1, 1)
+    assert text([label for label in sequence.labels if label != IGNORE]) == " a road$"
+
+
+def test_empty_answer_teaches_to_end(tokenizer: PreTrainedTokenizerBase) -> None:
+    sequence = Renderer(tokenizer).training(ASK, sample(ask("a?", "")), 1, 1)
+    assert text([label for label in sequence.labels if label != IGNORE]) == " $"
+
+
+@pytest.mark.parametrize("template", [None, CHATML])
+def test_generation_begins_as_training_does(tokenizer: PreTrainedTokenizerBase, template: str | None) -> None:
+    tokenizer.chat_template = template
+    renderer, asked = Renderer(tokenizer), sample(ask("a?", "bcd"))
+    training = renderer.training(ASK, asked, grids=2, tokens=3)
+    generation = renderer.generation(ASK, asked, asked.turns[0], grids=2, tokens=3)
+    n = len(generation.ids)
+    assert training.ids[:n] == generation.ids
+    assert training.visual[:n] == generation.visual
+    assert training.segments[:n] == generation.segments
+    assert set(generation.labels) == {IGNORE}
+    assert training.labels[:n] == generation.labels
+    assert IGNORE not in training.labels[n:]
+
+
+def test_tokens_a_picture(tokenizer: PreTrainedTokenizerBase) -> None:
+    sequence = Renderer(tokenizer).generation(ASK, sample(ask()), ask(), grids=3, tokens=4)
+    assert sum(sequence.visual) == 12
+    assert [code for code, visual in zip(sequence.ids, sequence.visual, strict=True) if visual] == [0] * 12
+
+
+def test_longest_sequence(tokenizer: PreTrainedTokenizerBase) -> None:
+    asked = sample(ask("a?", "b"), media=Pair(Path("x.png"), Path("y.png")))
+    # 31 tokens, as written out above.
+    assert len(Renderer(tokenizer, max_length=31).training(ASK, asked, 1, 2).ids) == 31
+    with pytest.raises(DataError, match=r"Sample 's' \(x\.png\) takes 31 tokens, 2 of them visual; max_length is 30"):
+        Renderer(tokenizer, max_length=30).training(ASK, asked, 1, 2)
+    with pytest.raises(DataError, match="takes 28 tokens"):
+        Renderer(tokenizer, max_length=27).generation(ASK, asked, asked.turns[0], 1, 2)
+
+
+def test_placeholder_in_a_question(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(DataError, match="may not hold the visual placeholder"):
+        Renderer(tokenizer).text(ASK, ask(f"a {VISUAL}?"), 1)
+
+
+def test_end_token_in_an_answer(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(DataError, match="may not hold the end-of-sequence token </s>: 'b</s>c'"):
+        Renderer(tokenizer).training(ASK, sample(ask("a?", "b</s>c")), 1, 1)
+
+
+@pytest.mark.parametrize("field", ["question", "", "question!r", "question:>9"])
+def test_missing_field(field: str) -> None:
+    with pytest.raises(DataError, match=r"which the turn does not have\. .*Known: questions\."):
+        Prompt("vqa", f"{{{field}}}")({"questions": "a?"})
+
+
+def test_missing_field_names_the_nearest() -> None:
+    with pytest.raises(DataError, match=r"field 'question'.*Did you mean 'questions'"):
+        ASK({"questions": "a?"})
+
+
+def test_braces() -> None:
+    assert Prompt("vqa", "{{x}} {question}")({"question": "{y}?"}) == "[vqa] {x} {y}?"
+
+
+def test_template_that_writes_another_prompt_with_an_answer(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = "{{ messages | length }}" + CHATML
+    renderer = Renderer(tokenizer)
+    assert renderer.text(ASK, ask(), 1).startswith("1<|im_start|>")
+    with pytest.raises(ModelError, match="another prompt with an answer"):
+        renderer.training(ASK, sample(ask()), 1, 1)
+
+
+def test_template_that_drops_the_pictures(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = "{{ messages[0].content.split('\n')[1] }}"
+    with pytest.raises(ModelError, match="dropped the visual placeholder"):
+        Renderer(tokenizer).text(ASK, ask(), 1)
+
+
+def test_goes_to_worker_processes(tokenizer: PreTrainedTokenizerBase) -> None:
+    renderer = Renderer(tokenizer, max_length=31)
+    copy: Renderer = pickle.loads(pickle.dumps(renderer))  # noqa: S301 - its own bytes
+    asked = sample(ask("a?", "b"))
+    assert copy.training(ASK, asked, 1, 2) == renderer.training(ASK, asked, 1, 2)
+    assert copy.max_length == 31
