@@ -1,0 +1,234 @@
+"""Short drone clips: a ground drawn once, what changes and moves on it drawn per frame, a drifting camera, H.264.
+
+The ground is a `WORLD` x `WORLD` px picture. Layers change a copy of it for each frame; the camera then cuts a
+`SIZE` x `SIZE` px frame out of the copy, with a margin that the camera path never leaves.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import av
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from unirs_tasks.synth.paint import finish
+
+FRAMES = 32
+FPS = 8
+SIZE = 224
+MARGIN = 32
+WORLD = SIZE + 2 * MARGIN
+
+# What makes bytes differ from run to run is off: several threads, and macroblock-tree rate control, which reads memory
+# that x264 never wrote (under glibc's MALLOC_PERTURB_, equal clips then differ).
+_X264 = {"crf": "23", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
+
+Floats = npt.NDArray[np.float32]
+Picture = Image.Image
+
+
+@dataclass(frozen=True)
+class Look:
+    """The light, haze and sensor noise of one clip; see `paint.finish` for the fields."""
+
+    gain: float
+    gamma: float
+    tint: tuple[float, float, float]
+    haze: float
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> Look:
+        """Draws the look of a clip."""
+        red, green, blue = rng.uniform(0.97, 1.03, 3).tolist()
+        return cls(
+            gain=rng.uniform(0.92, 1.08),
+            gamma=rng.uniform(0.95, 1.05),
+            tint=(red, green, blue),
+            haze=rng.uniform(0, 0.08),
+        )
+
+    def develop(self, canvas: Floats, seed: int = 0, noise: float = 0.01) -> Picture:
+        """Turns a canvas `[H, W, 3]` into a picture. Equal seeds give equal sensor noise."""
+        rng = np.random.default_rng(seed)
+        pixels = finish(canvas, rng, gain=self.gain, gamma=self.gamma, tint=self.tint, haze=self.haze, noise=noise)
+        return Image.fromarray(pixels)
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """A small picture with transparency, pasted by its centre.
+
+    Attributes:
+        colour: RGB.
+        alpha: L, of equal size.
+    """
+
+    colour: Picture
+    alpha: Picture
+
+    def turned(self, angle: float) -> Sprite:
+        """The sprite turned by `angle` rad, from the x axis towards the y axis (y points down)."""
+        degrees = -np.degrees(angle).item()
+        return Sprite(
+            *(each.rotate(degrees, Image.Resampling.BILINEAR, expand=True) for each in (self.colour, self.alpha))
+        )
+
+
+def sprite(draw: Callable[[Floats, np.random.Generator], None], side: int, seed: int, look: Look) -> Sprite:
+    """Makes a sprite of anything that draws on a canvas.
+
+    Drawn once on black and once on white, the difference of the two tells how much of the ground shows through, cast
+    shadows included.
+
+    Args:
+        draw: draws around the middle of a canvas, in ways that depend only on the generator.
+        side: height and width of the canvas in px.
+        seed: seed of the generator that `draw` gets.
+        look: the look of the clip.
+    """
+    black, white = np.zeros((side, side, 3), np.float32), np.ones((side, side, 3), np.float32)
+    for canvas in (black, white):
+        draw(canvas, np.random.default_rng(seed))
+    alpha = np.clip(1 - (white - black).mean(axis=2), 0, 1)
+    colour = black / np.maximum(alpha, 1e-3)[..., None]
+    return Sprite(
+        look.develop(np.clip(colour, 0, 1), noise=0),
+        Image.fromarray((alpha * 255).round().astype(np.uint8)),
+    )
+
+
+class Layer(Protocol):
+    """Something that changes or moves on the ground."""
+
+    def draw(self, world: Picture, frame: int) -> None:
+        """Draws on `world`, in place, what this layer shows in a frame."""
+        ...
+
+
+@dataclass(frozen=True)
+class Actors:
+    """Things that move: N sprites with a place in each frame.
+
+    Attributes:
+        sprites: the different sprites.
+        which: int `[T, N]`, the sprite shown; -1 where none is.
+        xy: float `[T, N, 2]`, the centres in px of the world.
+    """
+
+    sprites: Sequence[Sprite]
+    which: npt.NDArray[np.int64]
+    xy: Floats
+
+    def draw(self, world: Picture, frame: int) -> None:
+        """Pastes the sprites, in order."""
+        for index, (x, y) in zip(self.which[frame].tolist(), self.xy[frame].tolist(), strict=True):
+            if index >= 0:
+                shown = self.sprites[index]
+                corner = (round(x - shown.alpha.width / 2), round(y - shown.alpha.height / 2))
+                world.paste(shown.colour, corner, shown.alpha)
+
+
+@dataclass(frozen=True)
+class Reveal:
+    """An area that turns, point by point, into what it is afterwards: water, ash, stubble, a building.
+
+    Attributes:
+        after: the world when everything has turned.
+        arrival: `[WORLD, WORLD]`, the progress (0..1) at which each pixel turns.
+        progress: `[T]`, the progress of each frame.
+    """
+
+    after: Picture
+    arrival: Floats
+    progress: Floats
+
+    def draw(self, world: Picture, frame: int) -> None:
+        """Shows what has turned by now, with a soft front."""
+        softness = 0.012
+        done = np.clip((self.progress[frame] - self.arrival) * np.float32(255 / softness), 0, 255)
+        world.paste(self.after, mask=Image.fromarray(done.astype(np.uint8)))
+
+
+@dataclass(frozen=True)
+class Camera:
+    """The camera's path over the world.
+
+    Attributes:
+        center: `[T, 2]`, where the frame's centre is, px from the world's centre.
+        angle: `[T]`, the turn of the frame in rad.
+        zoom: `[T]`, world px per frame px.
+    """
+
+    center: Floats
+    angle: Floats
+    zoom: Floats
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> Camera:
+        """Draws a path: drift, sway and jitter of at most a tenth of the frame, a slight turn and zoom."""
+        time = np.linspace(-0.5, 0.5, FRAMES)
+        heading, drift = rng.uniform(0, 2 * np.pi), rng.uniform(6, 16)
+        sway = np.sin(time[:, None] * rng.uniform(4, 9, 2) + rng.uniform(0, 2 * np.pi, 2)) * rng.uniform(0.5, 2, 2)
+        line = time[:, None] * drift * np.array([np.cos(heading), np.sin(heading)])
+        center = line + sway + rng.normal(0, 0.35, (FRAMES, 2)).clip(-1, 1)
+        angle = rng.uniform(-0.03, 0.03) + time * rng.uniform(-0.06, 0.06)
+        zoom = rng.uniform(0.97, 1.02) + time * rng.uniform(-0.05, 0.05)
+        return cls(center.astype(np.float32), angle.astype(np.float32), zoom.astype(np.float32))
+
+    @classmethod
+    def still(cls) -> Camera:
+        """A camera that stands still over the middle of the world."""
+        return cls(np.zeros((FRAMES, 2), np.float32), np.zeros(FRAMES, np.float32), np.ones(FRAMES, np.float32))
+
+    def shoot(self, world: Picture, frame: int) -> Picture:
+        """Cuts the frame, `SIZE` x `SIZE` px, out of the world."""
+        cos = float(np.cos(self.angle[frame]) * self.zoom[frame])
+        sin = float(np.sin(self.angle[frame]) * self.zoom[frame])
+        x, y = (self.center[frame] + WORLD / 2).tolist()
+        half = SIZE / 2
+        matrix = (cos, -sin, x - (cos - sin) * half, sin, cos, y - (sin + cos) * half)
+        return world.transform((SIZE, SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What happens in a clip.
+
+    Attributes:
+        ground: the world before anything is drawn on it, `WORLD` x `WORLD` px.
+        layers: what changes and moves, drawn in this order.
+    """
+
+    ground: Picture
+    layers: Sequence[Layer]
+
+
+def render(scene: Scene, camera: Camera) -> npt.NDArray[np.uint8]:
+    """Renders a clip as uint8 `[FRAMES, SIZE, SIZE, 3]`."""
+    frames = np.empty((FRAMES, SIZE, SIZE, 3), np.uint8)
+    for index in range(FRAMES):
+        world = scene.ground.copy()
+        for layer in scene.layers:
+            layer.draw(world, index)
+        frames[index] = np.asarray(camera.shoot(world, index))
+    return frames
+
+
+def encode(frames: npt.NDArray[np.uint8], path: Path) -> None:
+    """Writes frames `[T, H, W, 3]` as an H.264 MP4; the bytes depend on the frames only."""
+    # In memory first: the muxer would otherwise seek and patch the file with many small writes.
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS, options=_X264)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    path.write_bytes(buffer.getvalue())
