@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from unirs.media import MediaKind
+from unirs.media import Media, MediaKind
 from unirs.metrics.base import Prediction
 from unirs.prompt import IGNORE, Sequence
 
@@ -22,7 +22,7 @@ class Batch:
         owners: which medium each sequence speaks of, B.
         ids: int64 `[B, T]`; 0 where padding or a visual token stands.
         visual: bool `[B, T]`, where visual tokens stand.
-        segments: int64 `[B, T]`: -1 padding, 0 prefix, 1, 2, … turns.
+        until: int64 `[B, T]`, the index from which on no token sees this one; 0 for padding.
         labels: int64 `[B, T]`, `IGNORE` where nothing is learnt.
         rows: what each sequence asks, in evaluation; B, or empty in training.
     """
@@ -33,7 +33,7 @@ class Batch:
     owners: tuple[int, ...]
     ids: torch.Tensor
     visual: torch.Tensor
-    segments: torch.Tensor
+    until: torch.Tensor
     labels: torch.Tensor
     rows: tuple[Prediction, ...] = ()
 
@@ -45,24 +45,19 @@ class Batch:
         """The same batch in pinned memory; the DataLoader calls it."""
         return self._with(lambda tensor: tensor.pin_memory())
 
-    def positions(self) -> torch.Tensor:
-        """Position ids `[B, T]`: each turn continues the prefix, whatever stands between; 0 for padding."""
-        prefix = (self.segments == 0).sum(1, keepdim=True)
-        index = torch.arange(self.ids.shape[1], device=self.ids.device).expand_as(self.ids)
-        begins = torch.ones_like(self.segments, dtype=torch.bool)
-        begins[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]
-        begin = torch.where(begins, index, 0).cummax(1).values
-        return torch.where(self.segments > 0, prefix, 0).where(self.segments >= 0, 0) + (index - begin) * (
-            self.segments >= 0
-        )
-
     def attention(self) -> torch.Tensor:
-        """Which token sees which, bool `[B, T, T]`: the prefix and its own turn, causally. Padding sees itself only."""
-        seen = (self.segments.unsqueeze(2) == self.segments.unsqueeze(1)) | (self.segments.unsqueeze(1) == 0)
-        seen = seen & (self.segments >= 0).unsqueeze(2)
-        t = self.ids.shape[1]
-        causal = torch.ones(t, t, dtype=torch.bool, device=self.ids.device).tril()
-        return (seen & causal) | torch.eye(t, dtype=torch.bool, device=self.ids.device)
+        """Which token sees which, bool `[B, T, T]`: causally, and no branch another. Padding sees itself only."""
+        index = torch.arange(self.ids.shape[1], device=self.ids.device)
+        seen = (index.unsqueeze(1) >= index) & (index.unsqueeze(1) < self.until.unsqueeze(1))
+        return (seen & self.real().unsqueeze(2)) | (index.unsqueeze(1) == index)
+
+    def positions(self) -> torch.Tensor:
+        """Position ids `[B, T]`: how many tokens each sees before itself; 0 for padding."""
+        return self.attention().sum(2) - 1
+
+    def real(self) -> torch.Tensor:
+        """Where no padding stands, bool `[B, T]`."""
+        return self.until > 0
 
     def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         return replace(
@@ -70,9 +65,14 @@ class Batch:
             frames=change(self.frames),
             ids=change(self.ids),
             visual=change(self.visual),
-            segments=change(self.segments),
+            until=change(self.until),
             labels=change(self.labels),
         )
+
+
+def grids(media: Media, *, fused: bool) -> int:
+    """How many pictures' worth of visual tokens a medium costs: one for an image or a pair whose times are fused."""
+    return 1 if media.kind == "pair" and fused else media.count
 
 
 def collate(
@@ -88,14 +88,15 @@ def collate(
         left: pad on the left, as generation needs it.
     """
     longest = max(len(sequence.ids) for sequence in sequences)
+    shifts = [longest - len(sequence.ids) if left else 0 for sequence in sequences]
 
     def pad(values: List[List[int]], fill: int) -> torch.Tensor:
-        rows = [
-            [fill] * (longest - len(row)) + list(row) if left else list(row) + [fill] * (longest - len(row))
-            for row in values
-        ]
-        return torch.tensor(rows)
+        rows = torch.full((len(values), longest), fill)
+        for row, shift, value in zip(rows, shifts, values, strict=True):
+            row[shift : shift + len(value)] = torch.tensor(value)
+        return rows
 
+    until = [[end + shift for end in sequence.until] for sequence, shift in zip(sequences, shifts, strict=True)]
     return Batch(
         frames=torch.cat(list(frames)),
         kinds=tuple(kinds),
@@ -103,6 +104,6 @@ def collate(
         owners=tuple(owners),
         ids=pad([sequence.ids for sequence in sequences], 0),
         visual=pad([sequence.visual for sequence in sequences], 0).bool(),
-        segments=pad([sequence.segments for sequence in sequences], -1),
+        until=pad(until, 0),
         labels=pad([sequence.labels for sequence in sequences], IGNORE),
     )

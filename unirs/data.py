@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -52,9 +53,9 @@ class NamedTask:
         label = options.pop("label", None) or Path(str(options.get("name", "")).split(":")[0]).stem
         weight = options.pop("weight", 1.0)
         synthetic = options.pop("synthetic", None)
-        if not isinstance(weight, int | float) or weight < 0:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise PluginError(f"Task '{label}': weight must be a number of 0 or more, got {weight!r}.")
-        if synthetic is not None and (not isinstance(synthetic, dict) or set(synthetic) - {"size", "seed"}):
+        if synthetic is not None and not _is_synthetic(synthetic):
             raise PluginError(f"Task '{label}': synthetic must be {{size: …, seed: …}}, got {synthetic!r}.")
         root = options["root"] = Path(options.get("root") or Path("data") / label)
         return cls(label, root, plugins.build("unirs.tasks", options), float(weight), synthetic)
@@ -296,8 +297,9 @@ class MixtureSampler(DistributedSampler[Any]):
             drawn += [start + index for index in torch.randperm(size, generator=generator)[:rest].tolist()]
             start += size
         order = torch.randperm(len(drawn), generator=generator).tolist()
-        order += order[: self.total_size - len(order)]
-        return iter([drawn[index] for index in order[self.rank : self.total_size : self.num_replicas]])
+        # Begun again, so that all processes get equally many, were there fewer samples than processes.
+        padded = list(islice(cycle(order), self.total_size))
+        return iter([drawn[index] for index in padded[self.rank :: self.num_replicas]])
 
 
 class FrameCache:
@@ -391,6 +393,14 @@ class Items(Dataset[tuple[Item, torch.Tensor]]):
 def _row(item: Item, turn: Turn, prompt: str) -> Prediction:
     media = tuple(map(str, item.sample.media.paths))
     return Prediction(turn.id, item.task, media, turn.kind, prompt, "", turn.references)
+
+
+def _is_synthetic(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) <= {"size", "seed"}
+        and all(type(number) is int and number >= 0 for number in value.values())
+    )
 
 
 def _chunks(sample: Sample, size: int) -> Iterator[Sample]:

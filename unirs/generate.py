@@ -23,7 +23,7 @@ def generate(model: UniRSModel, batch: Batch, *, end: int, max_new_tokens: int) 
     config = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, eos_token_id=end, pad_token_id=end, use_cache=True
     )
-    embeddings, mask = model.embed(batch), (batch.segments >= 0).long()
+    embeddings, mask = model.embed(batch), batch.real().long()
     # `transformers` fills what `config` leaves open from the checkpoint's, which may penalise or forbid tokens.
     defaults, model.llm.generation_config = model.llm.generation_config, GenerationConfig()
     try:

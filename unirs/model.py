@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from unirs.batch import Batch
+from unirs.batch import Batch, grids
 from unirs.errors import ModelError
 from unirs.interfaces import ChangeExtractor, Encoder, as_module
 from unirs.media import Media
@@ -36,15 +36,15 @@ class UniRSModel(nn.Module):
 
     def grids(self, media: Media) -> int:
         """How many pictures' worth of visual tokens a medium costs."""
-        return 1 if media.kind == "pair" and self.change is not None else media.count
+        return grids(media, fused=self.change is not None)
 
     def see(self, batch: Batch) -> list[torch.Tensor]:
-        """The visual tokens of each medium, M tensors `[n * L', D]`."""
+        """The visual tokens of each medium, M tensors `[n, L', D]` with n of `grids`."""
         tokens = self.encoder(batch.frames)  # [F, L, Dv]
         starts = [sum(batch.counts[:medium]) for medium in range(len(batch.counts))]
         pairs = [start for start, kind in zip(starts, batch.kinds, strict=True) if kind == "pair"]
         if self.change is None or not pairs:
-            return list(torch.split(self.projector(tokens), list(batch.counts)))
+            return list(torch.split(self.projector(tokens + self._idle()), list(batch.counts)))
         fused = self.change(tokens[pairs], tokens[[start + 1 for start in pairs]])  # [P, L, Dv]
         # A fused pair takes the place of its first frame, and its second frame drops out.
         slot = {start: index for index, start in enumerate(pairs)}
@@ -52,6 +52,12 @@ class UniRSModel(nn.Module):
         seen = self.projector(torch.cat([tokens, fused])[rows])  # [N, L', D]
         counts = [1 if kind == "pair" else count for kind, count in zip(batch.kinds, batch.counts, strict=True)]
         return list(torch.split(seen, counts))
+
+    def _idle(self) -> torch.Tensor | float:
+        # Zero, but with a way for gradients: data parallel training waits for one of each parameter on every process,
+        # and a process may have no pair in its batch.
+        weights = [] if self.change is None else [p for p in self.change.parameters() if p.requires_grad]
+        return 0.0 * torch.stack([weight.sum() for weight in weights]).sum() if weights else 0.0
 
     def embed(self, batch: Batch) -> torch.Tensor:
         """Text embeddings with the visual tokens in their places, `[B, T, D]`.

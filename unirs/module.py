@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import get_cosine_schedule_with_warmup
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs import plugins
-from unirs.batch import Batch
+from unirs.batch import Batch, grids
 from unirs.data import Collator, EvalSet, UniRSData
 from unirs.errors import ModelError
 from unirs.generate import generate
@@ -94,9 +95,10 @@ class UniRSModule(LightningModule):
         Raises:
             ModelError: the language model starts from scratch and its tokenizer has not been trained.
         """
-        return Collator(
-            Renderer(self._tokenizer(), max_length), prompts, self.model.grids, self.model.projector.tokens, training
-        )
+        renderer = Renderer(self._tokenizer(), max_length)
+        # No method of the model: workers would be sent its weights with it.
+        count = partial(grids, fused=self.model.change is not None)
+        return Collator(renderer, prompts, count, self.model.projector.tokens, training)
 
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:

@@ -61,31 +61,40 @@ class Prompt:
         return f"[{self.tag}] {self.instruction.format(**fields)}"
 
 
+OPEN = 1 << 30
+"""`Sequence.until` of tokens that all later ones see."""
+
+
 @dataclass
 class Sequence:
-    """Token ids of one sequence: a prefix with the visual tokens, then one or many turns that share it.
+    """Token ids of one sequence that branches: what stands before is shared, and branches do not see each other.
 
-    A token of a turn sees the prefix and its own turn only, and its position counts from the prefix's end: every turn
-    is computed as if it stood alone in the sequence.
+    The prefix with the visual tokens is shared by all turns, and a turn's question by all its answers. Every answer is
+    computed as if prefix, question and answer stood alone in the sequence.
 
     Attributes:
         ids: token ids; 0 where a visual token stands.
         visual: whether a visual token stands there.
         labels: the ids to learn, `IGNORE` elsewhere.
-        segments: 0 for the prefix, 1, 2, … for the turns.
+        until: the index from which on no token sees this one, `OPEN` where all do.
     """
 
     ids: list[int] = field(default_factory=list)
     visual: list[bool] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    segments: list[int] = field(default_factory=list)
+    until: list[int] = field(default_factory=list)
 
-    def add(self, ids: list[int], segment: int, *, learn: bool = False, visual: bool = False) -> None:
-        """Appends tokens."""
+    def add(self, ids: list[int], *, learn: bool = False, visual: bool = False) -> None:
+        """Appends tokens that see all tokens of branches that are not closed."""
         self.ids += ids
         self.visual += [visual] * len(ids)
         self.labels += ids if learn else [IGNORE] * len(ids)
-        self.segments += [segment] * len(ids)
+        self.until += [OPEN] * len(ids)
+
+    def close(self, start: int) -> None:
+        """Ends the branch that began at index `start`: later tokens do not see it."""
+        end = len(self.ids)
+        self.until[start:] = [min(until, end) for until in self.until[start:]]
 
 
 class _Rendered(NamedTuple):
@@ -123,7 +132,7 @@ class Renderer:
 
         Args:
             prompt: the task's.
-            sample: each of its turns comes once for each text to learn.
+            sample: a turn with several texts to learn asks once and answers several times.
             grids: pictures the language model sees.
             tokens: visual tokens a picture.
 
@@ -131,11 +140,19 @@ class Renderer:
             DataError: the sequence is longer than `max_length`, or a text holds what marks a prompt's parts.
             ModelError: the tokenizer's chat template cannot be trained.
         """
-        turns = [self._rendered(prompt(turn.fields), answer) for turn in sample.turns for answer in turn.targets]
-        sequence = self._start(turns[0].head, grids, tokens)
-        for segment, turn in enumerate(turns, start=1):
-            sequence.add(self._ids(turn.tail), segment)
-            sequence.add(self._ids(turn.answer), segment, learn=True)
+        sequence = self._start(self._rendered(prompt(sample.turns[0].fields), None).head, grids, tokens)
+        for turn in sample.turns:
+            rendered = [self._rendered(prompt(turn.fields), answer) for answer in turn.targets]
+            *question, last = self._ids(rendered[0].tail)
+            start = len(sequence.ids)
+            sequence.add(question)
+            for answer in rendered:
+                branch = len(sequence.ids)
+                # The question's last token belongs to each branch, since it is what predicts the answer's first.
+                sequence.add([last])
+                sequence.add(self._ids(answer.answer), learn=True)
+                sequence.close(branch)
+            sequence.close(start)
         return self._checked(sequence, sample)
 
     def generation(self, prompt: Prompt, sample: Sample, turn: Turn, grids: int, tokens: int) -> Sequence:
@@ -146,13 +163,13 @@ class Renderer:
         """
         rendered = self._rendered(prompt(turn.fields), None)
         sequence = self._start(rendered.head, grids, tokens)
-        sequence.add(self._ids(rendered.tail), 1)
+        sequence.add(self._ids(rendered.tail))
         return self._checked(sequence, sample)
 
     def _start(self, head: str, grids: int, tokens: int) -> Sequence:
         sequence = Sequence()
-        sequence.add(self._ids(head), 0)
-        sequence.add([0] * (grids * tokens), 0, visual=True)
+        sequence.add(self._ids(head))
+        sequence.add([0] * (grids * tokens), visual=True)
         return sequence
 
     def _checked(self, sequence: Sequence, sample: Sample) -> Sequence:

@@ -41,13 +41,20 @@ class _Answer(NamedTuple):
     text: str
 
 
+_INSTRUCTIONS: Mapping[Protocol, str] = {
+    "vlm": "{question}\nAnswer the question using a single word or phrase.",
+    "rsvqa": "{question}",
+}
+
+
 def build_lr(root: Path, protocol: Protocol = "vlm") -> Task:
     """RSVQA, low resolution: Sentinel-2 pictures of 256x256 pixels at 10 m.
 
     Args:
         root: folder with `LR_split_{train,val,test}_{questions,answers,images}.json` and `Images_LR/<image id>.tif`.
-        protocol: `vlm` keeps the question types presence, comp and rural_urban; `rsvqa` keeps count as well, its
-            numbers as ranges.
+        protocol: `vlm`, as vision-language models are usually scored, keeps the question types presence, comp and
+            rural_urban, and asks for a single word or phrase; `rsvqa` keeps count as well, its numbers as ranges, and
+            asks the bare question.
 
     Returns:
         The task.
@@ -64,6 +71,7 @@ def build_lr(root: Path, protocol: Protocol = "vlm") -> Task:
         prefixes={split: f"LR_split_{split}" for split in ("train", "val", "test")},
         pictures="Images_LR",
         rules=_pick("protocol", protocol, rules),
+        instruction=_INSTRUCTIONS[protocol],
         source="RSVQA low resolution, https://zenodo.org/records/6344334",
         synthesize=partial(_synthesize, root),
     )
@@ -75,8 +83,9 @@ def build_hr(root: Path, protocol: Protocol = "vlm", test_split: Literal["test",
     Args:
         root: folder with `USGS_split_{train,val,test,test_phili}_{questions,answers,images}.json` and
             `Data/<image id>.tif`.
-        protocol: `vlm` keeps the question types presence and comp; `rsvqa` keeps count and area as well, its areas as
-            ranges.
+        protocol: `vlm`, as vision-language models are usually scored, keeps the question types presence and comp, and
+            asks for a single word or phrase; `rsvqa` keeps count and area as well, its areas as ranges, and asks the
+            bare question.
         test_split: which of the two published test sets is `test`; `test_phili` shows a city that training does not.
 
     Returns:
@@ -99,6 +108,7 @@ def build_hr(root: Path, protocol: Protocol = "vlm", test_split: Literal["test",
         },
         pictures="Data",
         rules=_pick("protocol", protocol, rules),
+        instruction=_INSTRUCTIONS[protocol],
         source="RSVQA high resolution, https://zenodo.org/records/6344367",
         synthesize=None,
     )
@@ -269,6 +279,7 @@ def _task(
     prefixes: Mapping[SplitName, str],
     pictures: str,
     rules: Mapping[str, AnswerRule],
+    instruction: str,
     source: str,
     synthesize: Callable[[int, int], None] | None,
 ) -> Task:
@@ -280,7 +291,7 @@ def _task(
     return Task(
         kind="image",
         samples=samples,
-        prompt=Prompt(tag="vqa", instruction="{question}\nAnswer the question using a single word or phrase."),
+        prompt=Prompt(tag="vqa", instruction=instruction),
         metric=VqaAccuracy(),
         # The files of a split are asked for when it is read: who only tests need not have the training set.
         needs=(root / pictures,),

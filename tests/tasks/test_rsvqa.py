@@ -88,6 +88,7 @@ def test_rsvqa_protocol_keeps_counts_as_ranges(tmp_path: Path) -> None:
         "12": [("30", "presence", ("yes",)), ("31", "rural_urban", ("urban",))],
     }
     assert build_lr(tmp_path, "rsvqa").samples("train").dropped == {}
+    assert build_lr(tmp_path, "rsvqa").prompt({"question": "Is it urban?"}) == "[vqa] Is it urban?"
 
 
 def test_hr_keeps_count_as_number_and_area_as_range(tmp_path: Path) -> None:

@@ -5,16 +5,19 @@ from hypothesis import strategies as st
 
 from unirs.batch import Batch, collate
 from unirs.media import MediaKind
-from unirs.prompt import IGNORE, Sequence
+from unirs.prompt import IGNORE, OPEN, Sequence
 
 
 def sequence(prefix: int, *turns: int) -> Sequence:
-    """Ids count from 1; the first token is visual, the last of each turn is learnt."""
-    made, next_id = Sequence(), 1
-    for segment, length in enumerate((prefix, *turns)):
+    """Ids count from 1; the first token is visual, the last of each turn is learnt; each turn is a branch."""
+    made = Sequence()
+    for branch, length in enumerate((prefix, *turns)):
+        start = len(made.ids)
         for index in range(length):
-            made.add([next_id], segment, learn=segment > 0 and index == length - 1, visual=segment == 0 and index == 0)
-            next_id += 1
+            first, last = branch == 0 and index == 0, branch > 0 and index == length - 1
+            made.add([start + index + 1], learn=last, visual=first)
+        if branch:
+            made.close(start)
     return made
 
 
@@ -27,7 +30,8 @@ def batch(*sequences: Sequence, left: bool) -> Batch:
 def test_right_padding() -> None:
     made = batch(sequence(2, 2, 1), sequence(1, 2), left=False)
     assert made.ids.tolist() == [[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]]
-    assert made.segments.tolist() == [[0, 0, 1, 1, 2], [0, 1, 1, -1, -1]]
+    assert made.until.tolist() == [[OPEN, OPEN, 4, 4, 5], [OPEN, 3, 3, 0, 0]]
+    assert made.real().tolist() == [[True] * 5, [True] * 3 + [False] * 2]
     assert made.labels.tolist() == [[IGNORE, IGNORE, IGNORE, 4, 5], [IGNORE, IGNORE, 3, IGNORE, IGNORE]]
     assert made.visual.tolist() == [[True] + [False] * 4] * 2
     assert made.positions().tolist() == [[0, 1, 2, 3, 2], [0, 1, 2, 0, 0]]
@@ -52,7 +56,8 @@ def test_right_padding() -> None:
 def test_left_padding() -> None:
     made = batch(sequence(2, 2), sequence(1, 1), left=True)
     assert made.ids.tolist() == [[1, 2, 3, 4], [0, 0, 1, 2]]
-    assert made.segments.tolist() == [[0, 0, 1, 1], [-1, -1, 0, 1]]
+    assert made.until.tolist() == [[OPEN, OPEN, 4, 4], [0, 0, OPEN + 2, 4]]
+    assert made.real().tolist() == [[True] * 4, [False] * 2 + [True] * 2]
     assert made.labels.tolist() == [[IGNORE, IGNORE, IGNORE, 4], [IGNORE, IGNORE, IGNORE, 2]]
     assert made.visual.tolist() == [[True, False, False, False], [False, False, True, False]]
     assert made.positions().tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
@@ -68,28 +73,41 @@ shapes = st.lists(
 def test_a_token_sees_the_prefix_and_its_own_turn(shapes: list[tuple[int, list[int]]], left: bool) -> None:
     made = batch(*(sequence(prefix, *turns) for prefix, turns in shapes), left=left)
     width = made.ids.shape[1]
-    for (prefix, turns), ids, segments, attention, positions in zip(
-        shapes,
-        made.ids.tolist(),
-        made.segments.tolist(),
-        made.attention().tolist(),
-        made.positions().tolist(),
-        strict=True,
+    for (prefix, turns), attention, positions in zip(
+        shapes, made.attention().tolist(), made.positions().tolist(), strict=True
     ):
-        assert sorted(segments) == sorted(
-            [-1] * (width - prefix - sum(turns))
-            + [0] * prefix
-            + [s for s, turn in enumerate(turns, 1) for _ in range(turn)]
-        )
-        for query in range(width):
+        owners = [0] * prefix + [turn for turn, length in enumerate(turns, 1) for _ in range(length)]
+        padding = [-1] * (width - len(owners))
+        owners = padding + owners if left else owners + padding
+        for query, owner in enumerate(owners):
             seen = {key for key in range(width) if attention[query][key]}
-            own = {key for key in range(query + 1) if segments[key] in (0, segments[query])}
-            if segments[query] == -1:
-                assert (seen, positions[query], ids[query]) == ({query}, 0, 0)
+            if owner == -1:
+                assert (seen, positions[query]) == ({query}, 0)
             else:
-                assert seen == own
+                assert seen == {key for key in range(query + 1) if owners[key] in (0, owner)}
                 # As if the turn stood alone behind the prefix.
-                assert positions[query] == len(own) - 1
+                assert positions[query] == len(seen) - 1
+
+
+def test_branches_of_branches() -> None:
+    made = Sequence()
+    made.add([1])
+    made.add([2])  # a question, seen by both of its answers
+    for answer in (3, 4):
+        made.add([answer], learn=True)
+        made.close(len(made.ids) - 1)
+    made.close(1)
+    made.add([5])  # the next question
+    assert made.until == [OPEN, 4, 3, 4, OPEN]
+    both = batch(made, left=False)
+    assert both.positions().tolist() == [[0, 1, 2, 2, 1]]
+    assert both.attention()[0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 0, 1, 0],
+        [1, 0, 0, 0, 1],
+    ]
 
 
 def test_media() -> None:
@@ -104,11 +122,11 @@ def test_everything_moves() -> None:
     made = batch(sequence(2, 2), sequence(1, 1), left=False)
     moved = made.to("meta")
     tensors = {name: value for name, value in vars(moved).items() if isinstance(value, torch.Tensor)}
-    assert set(tensors) == {"frames", "ids", "visual", "segments", "labels"}
+    assert set(tensors) == {"frames", "ids", "visual", "until", "labels"}
     assert {tensor.device.type for tensor in tensors.values()} == {"meta"}
     assert (moved.kinds, moved.counts, moved.owners) == (made.kinds, made.counts, made.owners)
 
 
 @pytest.mark.parametrize("left", [False, True])
 def test_one_sequence_is_not_padded(left: bool) -> None:
-    assert batch(sequence(1, 2), left=left).segments.tolist() == [[0, 1, 1]]
+    assert batch(sequence(1, 2), left=left).ids.tolist() == [[1, 2, 3]]

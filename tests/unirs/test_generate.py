@@ -52,7 +52,7 @@ class Asked:
         answer: list[int] = []
         while len(answer) < LENGTH:
             sequence = copy.deepcopy(self.sequences[index])
-            sequence.add(answer, 1)
+            sequence.add(answer)
             said = int(self.model(self.alone(index, sequence))[0, -1].argmax())
             if said == end:
                 break

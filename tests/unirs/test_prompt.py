@@ -7,7 +7,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from unirs.errors import DataError, ModelError
 from unirs.media import Image, Media, Pair
 from unirs.plugins import build
-from unirs.prompt import IGNORE, VISUAL, Prompt, Renderer
+from unirs.prompt import IGNORE, OPEN, VISUAL, Prompt, Renderer
 from unirs.sample import Sample, Turn
 from unirs.task import Task
 
@@ -87,15 +87,16 @@ def test_sequence_written_out(tokenizer: PreTrainedTokenizerBase) -> None:
     assert sequence.ids[:19] == [85, 83, 69, 82, 58, 32, 0, 0, 10, 91, 118, 113, 97, 93, 32, 97, 63, 10, 65]
     assert sequence.ids == [*codes("USER: "), 0, 0, *codes("\n[vqa] a?\nASSISTANT: b"), END]
     assert sequence.visual == [False] * 6 + [True] * 2 + [False] * 23
-    assert sequence.segments == [0] * 8 + [1] * 23
+    assert sequence.until == [OPEN] * 8 + [31] * 23
     assert sequence.labels == [IGNORE] * 28 + [32, 98, END]
 
 
 def test_several_answers_and_turns_share_the_prefix(tokenizer: PreTrainedTokenizerBase) -> None:
     asked = sample(ask("a?", "b", "c"), ask("d?", "e"))
     sequence = Renderer(tokenizer).training(ASK, asked, grids=1, tokens=1)
-    assert text(sequence.ids) == ("USER: .\n[vqa] a?\nASSISTANT: b$\n[vqa] a?\nASSISTANT: c$\n[vqa] d?\nASSISTANT: e$")
-    assert sequence.segments == [0] * 7 + [1] * 23 + [2] * 23 + [3] * 23
+    # The last token of a question stands before each of its answers.
+    assert text(sequence.ids) == "USER: .\n[vqa] a?\nASSISTANT: b$: c$\n[vqa] d?\nASSISTANT: e$"
+    assert sequence.until == [OPEN] * 7 + [34] * 19 + [30] * 4 + [34] * 4 + [57] * 23
     assert text([label for label in sequence.labels if label != IGNORE]) == " b$ c$ e$"
     assert all(label in (IGNORE, token) for label, token in zip(sequence.labels, sequence.ids, strict=True))
 
@@ -120,7 +121,6 @@ def test_generation_begins_as_training_does(tokenizer: PreTrainedTokenizerBase, 
     n = len(generation.ids)
     assert training.ids[:n] == generation.ids
     assert training.visual[:n] == generation.visual
-    assert training.segments[:n] == generation.segments
     assert set(generation.labels) == {IGNORE}
     assert training.labels[:n] == generation.labels
     assert IGNORE not in training.labels[n:]
