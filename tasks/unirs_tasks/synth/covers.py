@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from unirs_tasks.synth.raster import Array, Colour
+from unirs_tasks.synth.raster import Array, Bytes, Colour, specks, window
 
 Season = Literal["spring", "summer", "autumn", "winter"]
 Cover = Literal[
@@ -85,16 +86,23 @@ def noise(rng: np.random.Generator, height: int, width: int, scale: float) -> Ar
         rng: source of randomness.
         height: rows.
         width: columns.
-        scale: size of the largest blobs in pixels.
+        scale: size of the largest blobs in pixels, rounded.
 
     Returns:
         float32 `[height, width]` in 0..1, mean about 0.5.
     """
+    return np.multiply(window(rng, _field, height, width, max(4, round(scale))), np.float32(1 / 255), dtype=np.float32)
+
+
+@lru_cache(64)
+def _field(side: int, scale: int) -> Bytes:
+    """Noise in 0..255, much larger than any window of it that is shown."""
+    rng = np.random.default_rng(scale)
     total: Array | None = None
     cell, weight, weights = float(scale), 1.0, 0.0
     while True:
         # Each octave is added on its own coarse grid, so that only one resampling is of full size.
-        shape = (math.ceil(height / cell) + 1, math.ceil(width / cell) + 1)
+        shape = (math.ceil(side / cell) + 1,) * 2
         octave = rng.random(shape, np.float32)
         total = octave if total is None else _resample(total, shape) + weight * octave
         weights += weight
@@ -102,37 +110,53 @@ def noise(rng: np.random.Generator, height: int, width: int, scale: float) -> Ar
             break
         cell, weight = cell / 2, weight * 0.7
     stretched = (total / np.float32(weights) - 0.5) * np.float32(1.7) + np.float32(0.5)
-    smooth = _resample(stretched, (height, width))
-    return np.clip(smooth, np.float32(0), np.float32(1))
+    smooth = _resample(stretched, (side, side))
+    return np.clip(255 * smooth, 0, 255).astype(np.uint8)
 
 
-def texture(rng: np.random.Generator, cover: Cover, height: int, width: int, season: Season = "summer") -> Array:
+def texture(
+    rng: np.random.Generator,
+    cover: Cover,
+    height: int,
+    width: int,
+    season: Season = "summer",
+    tone: Colour = (1.0, 1.0, 1.0),
+) -> Array:
     """A land cover seen from above, with a random tone of its own.
+
+    Args:
+        rng: source of randomness.
+        cover: what grows or lies there.
+        height: rows.
+        width: columns.
+        season: what plants look like.
+        tone: gains on red, green and blue on top of the random ones.
 
     Returns:
         float32 `[height, width, 3]` in 0..1.
     """
     look = _LOOKS[cover]
-    tone = rng.normal(1.0, 0.018, 3) * rng.normal(1.0, 0.06)
+    gains = rng.normal(1.0, 0.018, 3) * rng.normal(1.0, 0.06) * tone
     if cover in _PLANTS:
-        tone = tone * SEASONS[season]
+        gains = gains * SEASONS[season]
     value = noise(rng, height, width, look.scale)
     if cover == "forest":
         value = _canopy(value)
     if look.rows:
-        value = 0.6 * value + 0.4 * _rows(rng, height, width, look.rows)
+        value = np.float32(0.6) * value + np.float32(0.4) * _rows(rng, height, width, look.rows)
     if cover == "water":
-        value = 0.5 * value + 0.5 * _slope(rng, height, width)
-    value = (1 - look.grain) * value + look.grain * grain(rng, height, width)
-    dark, light = look.dark * tone, look.light * tone
+        value = np.float32(0.5) * (value + _slope(rng, height, width))
+    value *= np.float32(1 - look.grain)
+    value += grain(rng, height, width, look.grain)
+    dark, light = look.dark * gains, look.light * gains
     # The noise turned by 180 degrees is as good as a second one.
-    spotted = np.clip(3.0 * value[::-1, ::-1] - 1.75, 0, 1) if look.spots else None
+    spotted = np.clip(np.float32(3) * value[::-1, ::-1] - np.float32(1.75), 0, 1) if look.spots else None
     planes = np.empty((3, height, width), np.float32)
-    for channel in range(3):
-        np.multiply(value, np.float32(light[channel] - dark[channel]), out=planes[channel])
-        planes[channel] += np.float32(dark[channel])
+    for channel, plane in enumerate(planes):
+        np.multiply(value, np.float32(light[channel] - dark[channel]), out=plane)
+        plane += np.float32(dark[channel])
         if look.spots and spotted is not None:
-            planes[channel] += spotted * np.float32(look.spots[channel])
+            plane += spotted * np.float32(look.spots[channel])
     return np.clip(planes, 0, 1, out=planes).transpose(1, 2, 0)
 
 
@@ -141,10 +165,15 @@ def _resample(grid: Array, shape: tuple[int, int]) -> Array:
     return np.asarray(resized, np.float32)
 
 
-def grain(rng: np.random.Generator, height: int, width: int) -> Array:
-    """White noise in 0..1, from bytes because they are cheap."""
-    raw = np.frombuffer(rng.bytes(height * width), np.uint8).reshape(height, width)
-    return np.multiply(raw, np.float32(1 / 255), dtype=np.float32)
+def mean_colour(cover: Cover) -> Array:
+    """What a land cover looks like from far away, `[3]`."""
+    look = _LOOKS[cover]
+    return np.array([(dark + light) / 2 for dark, light in zip(look.dark, look.light, strict=True)], np.float32)
+
+
+def grain(rng: np.random.Generator, height: int, width: int, top: float = 1.0) -> Array:
+    """White noise in 0..top."""
+    return np.multiply(specks(rng, height, width), np.float32(top / 255), dtype=np.float32)
 
 
 def _canopy(value: Array) -> Array:

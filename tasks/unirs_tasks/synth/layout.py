@@ -106,13 +106,13 @@ def fill(composer: Composer, plan: Plan) -> None:
 
 
 def _spot(rng: np.random.Generator, pad: float) -> tuple[float, float]:
-    x, y = rng.uniform(pad, SIZE - pad, 2).tolist()
-    return x, y
+    return pad + rng.random() * (SIZE - 2 * pad), pad + rng.random() * (SIZE - 2 * pad)
 
 
 def _lay_roads(composer: Composer, plan: Plan) -> None:
     rng = composer.rng
-    width = max(8.0, rng.uniform(9, 14) * composer.scale)
+    # Wide enough for two cars side by side.
+    width = rng.uniform(19, 23)
     if plan.layout == "rural":
         for number in range(plan.roads):
             angle = composer.angle + (math.pi / 2 if number else 0)
@@ -147,7 +147,7 @@ def _lay_lots(composer: Composer, plan: Plan) -> None:
     rng = composer.rng
     for _ in range(plan.lots):
         for _ in range(12):
-            length, width = rng.uniform(60, 90), rng.uniform(36, 56)
+            length, width = rng.uniform(66, 96), rng.uniform(46, 66)
             angle = composer.angle + (math.pi / 2 if rng.random() < 0.5 else 0)
             cars = max(plan.vehicles - 2, 3)
             if composer.parking(_spot(rng, 45), length, width, angle, cars) or not plan.vehicles:
@@ -186,18 +186,23 @@ def _street_slots(composer: Composer) -> Iterator[Slot]:
         middle = (road.path[0] + road.path[-1]) / 2
         setback = road.width / 2 + rng.uniform(14, 18) * scale
         for side in (-setback, setback):
-            for step in np.arange(-170, 170, rng.uniform(27, 34) * scale):
-                spot = middle + along * (step + rng.uniform(-2, 2)) + across * (side + rng.uniform(-1.5, 1.5))
-                slots.append(((spot[0], spot[1]), angle + rng.normal(0, 0.03)))
+            steps = np.arange(-170, 170, rng.uniform(27, 34) * scale)
+            u = steps + rng.uniform(-2, 2, len(steps))
+            v = side + rng.uniform(-1.5, 1.5, len(steps))
+            spots = middle + along * u[:, None] + across * v[:, None]
+            turns = angle + rng.normal(0, 0.03, len(steps))
+            slots += [((x, y), turn) for (x, y), turn in zip(spots.tolist(), turns.tolist(), strict=True)]
     rng.shuffle(slots)
     yield from slots
     along, across = axes(composer.angle)
     pitch = rng.uniform(27, 33) * scale
     steps = np.arange(-180, 180, pitch)
-    rows = [(u, v) for u in steps for v in steps]
-    for index in rng.permutation(len(rows)):
-        spot = SIZE / 2 + along * rows[index][0] + across * rows[index][1]
-        yield (spot[0], spot[1]), composer.angle + rng.normal(0, 0.04)
+    spots = SIZE / 2 + (along * steps[:, None, None] + across * steps[None, :, None]).reshape(-1, 2)
+    turns = composer.angle + rng.normal(0, 0.04, len(spots))
+    order = rng.permutation(len(spots))
+    for (x, y), turn in zip(spots[order].tolist(), turns.tolist(), strict=True):
+        if 0 < x < SIZE and 0 < y < SIZE:
+            yield (x, y), turn
 
 
 def _farm_slots(composer: Composer) -> Iterator[Slot]:
@@ -268,10 +273,10 @@ def drive(composer: Composer, count: int) -> None:
         if roads:
             placed += composer.vehicle(*_lane(rng, roads[rng.integers(len(roads))]))
             continue
-        x, y = _spot(rng, 12)
-        if composer.free(paint.rectangle((x, y), 14, 14, 0)):
+        x, y = _spot(rng, 13)
+        if composer.free(paint.rectangle((x, y), 21, 21, 0)):
             placed += composer.vehicle((x, y), rng.uniform(0, math.pi))
-            composer.take(paint.rectangle((x, y), 14, 14, 0))
+            composer.take(paint.rectangle((x, y), 21, 21, 0))
 
 
 def _lane(rng: np.random.Generator, road: Road) -> Slot:

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from unirs_tasks.synth.composer import Composer, blob, straight
 from unirs_tasks.synth.layout import drive, fill, random_plan
 from unirs_tasks.synth.scene import SIZE, Area, Building, Layout, Outline, Road, Scene, Thing, Vehicle, random_look
 from unirs_tasks.synth.sentences import Place, Topic, describe
-from unirs_tasks.synth.writing import map_items, new_folder, write_json
+from unirs_tasks.synth.writing import map_items, new_folder, write_json, write_png
 
 _SENTENCES = 5
 _ROWS, _COLUMNS = ("top", "", "bottom"), ("left", "", "right")
@@ -114,9 +113,7 @@ def _draw(folder: Path, item: tuple[str, str, bool], rng: np.random.Generator) -
     split, name, changed = item
     story = invent(rng, changed)
     for time, scene in (("A", story.before), ("B", story.after)):
-        picture = Image.fromarray(scene.render(random_look(rng, moved=True)))
-        # Run-length coding: noise leaves little to find, and looking for it is slow.
-        picture.save(folder / split / time / name, compress_level=1, compress_type=3)
+        write_png(folder / split / time / name, scene.render(random_look(rng, moved=True)))
     return describe(rng, [(change.topic, change.built, change.place) for change in story.changes], _SENTENCES)
 
 
@@ -221,10 +218,10 @@ def _row_of_houses(composer: Composer) -> Change | None:
     angle = (math.pi / 2 if upright else 0.0) + rng.uniform(-0.06, 0.06)
     # Beside the middle of the picture, so that the row lies clearly at one side.
     offset = rng.uniform(20, 50) * (1 if far else -1) * (-1 if upright else 1)
-    if any(isinstance(thing, Road) for thing in composer.things) or not composer.road(straight(angle, offset), 12):
+    if any(isinstance(thing, Road) for thing in composer.things) or not composer.road(straight(angle, offset), 19):
         return None
     start = len(composer.things)
-    side = offset + 22 * np.sign(offset)
+    side = offset + 26 * np.sign(offset)
     for spot in straight(angle, side, bend=1e-6):
         composer.house((spot[0], spot[1]), angle, 2.5)
     built = len(composer.things) - start
@@ -256,7 +253,7 @@ def _road(composer: Composer) -> Change | None:
     offset = (position - 1) * 76 + rng.uniform(-8, 8)
     angle = (math.pi / 2 if upright else 0.0) + rng.uniform(-0.12, 0.12)
     path = straight(angle, -offset if upright else offset, rng.uniform(0.1, 7), rng.uniform(0, 6))
-    if not composer.road(path, rng.uniform(13, 17)):
+    if not composer.road(path, rng.uniform(19, 22)):
         return None
     return _grouped(composer, "a road", _place(1, position) if upright else _place(position, 1), start)
 
@@ -269,8 +266,10 @@ def _trees(composer: Composer) -> Change | None:
         outline = blob(rng, center, rng.uniform(33, 44), 0.25)
         composer.place(Area("forest", outline, "forest", composer.seed()), outline, outline)
     else:
-        for x, y in (np.asarray(center) + rng.uniform(-42, 42, (90, 2))).tolist():
+        scale, composer.scale = composer.scale, 0.9
+        for x, y in (np.asarray(center) + rng.uniform(-44, 44, (130, 2))).tolist():
             composer.tree((x, y), 0.0)
+        composer.scale = scale
     dense = isinstance(composer.things[-1], Area) if len(composer.things) > start else False
     change = _grouped(composer, "trees", place, start)
     return change if dense or len(change.before + change.after) >= 12 else None

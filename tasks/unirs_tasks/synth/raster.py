@@ -8,7 +8,8 @@ x + yj: turning and moving a handful of points is then plain arithmetic, and muc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -16,10 +17,14 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 Array = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.floating] | Sequence[tuple[float, float]]
 Colour = tuple[float, float, float]
 Ring = Sequence[complex]
 Box = tuple[slice, slice]
+
+# Noise is cut out of pictures of this height and width, or of a multiple of it where more is needed.
+_FIELD = 512
 
 # Masks are drawn this many times larger and averaged down; large ones coarser, because their cost grows with the area.
 _FINE, _COARSE, _COARSE_FROM = 4, 2, 48 * 48
@@ -87,19 +92,49 @@ def finish(
     Returns:
         uint8 `[H, W, 3]`.
     """
-    steps = 1023
     # Uniform noise of the same standard deviation as a Gaussian looks alike and is far cheaper.
-    spread = noise * steps / 73.9
-    specks = np.frombuffer(rng.bytes(canvas.size), np.uint8).reshape(3, *canvas.shape[:2])
-    curve = (np.linspace(0, 1, steps + 1) ** gamma) * gain
-    picture = np.empty(canvas.shape, np.uint8)
+    spread = noise * 255 / 73.9
+    curve = (np.linspace(0, 1, 256) ** gamma) * gain
+    planes: list[Image.Image] = []
+    table: list[int] = []
     for channel, sky in enumerate((0.70, 0.74, 0.79)):
-        level = specks[channel] * np.float32(spread)
-        level += canvas[..., channel] * np.float32(steps) + np.float32(0.5 - 127.5 * spread)
-        table = 255 * ((1 - haze) * curve * tint[channel] + haze * sky) + 0.5
-        index = np.clip(level, 0, steps, out=level).astype(np.int16)
-        picture[..., channel] = np.clip(table, 0, 255).astype(np.uint8).take(index, mode="clip")
-    return picture
+        level = np.multiply(specks(rng, *canvas.shape[:2]), np.float32(spread), dtype=np.float32)
+        level += canvas[..., channel] * np.float32(255)
+        level += np.float32(0.5 - 127.5 * spread)
+        planes.append(Image.fromarray(np.clip(level, 0, 255, out=level).astype(np.uint8)))
+        tones = 255 * ((1 - haze) * curve * tint[channel] + haze * sky) + 0.5
+        table += np.clip(tones, 0, 255).astype(int).tolist()
+    return np.asarray(Image.merge("RGB", planes).point(table))
+
+
+def window(
+    rng: np.random.Generator, field: Callable[[int, int], Bytes], height: int, width: int, kind: int = 0
+) -> Bytes:
+    """A random part of a large picture, turned over or not.
+
+    Noise is costly to make and looks the same everywhere, so it is made once and shown in parts.
+
+    Args:
+        rng: picks the part.
+        field: makes the large picture `[side, side]`, and keeps it, given `side` and `kind`.
+        height: rows of the part.
+        width: columns of the part.
+        kind: passed on.
+    """
+    side = _FIELD * math.ceil(max(height, width) / (0.6 * _FIELD))
+    top, left, turn = rng.integers((side - height + 1, side - width + 1, 4)).tolist()
+    part = field(side, kind)[top : top + height, left : left + width]
+    return part[:: 1 - turn // 2 * 2, :: 1 - turn % 2 * 2]
+
+
+def specks(rng: np.random.Generator, height: int, width: int) -> Bytes:
+    """White noise, uint8 `[height, width]`."""
+    return window(rng, _white, height, width)
+
+
+@cache
+def _white(side: int, kind: int) -> Bytes:
+    return np.random.default_rng(kind).integers(256, size=(side, side), dtype=np.uint8)
 
 
 def ring(points: Points) -> list[complex]:
@@ -126,7 +161,9 @@ def mix(patch: Array, mask: Array, paint: Array) -> None:
     # Plane by plane, because temporary arrays are then small enough to be cheap.
     for channel in range(3):
         plane = patch[..., channel]
-        plane += mask * (paint[..., channel] - plane)
+        change = paint[..., channel] - plane
+        change *= mask
+        plane += change
 
 
 def fill(rings: Sequence[Ring], box: Box) -> Array:
@@ -139,13 +176,37 @@ def fill(rings: Sequence[Ring], box: Box) -> Array:
     return _reduced(sheet, zoom)
 
 
-def fill_coloured(rings: Sequence[tuple[Ring, tuple[int, int, int]]], box: Box) -> Array:
-    """Polygons in colours within a box that is not empty: `[h, w, 4]`, red, green and blue times coverage; coverage."""
+def fill_coloured(rings: Sequence[tuple[Ring, tuple[int, int, int]]], box: Box) -> list[Bytes]:
+    """Polygons in colours within a box that is not empty: red, green and blue times coverage, and coverage.
+
+    Returns:
+        Four planes `[h, w]` in 0..255.
+    """
     # Not RGBA, whose averaging would undo the weighting that black around the polygons gives the colours.
     sheet, draw, zoom = _sheet("RGBX", box)
     for corners, colour in rings:
         draw.polygon(_flat(corners, box, zoom), fill=(*colour, 255))
-    return _reduced(sheet, zoom)
+    small = sheet.reduce(zoom)
+    return [np.frombuffer(small.tobytes("raw", band), np.uint8).reshape(size(box)) for band in "RGBX"]
+
+
+def overlay(patch: Array, layer: Sequence[Bytes], light: Array) -> None:
+    """Paints polygons of `fill_coloured` on a part of a canvas; `light` `[h, w]` is their brightness."""
+    bare = 1 - layer[3] * np.float32(1 / 255)
+    light = light * np.float32(1 / 255)
+    for channel in range(3):
+        plane = patch[..., channel]
+        plane *= bare
+        plane += layer[channel] * light
+
+
+def band(path: Ring, width: float) -> list[complex]:
+    """The polygon of a gently bent line of some width."""
+    ahead = [*path[1:], 2 * path[-1] - path[-2]]
+    behind = [2 * path[0] - path[1], *path[:-1]]
+    sides = [1j * width / 2 * (b - a) / abs(b - a) for a, b in zip(behind, ahead, strict=True)]
+    left = [point + side for point, side in zip(path, sides, strict=True)]
+    return left + [point - side for point, side in zip(path, sides, strict=True)][::-1]
 
 
 def strokes(lines: Sequence[tuple[Ring, float]], box: Box) -> Array:
@@ -168,15 +229,18 @@ def _sheet(mode: Literal["L", "RGBX"], box: Box) -> tuple[Image.Image, ImageDraw
 
 def _flat(points: Ring, box: Box, zoom: int) -> list[float]:
     # Half a pixel less, because Pillow's polygons include the pixels on their outline.
-    left, top = box[1].start + 0.5 / zoom, box[0].start + 0.5 / zoom
-    return [value for point in points for value in ((point.real - left) * zoom, (point.imag - top) * zoom)]
+    corner = complex(box[1].start + 0.5 / zoom, box[0].start + 0.5 / zoom)
+    flat: list[float] = []
+    for point in points:
+        moved = (point - corner) * zoom
+        flat += (moved.real, moved.imag)
+    return flat
 
 
 def _reduced(sheet: Image.Image, zoom: int) -> Array:
     small = sheet.reduce(zoom)
-    bands = len(small.getbands())
-    shape = (small.height, small.width) if bands == 1 else (small.height, small.width, bands)
-    return np.frombuffer(small.tobytes(), np.uint8).reshape(shape) * np.float32(1 / 255)
+    levels = np.frombuffer(small.tobytes(), np.uint8).reshape(small.height, small.width)
+    return np.multiply(levels, np.float32(1 / 255), dtype=np.float32)
 
 
 def _full(part: Array, box: Box, height: int, width: int) -> Array:

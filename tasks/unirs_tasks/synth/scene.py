@@ -63,7 +63,7 @@ class Building:
 
     @property
     def large(self) -> bool:
-        """Whether it is a hall or block, at least twice the size of any house."""
+        """Whether it is a hall or block, at least two and a half times as large as any house."""
         return self.length >= 42
 
     @property
@@ -177,17 +177,14 @@ class Scene:
         """The picture, uint8 `[256, 256, 3]`."""
         side = SIZE + 2 * MARGIN
         rng = np.random.default_rng(look.seed)
-        canvas = paint.texture(np.random.default_rng(self.seed), self.ground, side, side, look.season)
-        canvas *= _tone(rng)
+        canvas = paint.texture(np.random.default_rng(self.seed), self.ground, side, side, look.season, _tone(rng))
         for thing in self.things:
             if isinstance(thing, Area):
                 _draw_area(canvas, thing, look, _tone(rng))
         roads = [(thing.path + MARGIN, thing.width) for thing in self.things if isinstance(thing, Road)]
         paint.roads(canvas, np.random.default_rng(self.seed), roads)
-        for kind in (Vehicle, Tree, Building):
-            for thing in self.things:
-                if isinstance(thing, kind):
-                    _draw_object(canvas, thing, look)
+        drawings = [_drawing(thing, look) for thing in self.things if isinstance(thing, Vehicle | Tree | Building)]
+        paint.draw(canvas, np.random.default_rng(self.seed), drawings)
         return _shoot(canvas, rng, look)
 
 
@@ -206,23 +203,23 @@ def _draw_area(canvas: paint.Array, area: Area, look: Look, tone: paint.Colour) 
     outline = area.outline + MARGIN
     if area.kind == "water":
         bank: paint.Cover = "sand" if rng.random() < 0.3 else "mud"
-        paint.area(canvas, rng, grown(outline, 2.5), bank, look.season, tone)
+        paint.area_of_colour(canvas, grown(outline, 2.5), paint.mean_colour(bank) * np.array(tone, np.float32))
     if area.kind == "forest":
         # The canopy's shade on the ground beside it.
-        paint.area(canvas, rng, np.add(outline, look.sun.offset(4)), "burnt", look.season)
+        paint.darken_area(canvas, np.add(outline, look.sun.offset(4)))
     paint.area(canvas, rng, outline, area.cover, look.season, tone)
 
 
-def _draw_object(canvas: paint.Array, thing: Vehicle | Tree | Building, look: Look) -> None:
+def _drawing(thing: Vehicle | Tree | Building, look: Look) -> paint.Drawing:
     rng = np.random.default_rng(thing.seed)
     center = (thing.center[0] + MARGIN, thing.center[1] + MARGIN)
     match thing:
         case Vehicle():
-            paint.vehicle(canvas, rng, center, thing.angle, thing.length, look.sun)
+            return paint.vehicle_drawing(rng, center, thing.angle, thing.length, look.sun)
         case Tree():
-            paint.tree(canvas, rng, center, thing.radius, look.sun, look.season)
+            return paint.tree_drawing(rng, center, thing.radius, look.sun, look.season)
         case Building():
-            paint.building(canvas, rng, center, thing.length, thing.width, thing.angle, look.sun)
+            return paint.building_drawing(rng, center, thing.length, thing.width, thing.angle, look.sun)
 
 
 def grown(outline: Outline, by: float) -> Outline:
@@ -235,15 +232,17 @@ def grown(outline: Outline, by: float) -> Outline:
 
 
 def _shoot(canvas: paint.Array, rng: np.random.Generator, look: Look) -> npt.NDArray[np.uint8]:
-    picture = paint.finish(canvas, rng, look.gain, look.gamma, look.tint, look.haze, look.noise)
-    if look.shift == (0.0, 0.0) and look.rotation == 0.0:
-        return np.ascontiguousarray(picture[MARGIN:-MARGIN, MARGIN:-MARGIN])
+    moved = look.shift != (0.0, 0.0) or look.rotation != 0.0
+    seen = canvas if moved else canvas[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    picture = paint.finish(seen, rng, look.gain, look.gamma, look.tint, look.haze, look.noise)
+    if not moved:
+        return picture
     cos, sin = math.cos(look.rotation), math.sin(look.rotation)
     middle = SIZE / 2
     # Where the finished picture's pixel (x, y) lies on the canvas.
     left = middle + MARGIN - cos * middle + sin * middle - look.shift[0]
     top = middle + MARGIN - sin * middle - cos * middle - look.shift[1]
-    moved = Image.fromarray(picture).transform(
+    shot = Image.fromarray(picture).transform(
         (SIZE, SIZE), Image.Transform.AFFINE, (cos, -sin, left, sin, cos, top), Image.Resampling.BILINEAR
     )
-    return np.asarray(moved)
+    return np.asarray(shot)
