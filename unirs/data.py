@@ -177,8 +177,8 @@ class UniRSData(LightningDataModule):
         for name, task in self.tasks.items():
             for sample in self.split(name, "train"):
                 for turn in sample.turns:
-                    yield f"USER: \n{task.task.prompt(turn.fields)}\nASSISTANT:"
-                    yield from (f" {answer}" for answer in turn.targets)
+                    yield f"\n{task.task.prompt(turn.fields)}\n"
+                    yield from turn.targets
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The weighted mixture of all tasks."""

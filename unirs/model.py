@@ -88,5 +88,12 @@ class UniRSModel(nn.Module):
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Mean cross-entropy over the answers' tokens."""
-        logits = self(batch)[:, :-1].flatten(0, 1)
-        return F.cross_entropy(logits.float(), batch.labels[:, 1:].flatten(), ignore_index=IGNORE)
+        learnt = batch.labels[:, 1:] != IGNORE
+        # Most tokens are not learnt, and the output layer is the widest of all: it is given only those that are.
+        output = self.llm.get_output_embeddings()
+        hook = output.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :-1][learnt],))
+        try:
+            logits = self(batch)
+        finally:
+            hook.remove()
+        return F.cross_entropy(logits.float(), batch.labels[:, 1:][learnt])

@@ -28,9 +28,8 @@ IGNORE = -100
 
 PLAIN_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}"
-    "{% if message.role == 'user' %}USER: {{ message.content }}\n"
-    "{% else %}ASSISTANT: {{ message.content }}{{ eos_token }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    "{{ message.content }}{{ '\n' if message.role == 'user' else eos_token }}"
+    "{% endfor %}"
 )
 """The chat template of a tokenizer that has none."""
 

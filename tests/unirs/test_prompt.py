@@ -64,7 +64,7 @@ def test_first_party_prompts(
 ) -> None:
     built: Task = build("unirs.tasks", {"name": task, "root": tmp_path})
     turn = Turn("t", ("yes",), {"question": "Is there a road?"})
-    assert Renderer(tokenizer).text(built.prompt, turn, grids) == f"USER: {expected}\nASSISTANT:"
+    assert Renderer(tokenizer).text(built.prompt, turn, grids) == f"{expected}\n"
     tokenizer.chat_template = CHATML
     assert (
         Renderer(tokenizer).text(built.prompt, turn, grids)
@@ -83,33 +83,32 @@ def test_first_party_answer_in_a_chat_template(tokenizer: PreTrainedTokenizerBas
 
 def test_sequence_written_out(tokenizer: PreTrainedTokenizerBase) -> None:
     sequence = Renderer(tokenizer).training(ASK, sample(ask("a?", "b")), grids=1, tokens=2)
-    #                                        U   S   E   R  :   _  visual  \n  [   v    q    a   ]   _   a   ?   \n
-    assert sequence.ids[:19] == [85, 83, 69, 82, 58, 32, 0, 0, 10, 91, 118, 113, 97, 93, 32, 97, 63, 10, 65]
-    assert sequence.ids == [*codes("USER: "), 0, 0, *codes("\n[vqa] a?\nASSISTANT: b"), END]
-    assert sequence.visual == [False] * 6 + [True] * 2 + [False] * 23
-    assert sequence.until == [OPEN] * 8 + [31] * 23
-    assert sequence.labels == [IGNORE] * 28 + [32, 98, END]
+    #                      visual  \n  [   v    q    a   ]   _   a   ?   \n  b
+    assert sequence.ids == [0, 0, 10, 91, 118, 113, 97, 93, 32, 97, 63, 10, 98, END]
+    assert sequence.visual == [True] * 2 + [False] * 12
+    assert sequence.until == [OPEN] * 2 + [14] * 12
+    assert sequence.labels == [IGNORE] * 12 + [98, END]
 
 
 def test_several_answers_and_turns_share_the_prefix(tokenizer: PreTrainedTokenizerBase) -> None:
     asked = sample(ask("a?", "b", "c"), ask("d?", "e"))
     sequence = Renderer(tokenizer).training(ASK, asked, grids=1, tokens=1)
     # The last token of a question stands before each of its answers.
-    assert text(sequence.ids) == "USER: .\n[vqa] a?\nASSISTANT: b$: c$\n[vqa] d?\nASSISTANT: e$"
-    assert sequence.until == [OPEN] * 7 + [34] * 19 + [30] * 4 + [34] * 4 + [57] * 23
-    assert text([label for label in sequence.labels if label != IGNORE]) == " b$ c$ e$"
+    assert text(sequence.ids) == ".\n[vqa] a?\nb$\nc$\n[vqa] d?\ne$"
+    assert sequence.until == [OPEN] + [16] * 9 + [13] * 3 + [16] * 3 + [28] * 12
+    assert text([label for label in sequence.labels if label != IGNORE]) == "b$c$e$"
     assert all(label in (IGNORE, token) for label, token in zip(sequence.labels, sequence.ids, strict=True))
 
 
 def test_answers_are_learnt_rather_than_references(tokenizer: PreTrainedTokenizerBase) -> None:
     turn = Turn("t", ("road",), {"question": "a?"}, answers=("a road",))
     sequence = Renderer(tokenizer).training(ASK, sample(turn), 1, 1)
-    assert text([label for label in sequence.labels if label != IGNORE]) == " a road$"
+    assert text([label for label in sequence.labels if label != IGNORE]) == "a road$"
 
 
 def test_empty_answer_teaches_to_end(tokenizer: PreTrainedTokenizerBase) -> None:
     sequence = Renderer(tokenizer).training(ASK, sample(ask("a?", "")), 1, 1)
-    assert text([label for label in sequence.labels if label != IGNORE]) == " $"
+    assert text([label for label in sequence.labels if label != IGNORE]) == "$"
 
 
 @pytest.mark.parametrize("template", [None, CHATML])
@@ -134,12 +133,12 @@ def test_tokens_a_picture(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def test_longest_sequence(tokenizer: PreTrainedTokenizerBase) -> None:
     asked = sample(ask("a?", "b"), media=Pair(Path("x.png"), Path("y.png")))
-    # 31 tokens, as written out above.
-    assert len(Renderer(tokenizer, max_length=31).training(ASK, asked, 1, 2).ids) == 31
-    with pytest.raises(DataError, match=r"Sample 's' \(x\.png\) takes 31 tokens, 2 of them visual; max_length is 30"):
-        Renderer(tokenizer, max_length=30).training(ASK, asked, 1, 2)
-    with pytest.raises(DataError, match="takes 28 tokens"):
-        Renderer(tokenizer, max_length=27).generation(ASK, asked, asked.turns[0], 1, 2)
+    # 14 tokens, as written out above.
+    assert len(Renderer(tokenizer, max_length=14).training(ASK, asked, 1, 2).ids) == 14
+    with pytest.raises(DataError, match=r"Sample 's' \(x\.png\) takes 14 tokens, 2 of them visual; max_length is 13"):
+        Renderer(tokenizer, max_length=13).training(ASK, asked, 1, 2)
+    with pytest.raises(DataError, match="takes 12 tokens"):
+        Renderer(tokenizer, max_length=11).generation(ASK, asked, asked.turns[0], 1, 2)
 
 
 def test_placeholder_in_a_question(tokenizer: PreTrainedTokenizerBase) -> None:
