@@ -1,9 +1,16 @@
 # What takes seconds to import is imported by the fixture that needs it: many tests need none.
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -65,3 +72,207 @@ def media() -> dict[str, Media]:
         "pair": Pair(Path("before.png"), Path("after.png")),
         "video": Video(Path("a.mp4"), 3),
     }
+
+
+# Runs of the command line.
+
+TINY_MODEL = {
+    "encoder": {
+        "name": "timm",
+        "model": "resnet18",
+        "pretrained": False,
+        "frozen": False,
+        "layer": 3,
+        "size": 64,
+        "options": {"channels": [8, 16, 32, 64]},
+    },
+    "change": {"name": "change_extraction"},
+    "llm": {
+        "config": {
+            "model_type": "llama",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        },
+        "vocab_size": 320,
+    },
+    "optim": {"lr": 5.0e-3, "warmup": 0.1},
+    "max_new_tokens": 12,
+}
+
+COLOURS = '''\
+"""Pictures, pairs and videos of one colour each: small, quick to write, and quick to learn."""
+
+import json
+from pathlib import Path
+
+from unirs import Image, Pair, Prompt, Sample, Split, Task, Turn, Video
+from unirs.metrics.vqa import VqaAccuracy
+
+
+def build(root: Path, kind: str = "image") -> Task:
+    def sample(id: str, files: list[str], turns: list[tuple[str, str]]) -> Sample:
+        paths = [root / file for file in files]
+        media = Video(paths[0], 2) if kind == "video" else {"image": Image, "pair": Pair}[kind](*paths)
+        asked = (Turn(f"{id}-{n}", (a,), {"question": q}, kind=q) for n, (q, a) in enumerate(turns))
+        return Sample(id, media, tuple(asked))
+
+    def samples(split: str) -> Split:
+        return Split([sample(**row) for row in json.loads((root / f"{kind}.json").read_text())])
+
+    return Task(
+        kind=kind,
+        samples=samples,
+        prompt=Prompt("vqa", "{question}") if kind == "image" else Prompt(kind, "What happens?"),
+        metric=VqaAccuracy(),
+        needs=(root / f"{kind}.json",),
+        source="Run the test that writes it.",
+    )
+'''
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., int]:
+    """Calls the command line in this process and returns its exit code."""
+    from lightning.fabric.utilities.warnings import PossibleUserWarning
+
+    from unirs.cli import main
+
+    def call(*arguments: object) -> int:
+        with warnings.catch_warnings(), patch.dict(os.environ):
+            # Lightning's advice and its own use of jsonargparse; neither is ours to change.
+            warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            warnings.filterwarnings("ignore", r"\s*`*(instantiate_classes|By default only one)", DeprecationWarning)
+            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+            try:
+                return main([str(argument) for argument in arguments])
+            except SystemExit as stop:
+                return int(stop.code or 0)
+
+    return call
+
+
+@pytest.fixture
+def tiny_model() -> dict[str, Any]:
+    """The `model` part of a config that trains in seconds."""
+    return deepcopy(TINY_MODEL)
+
+
+@pytest.fixture(scope="session")
+def write_config() -> Callable[..., Path]:
+    """Writes the config of a tiny run, `<folder>/config-in.yaml`, whose results go to `<folder>/run`."""
+    import yaml
+
+    def write(folder: Path, tasks: list[dict[str, Any]], *, epochs: int = 1, **parts: dict[str, Any]) -> Path:
+        config = {
+            "seed_everything": 0,
+            "model": TINY_MODEL | parts.get("model", {}),
+            "data": {"tasks": tasks, "batch_size": 8} | parts.get("data", {}),
+            "trainer": {
+                "default_root_dir": str(folder / "run"),
+                "max_epochs": epochs,
+                "accelerator": "cpu",
+                "enable_progress_bar": False,
+            }
+            | parts.get("trainer", {}),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "config-in.yaml"
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory, cli: Callable[..., int]) -> Path:
+    """A folder with synthetic RSVQA-LR, LEVIR-CC and ERA; read it only."""
+    root = tmp_path_factory.mktemp("synthetic")
+    # A class gives videos to ERA's validation split from two on; 20 videos are two of some of its 15 classes.
+    assert cli("synth", "--out", root, "--size", 16, "--tasks", "rsvqa_lr", "levir_cc") == 0
+    assert cli("synth", "--out", root, "--size", 20, "--tasks", "era") == 0
+    return root
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four media of each kind and `plugin.py`, a task that reads them; all splits show the same."""
+    import av
+    import numpy as np
+    import PIL.Image
+
+    root = tmp_path_factory.mktemp("colours")
+    (root / "plugin.py").write_text(COLOURS)
+    palette = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
+    for name, colour in palette.items():
+        PIL.Image.new("RGB", (64, 64), colour).save(root / f"{name}.png")
+        with av.open(str(root / f"{name}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=8)
+            stream.width, stream.height, stream.pix_fmt, stream.thread_count = 64, 64, "yuv420p", 1
+            for _ in range(4):
+                frame = np.full((64, 64, 3), colour, dtype=np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+    names = list(palette)
+    rows = {
+        "image": [([f"{n}.png"], [("Which colour?", n), ("Is it red?", "yes" if n == "red" else "no")]) for n in names],
+        "pair": [
+            ([f"{n}.png", f"{after}.png"], [("", f"from {n} to {after}")])
+            for n, after in zip(names, [*names[1:], names[0]], strict=True)
+        ],
+        "video": [([f"{n}.mp4"], [("", f"a {n} video")]) for n in names],
+    }
+    for kind, content in rows.items():
+        listed = [{"id": f"{kind}{n}", "files": files, "turns": turns} for n, (files, turns) in enumerate(content)]
+        (root / f"{kind}.json").write_text(json.dumps(listed))
+    return root
+
+
+@pytest.fixture(scope="session")
+def colour_tasks(colours: Path) -> list[dict[str, Any]]:
+    """The tasks of `colours` as a config names them, one a kind."""
+    return [
+        {"name": str(colours / "plugin.py"), "root": str(colours), "kind": kind, "label": kind}
+        for kind in ("image", "pair", "video")
+    ]
+
+
+@pytest.fixture(scope="session")
+def joint_run(
+    tmp_path_factory: pytest.TempPathFactory,
+    synthetic: Path,
+    cli: Callable[..., int],
+    write_config: Callable[..., Path],
+) -> Path:
+    """The folder of a tiny run on all three benchmarks, trained by the installed command and tested; read it only."""
+    folder = tmp_path_factory.mktemp("joint")
+    tasks = [
+        {"name": "rsvqa_lr", "root": str(synthetic / "rsvqa_lr")},
+        {"name": "levir_cc", "root": str(synthetic / "levir_cc"), "weight": 0.5},
+        {"name": "era", "root": str(synthetic / "era"), "frames": 2},
+    ]
+    config = write_config(folder, tasks, epochs=2)
+    command = [str(Path(sys.executable).with_name("unirs")), "fit", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    # No Java in reach: METEOR takes seconds to start, and has tests of its own.
+    with patch.dict(os.environ, {"PATH": ""}):
+        assert cli("test", "--config", folder / "run" / "config.yaml") == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def learnt_run(
+    tmp_path_factory: pytest.TempPathFactory,
+    colour_tasks: list[dict[str, Any]],
+    cli: Callable[..., int],
+    write_config: Callable[..., Path],
+) -> Path:
+    """The folder of a run that has `colours` by heart after 100 steps of one batch, and was tested; read it only."""
+    folder = tmp_path_factory.mktemp("learnt")
+    trainer = {"check_val_every_n_epoch": 100, "log_every_n_steps": 1}
+    config = write_config(folder, colour_tasks, epochs=100, data={"batch_size": 12}, trainer=trainer)
+    assert cli("fit", "--config", config) == 0
+    assert cli("test", "--config", config) == 0
+    return folder / "run"

@@ -13,28 +13,30 @@ from unirs.prompt import IGNORE, Sequence
 
 @dataclass
 class Batch:
-    """A mixed batch. M media, F frames in all, B sequences of up to T tokens.
+    """A mixed batch. M media, F frames in all, B rows of up to T tokens.
 
     Attributes:
         frames: uint8 `[F, 3, H, W]`, medium by medium.
         kinds: the kind of each medium, M.
         counts: frames of each medium, M.
-        owners: which medium each sequence speaks of, B.
+        owners: which media each row speaks of, in their order; B.
         ids: int64 `[B, T]`; 0 where padding or a visual token stands.
         visual: bool `[B, T]`, where visual tokens stand.
         until: int64 `[B, T]`, the index from which on no token sees this one; 0 for padding.
         labels: int64 `[B, T]`, `IGNORE` where nothing is learnt.
-        rows: what each sequence asks, in evaluation; B, or empty in training.
+        weights: float32 `[B, T]`, how much each label counts in the loss.
+        rows: what each row asks, in evaluation; B, or empty in training.
     """
 
     frames: torch.Tensor
     kinds: tuple[MediaKind, ...]
     counts: tuple[int, ...]
-    owners: tuple[int, ...]
+    owners: tuple[tuple[int, ...], ...]
     ids: torch.Tensor
     visual: torch.Tensor
     until: torch.Tensor
     labels: torch.Tensor
+    weights: torch.Tensor
     rows: tuple[Prediction, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
@@ -67,6 +69,7 @@ class Batch:
             visual=change(self.visual),
             until=change(self.until),
             labels=change(self.labels),
+            weights=change(self.weights),
         )
 
 
@@ -75,35 +78,65 @@ def grids(media: Media, *, fused: bool) -> int:
     return 1 if media.kind == "pair" and fused else media.count
 
 
+def pack(sequences: List[Sequence]) -> tuple[list[Sequence], list[tuple[int, ...]]]:
+    """Puts short sequences behind each other, so that rows need little padding (first fit, longest first).
+
+    Args:
+        sequences: what is said about one medium each.
+
+    Returns:
+        Rows no longer than the longest sequence, and which media each speaks of.
+    """
+    capacity = max(len(sequence.ids) for sequence in sequences)
+    rows: list[Sequence] = []
+    owners: list[tuple[int, ...]] = []
+    for owner in sorted(range(len(sequences)), key=lambda index: -len(sequences[index].ids)):
+        sequence = sequences[owner]
+        fitting = (index for index, row in enumerate(rows) if len(row.ids) + len(sequence.ids) <= capacity)
+        index = next(fitting, len(rows))
+        if index == len(rows):
+            rows.append(Sequence())
+            owners.append(())
+        rows[index].append(sequence)
+        owners[index] += (owner,)
+    return rows, owners
+
+
 def collate(
-    frames: List[torch.Tensor], kinds: List[MediaKind], sequences: List[Sequence], owners: List[int], *, left: bool
+    frames: List[torch.Tensor],
+    kinds: List[MediaKind],
+    rows: List[Sequence],
+    owners: List[tuple[int, ...]],
+    *,
+    left: bool = False,
 ) -> Batch:
-    """Pads sequences to one length.
+    """Pads rows to one length.
 
     Args:
         frames: uint8 `[k, 3, H, W]` for each medium.
         kinds: the kind of each medium.
-        sequences: what is said about the media.
-        owners: which medium each sequence speaks of.
+        rows: what is said about the media.
+        owners: which media each row speaks of.
         left: pad on the left, as generation needs it.
     """
-    longest = max(len(sequence.ids) for sequence in sequences)
-    shifts = [longest - len(sequence.ids) if left else 0 for sequence in sequences]
+    longest = max(len(row.ids) for row in rows)
+    shifts = [longest - len(row.ids) if left else 0 for row in rows]
 
-    def pad(values: List[List[int]], fill: int) -> torch.Tensor:
-        rows = torch.full((len(values), longest), fill)
-        for row, shift, value in zip(rows, shifts, values, strict=True):
+    def pad(values: List[List[int]] | List[List[float]], fill: float) -> torch.Tensor:
+        padded = torch.full((len(values), longest), fill)
+        for row, shift, value in zip(padded, shifts, values, strict=True):
             row[shift : shift + len(value)] = torch.tensor(value)
-        return rows
+        return padded
 
-    until = [[end + shift for end in sequence.until] for sequence, shift in zip(sequences, shifts, strict=True)]
+    until = [[end + shift for end in row.until] for row, shift in zip(rows, shifts, strict=True)]
     return Batch(
         frames=torch.cat(list(frames)),
         kinds=tuple(kinds),
         counts=tuple(len(frame) for frame in frames),
         owners=tuple(owners),
-        ids=pad([sequence.ids for sequence in sequences], 0),
-        visual=pad([sequence.visual for sequence in sequences], 0).bool(),
+        ids=pad([row.ids for row in rows], 0),
+        visual=pad([row.visual for row in rows], 0).bool(),
         until=pad(until, 0),
-        labels=pad([sequence.labels for sequence in sequences], IGNORE),
+        labels=pad([row.labels for row in rows], IGNORE),
+        weights=pad([row.weights for row in rows], 0.0),
     )

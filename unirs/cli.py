@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unirs import __version__, plugins
-from unirs.errors import UniRSError
+from unirs.errors import UniRSError, nearest
 from unirs.task import Task
 
 _TRAINER_COMMANDS = {
@@ -42,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    # Lightning calls a function of torch's that it means to replace; nothing a user can do about it.
-    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
-
+    _hide_warnings()
     from jsonargparse import ArgumentError
 
     from unirs.trainer_cli import TrainerCLI
@@ -52,7 +50,10 @@ def _train(arguments: list[str]) -> int:
     try:
         TrainerCLI(arguments)
     except ArgumentError as error:
-        raise UniRSError(str(error)) from error
+        told = " ".join(str(error).split())
+        raise UniRSError(
+            f"{told} ('unirs {' '.join(arguments)}'; 'unirs {arguments[0]} --help' lists all options)"
+        ) from error
     return 0
 
 
@@ -97,7 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _hide_warnings() -> None:
+    # Lightning calls a function of torch's that it means to replace; nothing a user can do about it.
+    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
+
+
 def _predict(options: argparse.Namespace) -> None:
+    _hide_warnings()
     from unirs.predict import predict, write_answers
 
     rows = predict(options.run_folder, options.media, options.question, options.task, options.frames)
@@ -122,10 +129,14 @@ def _tasks(options: argparse.Namespace) -> None:
 def _synth(options: argparse.Namespace) -> None:
     if options.size < 1:
         raise UniRSError(f"--size must be 1 or more, got {options.size}.")
-    for name in options.tasks or plugins.available("unirs.tasks"):
-        task: Task = plugins.build("unirs.tasks", {"name": name, "root": options.out / name})
-        if task.synthesize is not None:
-            task.synthesize(options.size, options.seed)
-            print(f"{name}: written to {options.out / name}")
-        elif options.tasks:
-            raise UniRSError(f"Task '{name}' has no synthetic form.")
+    names = options.tasks or plugins.available("unirs.tasks")
+    tasks: dict[str, Task] = {
+        name: plugins.build("unirs.tasks", {"name": name, "root": options.out / name}) for name in names
+    }
+    writers = {name: task.synthesize for name, task in tasks.items() if task.synthesize is not None}
+    if options.tasks and len(writers) < len(tasks):
+        without = next(name for name in tasks if name not in writers)
+        raise UniRSError(f"Task '{without}' has no synthetic form. {nearest(without, writers)}")
+    for name, write in writers.items():
+        write(options.size, options.seed)
+        print(f"{name}: written to {options.out / name}")

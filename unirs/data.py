@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -15,7 +15,7 @@ from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from unirs import plugins
-from unirs.batch import Batch, collate
+from unirs.batch import Batch, collate, pack
 from unirs.errors import DataError, PluginError
 from unirs.media import Media
 from unirs.metrics.base import Prediction
@@ -212,11 +212,14 @@ class UniRSData(LightningDataModule):
         return self._loader(items, self.eval_batch_size, sampler, training=False)
 
     def _items(self, name: str, split: SplitName, limit: int | None) -> list[Item]:
-        """Samples with at most `max_turns` turns each; a limit takes samples spread over the whole split."""
+        """Samples with at most `max_turns` turns each; a limit takes a random choice, always the same."""
         samples = self.split(name, split)
-        count = len(samples) if limit is None else min(limit, len(samples))
-        chosen = (samples[index * len(samples) // count] for index in range(count))
-        return [Item(name, chunk) for sample in chosen for chunk in _chunks(sample, self.max_turns)]
+        order: Sequence[int] = range(len(samples))
+        if limit is not None and limit < len(samples):
+            # Not every n-th one: files may alternate between kinds.
+            generator = torch.Generator().manual_seed(self.seed)
+            order = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
+        return [Item(name, chunk) for index in order for chunk in _chunks(samples[index], self.max_turns)]
 
     def _loader(
         self, items: list[Item], batch_size: int, sampler: DistributedSampler[Any], *, training: bool
@@ -268,8 +271,10 @@ class Item:
 class MixtureSampler(DistributedSampler[Any]):
     """Draws an epoch from concatenated groups of samples, each as often as its weight says, in random order.
 
-    A weight of 2.5 shows each sample twice and a random half of them once more. Every process takes its share of the
-    same order, and the order depends on seed and epoch only.
+    A weight of 2.5 shows each sample twice and a random half of them once more. The groups are spread evenly over the
+    epoch, so that every batch holds nearly the same mixture: less noise in the gradients, and few shapes for kernels
+    that are made and cached shape by shape. Every process takes its share of the same order, and the order depends on
+    seed and epoch only.
 
     Args:
         sizes: samples of each group.
@@ -289,17 +294,19 @@ class MixtureSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        drawn: list[int] = []
+        # Each group's draws at even distances, from a random place on, and all of them sorted by place.
+        placed: list[tuple[float, int]] = []
         start = 0
         for size, weight in zip(self.sizes, self.weights, strict=True):
-            whole, rest = divmod(round(size * weight), size) if size else (0, 0)
-            drawn += list(range(start, start + size)) * whole
-            drawn += [start + index for index in torch.randperm(size, generator=generator)[:rest].tolist()]
+            count = round(size * weight)
+            passes = (torch.randperm(size, generator=generator).tolist() for _ in range(math.ceil(weight)))
+            drawn = list(islice(chain.from_iterable(passes), count))
+            offset = float(torch.rand((), generator=generator))
+            placed += [((place + offset) / count, start + index) for place, index in enumerate(drawn)]
             start += size
-        order = torch.randperm(len(drawn), generator=generator).tolist()
+        order = [index for _, index in sorted(placed)]
         # Begun again, so that all processes get equally many, were there fewer samples than processes.
-        padded = list(islice(cycle(order), self.total_size))
-        return iter([drawn[index] for index in padded[self.rank :: self.num_replicas]])
+        return islice(cycle(order), self.rank, self.total_size, self.num_replicas)
 
 
 class FrameCache:
@@ -353,20 +360,23 @@ class Collator:
 
     def __call__(self, items: Sequence[tuple[Item, torch.Tensor]]) -> Batch:
         """Batches items and their frames."""
-        sequences, owners, rows = [], [], []
-        for owner, (item, _) in enumerate(items):
-            prompt, sample, grids = self.prompts[item.task], item.sample, self.grids(item.sample.media)
-            if self.training:
-                sequences.append(self.renderer.training(prompt, sample, grids, self.tokens))
-                owners.append(owner)
-                continue
-            for turn in sample.turns:
-                sequences.append(self.renderer.generation(prompt, sample, turn, grids, self.tokens))
-                owners.append(owner)
-                rows.append(_row(item, turn, self.renderer.text(prompt, turn, grids)))
         frames = [frames for _, frames in items]
         kinds = [item.sample.media.kind for item, _ in items]
-        return replace(collate(frames, kinds, sequences, owners, left=not self.training), rows=tuple(rows))
+        grids = [self.grids(item.sample.media) for item, _ in items]
+        if self.training:
+            sequences = [
+                self.renderer.training(self.prompts[item.task], item.sample, count, self.tokens)
+                for (item, _), count in zip(items, grids, strict=True)
+            ]
+            return collate(frames, kinds, *pack(sequences))
+        sequences, owners, rows = [], [], []
+        for owner, ((item, _), count) in enumerate(zip(items, grids, strict=True)):
+            prompt = self.prompts[item.task]
+            for turn in item.sample.turns:
+                sequences.append(self.renderer.generation(prompt, item.sample, turn, count, self.tokens))
+                owners.append((owner,))
+                rows.append(_row(item, turn, self.renderer.text(prompt, turn, count)))
+        return replace(collate(frames, kinds, sequences, owners, left=True), rows=tuple(rows))
 
 
 class Items(Dataset[tuple[Item, torch.Tensor]]):

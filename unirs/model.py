@@ -63,16 +63,14 @@ class UniRSModel(nn.Module):
         """Text embeddings with the visual tokens in their places, `[B, T, D]`.
 
         Raises:
-            ModelError: a sequence has more or fewer visual placeholders than its medium has visual tokens.
+            ModelError: a row has more or fewer visual placeholders than its media have visual tokens.
         """
         text = self.llm.get_input_embeddings()(batch.ids)
         media = self.see(batch)
-        visual = [media[owner].flatten(0, 1) for owner in batch.owners]
+        visual = [torch.cat([media[owner].flatten(0, 1) for owner in owners]) for owners in batch.owners]
         for row, (tokens, places) in enumerate(zip(visual, batch.visual.sum(1).tolist(), strict=True)):
             if tokens.shape[0] != places:
-                raise ModelError(
-                    f"Sequence {row} has {places} visual placeholders for {tokens.shape[0]} visual tokens."
-                )
+                raise ModelError(f"Row {row} has {places} visual placeholders for {tokens.shape[0]} visual tokens.")
         spliced: torch.Tensor = text.masked_scatter(batch.visual.unsqueeze(-1), torch.cat(visual).to(text.dtype))
         return spliced
 
@@ -87,7 +85,10 @@ class UniRSModel(nn.Module):
         return logits
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Mean cross-entropy over the answers' tokens."""
+        """Mean cross-entropy: over the answers' tokens of each sample, then over samples.
+
+        A long caption, or a picture with many questions, so weighs no more than a short answer about a video.
+        """
         learnt = batch.labels[:, 1:] != IGNORE
         # Most tokens are not learnt, and the output layer is the widest of all: it is given only those that are.
         output = self.llm.get_output_embeddings()
@@ -96,4 +97,6 @@ class UniRSModel(nn.Module):
             logits = self(batch)
         finally:
             hook.remove()
-        return F.cross_entropy(logits.float(), batch.labels[:, 1:][learnt])
+        weights = batch.weights[:, 1:][learnt]
+        losses = F.cross_entropy(logits.float(), batch.labels[:, 1:][learnt], reduction="none")
+        return (weights * losses).sum() / weights.sum()

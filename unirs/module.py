@@ -1,7 +1,7 @@
 """The LightningModule: trains the model on answer tokens, and evaluates it by the text that it says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,10 +122,19 @@ class UniRSModule(LightningModule):
         """
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         self.on_load_checkpoint(saved)
+        self.load_state_dict(saved["state_dict"])
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's type
+        """Takes weights, here and wherever Lightning loads a checkpoint.
+
+        Raises:
+            ModelError: the weights do not fit; lists the keys.
+        """
         try:
-            self.load_state_dict(saved["state_dict"])
+            return super().load_state_dict(state_dict, strict, assign)
         except RuntimeError as error:
-            raise ModelError(f"{checkpoint} does not fit the model: {error}") from error
+            told = " ".join(str(error).split())
+            raise ModelError(f"The checkpoint's weights do not fit the config's model: {told}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps a trained tokenizer beside the weights."""
@@ -159,9 +168,9 @@ class UniRSModule(LightningModule):
         """Answers a batch."""
         self._gathered[dataloader_idx].update(self.answer(batch))
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Prediction]:  # noqa: ARG002
-        """Answers a batch."""
-        return self.answer(batch)
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Answers a batch, with predictions as dictionaries, since Lightning refuses frozen dataclasses."""
+        return [asdict(row) for row in self.answer(batch)]
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """The batch's rows with what the model says to each."""

@@ -1,6 +1,7 @@
 """`unirs predict`: a question about new pictures, pairs or videos, answered by a trained run."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,21 @@ def predict(
     name, prompt = _prompt(data, media[0], question, task)
     turn = Turn("", (), {"question": question or ""})
     items = [Item(name, Sample(str(index), medium, (turn,))) for index, medium in enumerate(media)]
-    trainer = Trainer(devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
+    trainer = Trainer(
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        # The bar goes to where the answers go, and only people want it there.
+        enable_progress_bar=sys.stdout.isatty(),
+    )
     # The tokenizer of a model that started from scratch comes with its checkpoint, and the loader needs it.
     module.load(best_checkpoint(run))
     dataset: Dataset[Any] = Items(items, FrameCache(module.frame_size, 0))
     collator = module.collator({name: prompt}, data.max_length, training=False)
     loader = DataLoader(dataset, batch_size=data.eval_batch_size, collate_fn=collator)
     batches = trainer.predict(module, loader) or []
-    return [row for batch in batches for row in batch]
+    return [Prediction(**row) for batch in batches for row in batch]
 
 
 def find_media(paths: Sequence[Path], frames: int) -> list[Media]:
@@ -70,6 +78,8 @@ def find_media(paths: Sequence[Path], frames: int) -> list[Media]:
     Raises:
         MediaError: nothing that UniRS reads, or several kinds at once.
     """
+    if frames < 1:
+        raise MediaError(f"A video cannot be shown as {frames} frames. Ask for 1 or more.")
     for path in paths:
         if not path.exists():
             raise MediaError(f"{path} does not exist.")

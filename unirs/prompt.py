@@ -76,12 +76,14 @@ class Sequence:
         visual: whether a visual token stands there.
         labels: the ids to learn, `IGNORE` elsewhere.
         until: the index from which on no token sees this one, `OPEN` where all do.
+        weights: how much each label counts in the loss, 0 where nothing is learnt; those of a sample add up to 1.
     """
 
     ids: list[int] = field(default_factory=list)
     visual: list[bool] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     until: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
 
     def add(self, ids: list[int], *, learn: bool = False, visual: bool = False) -> None:
         """Appends tokens that see all tokens of branches that are not closed."""
@@ -89,11 +91,22 @@ class Sequence:
         self.visual += [visual] * len(ids)
         self.labels += ids if learn else [IGNORE] * len(ids)
         self.until += [OPEN] * len(ids)
+        self.weights += [float(learn)] * len(ids)
 
     def close(self, start: int) -> None:
         """Ends the branch that began at index `start`: later tokens do not see it."""
         end = len(self.ids)
         self.until[start:] = [min(until, end) for until in self.until[start:]]
+
+    def append(self, other: Sequence) -> None:
+        """Appends another sequence that shares nothing with this one."""
+        self.close(0)
+        start = len(self.ids)
+        self.ids += other.ids
+        self.visual += other.visual
+        self.labels += other.labels
+        self.until += [min(until + start, OPEN) for until in other.until]
+        self.weights += other.weights
 
 
 class _Rendered(NamedTuple):
@@ -152,6 +165,8 @@ class Renderer:
                 sequence.add(self._ids(answer.answer), learn=True)
                 sequence.close(branch)
             sequence.close(start)
+        learnt = sum(sequence.weights)
+        sequence.weights = [weight / learnt for weight in sequence.weights]
         return self._checked(sequence, sample)
 
     def generation(self, prompt: Prompt, sample: Sample, turn: Turn, grids: int, tokens: int) -> Sequence:

@@ -10,7 +10,6 @@ from lightning import Callback, LightningModule, Trainer
 
 from unirs.baselines import most_frequent
 from unirs.data import UniRSData
-from unirs.errors import UniRSError
 from unirs.manifest import hash_files, hash_tensors, write_manifest
 from unirs.metrics.base import Prediction
 from unirs.module import UniRSModule
@@ -26,25 +25,10 @@ class RunFolder(Callback):
 
     Args:
         seed: the run's seed, for the manifest.
-        continued: whether training goes on from a checkpoint.
     """
 
-    def __init__(self, seed: int | None, continued: bool) -> None:
+    def __init__(self, seed: int | None) -> None:
         self.seed = seed
-        self.continued = continued
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Refuses to train over another run.
-
-        Raises:
-            UniRSError: the folder holds checkpoints and training does not go on from one.
-        """
-        folder = Path(trainer.default_root_dir)
-        if stage == "fit" and not self.continued and any(folder.glob("checkpoints/*.ckpt")):
-            raise UniRSError(
-                f"{folder} already holds a run. Go on with '--ckpt_path last', name another folder with "
-                "'--trainer.default_root_dir', or delete it."
-            )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the manifest of a run that begins."""
@@ -67,7 +51,8 @@ class RunFolder(Callback):
         data = module.data
         answers["most_frequent"] = {name: _guess(data, name, rows) for name, rows in answers[""].items()}
         results = {
-            baseline: [_score(data, name, split, rows) for name, rows in by_task.items()]
+            # Baselines go without what is slow to compute.
+            baseline: [_score(data, name, split, rows, full=not baseline) for name, rows in by_task.items()]
             for baseline, by_task in answers.items()
         }
         model = results.pop("")
@@ -99,8 +84,9 @@ def _guess(data: UniRSData, name: str, rows: Sequence[Prediction]) -> tuple[Pred
     return most_frequent(data.split(name, "train"), rows, by_kind=data.tasks[name].task.metric.kind_is_asked)
 
 
-def _score(data: UniRSData, name: str, split: SplitName, rows: Sequence[Prediction]) -> TaskResult:
-    return TaskResult(name, rows, data.tasks[name].task.metric.evaluate(rows), data.split(name, split).dropped)
+def _score(data: UniRSData, name: str, split: SplitName, rows: Sequence[Prediction], *, full: bool) -> TaskResult:
+    evaluation = data.tasks[name].task.metric.evaluate(rows, full=full)
+    return TaskResult(name, rows, evaluation, data.split(name, split).dropped)
 
 
 def _spread(result: TaskResult) -> list[tuple[Prediction, float]]:

@@ -27,7 +27,7 @@ class SaveConfig(SaveConfigCallback):
         if stage == "fit" or not path.exists():
             # Only what all commands read: each takes the run's config, and has options of its own.
             config = Namespace({key: self.config[key] for key in ("seed_everything", "trainer", "model", "data")})
-            write_atomically(path, self.parser.dump(config, skip_none=False, skip_validation=True).encode())
+            write_atomically(path, self.parser.dump(config, skip_unset=False, skip_validation=True).encode())
 
 
 class TrainerCLI(LightningCLI):
@@ -46,6 +46,7 @@ class TrainerCLI(LightningCLI):
             trainer_defaults=_trainer_defaults(),
             seed_everything_default=0,
             args=args,
+            parser_kwargs={"exit_on_error": False},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
@@ -65,24 +66,38 @@ class TrainerCLI(LightningCLI):
             checkpoint,
             summary,
             SampleRate(),
-            RunFolder(self._get(self.config, "seed_everything"), bool(self._checkpoint())),
+            RunFolder(self._get(self.config, "seed_everything")),
         ]
         if self.subcommand != "fit":
             # Loggers begin a new log, and only training has something to log.
             kwargs = {"logger": False} | kwargs
         elif self._get(self.config_init, "trainer.logger") is None:
-            kwargs = {"logger": [CSVLogger(root, name="logs"), TensorBoardLogger(root, name="logs")]} | kwargs
+            csv = CSVLogger(root, name="logs")
+            kwargs = {"logger": [csv, TensorBoardLogger(root, name="logs", version=csv.version)]} | kwargs
             own.append(LearningRateMonitor())
         trainer_config = {**self._get(self.config_init, "trainer"), "default_root_dir": str(root), **kwargs}
         return self._instantiate_trainer(trainer_config, own)
 
-    def _checkpoint(self) -> str | None:
-        return self._get(self.config, "ckpt_path", default=None)  # type: ignore[no-any-return]
+    def before_fit(self) -> None:
+        """Refuses to train over another run, before anything of it is touched.
+
+        Raises:
+            UniRSError: the folder holds checkpoints and training does not go on from one.
+        """
+        folder = Path(self.trainer.default_root_dir)
+        if self._get(self.config, "ckpt_path", default=None) is None and any(folder.glob("checkpoints/*.ckpt")):
+            raise UniRSError(
+                f"{folder} already holds a run. Go on with '--ckpt_path last', name another folder with "
+                "'--trainer.default_root_dir', or delete it."
+            )
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        if subcommand != "fit" and not kwargs.get("ckpt_path"):
+        named = str(kwargs.get("ckpt_path") or "")
+        if subcommand != "fit" and not named:
             kwargs["ckpt_path"] = str(best_checkpoint(Path(self.trainer.default_root_dir)))
+        elif named.endswith(".ckpt") and not Path(named).is_file():
+            raise UniRSError(f"Checkpoint {named} does not exist. Correct '--ckpt_path'.")
         return kwargs
 
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unirs.batch import Batch, collate
+from unirs.batch import Batch, collate, pack
 from unirs.media import MediaKind
 from unirs.prompt import IGNORE, OPEN, Sequence
 
@@ -24,7 +24,7 @@ def sequence(prefix: int, *turns: int) -> Sequence:
 def batch(*sequences: Sequence, left: bool) -> Batch:
     frames = [torch.zeros(1, 3, 2, 2, dtype=torch.uint8) for _ in sequences]
     kinds: list[MediaKind] = ["image"] * len(sequences)
-    return collate(frames, kinds, sequences, list(range(len(sequences))), left=left)
+    return collate(frames, kinds, sequences, [(index,) for index in range(len(sequences))], left=left)
 
 
 def test_right_padding() -> None:
@@ -110,11 +110,32 @@ def test_branches_of_branches() -> None:
     ]
 
 
+@given(st.lists(st.tuples(st.integers(1, 4), st.lists(st.integers(1, 4), min_size=1, max_size=3)), min_size=1))
+def test_packing_keeps_sequences_apart(shapes: list[tuple[int, list[int]]]) -> None:
+    sequences = [sequence(prefix, *turns) for prefix, turns in shapes]
+    rows, owners = pack(sequences)
+    assert max(len(row.ids) for row in rows) == max(len(one.ids) for one in sequences)
+    assert sorted(owner for row in owners for owner in row) == list(range(len(sequences)))
+    packed = batch(*rows, left=False)
+    for row, shown in enumerate(owners):
+        start = 0
+        for owner in shown:
+            alone = batch(sequences[owner], left=False)
+            span = slice(start, start + alone.ids.shape[1])
+            for name in ("ids", "labels", "visual"):
+                assert torch.equal(getattr(packed, name)[row, span], getattr(alone, name)[0])
+            assert torch.equal(packed.positions()[row, span], alone.positions()[0])
+            attention = packed.attention()[row, span]
+            assert torch.equal(attention[:, span], alone.attention()[0])
+            assert attention.sum() == alone.attention().sum()
+            start = span.stop
+
+
 def test_media() -> None:
     frames = [torch.full((count, 3, 2, 2), count, dtype=torch.uint8) for count in (1, 2, 3)]
-    made = collate(frames, ["image", "pair", "video"], [sequence(1, 1)] * 4, [0, 1, 1, 2], left=True)
+    made = collate(frames, ["image", "pair", "video"], [sequence(1, 1)] * 4, [(0,), (1,), (1,), (2,)], left=True)
     assert made.frames[:, 0, 0, 0].tolist() == [1, 2, 2, 3, 3, 3]
-    assert (made.kinds, made.counts, made.owners) == (("image", "pair", "video"), (1, 2, 3), (0, 1, 1, 2))
+    assert (made.kinds, made.counts, made.owners) == (("image", "pair", "video"), (1, 2, 3), ((0,), (1,), (1,), (2,)))
     assert made.rows == ()
 
 
@@ -122,7 +143,7 @@ def test_everything_moves() -> None:
     made = batch(sequence(2, 2), sequence(1, 1), left=False)
     moved = made.to("meta")
     tensors = {name: value for name, value in vars(moved).items() if isinstance(value, torch.Tensor)}
-    assert set(tensors) == {"frames", "ids", "visual", "until", "labels"}
+    assert set(tensors) == {"frames", "ids", "visual", "until", "labels", "weights"}
     assert {tensor.device.type for tensor in tensors.values()} == {"meta"}
     assert (moved.kinds, moved.counts, moved.owners) == (made.kinds, made.counts, made.owners)
 

@@ -27,7 +27,7 @@ class Asked:
             torch.randint(0, 256, (one.count, 3, 64, 64), dtype=torch.uint8, generator=generator) for one in media
         ]
         self.kinds: list[MediaKind] = [one.kind for one in media]
-        self.owners = [owner for owner in range(len(media)) for _ in QUESTIONS]
+        self.owners = [(owner,) for owner in range(len(media)) for _ in QUESTIONS]
         self.sequences = []
         for one in media:
             for question in QUESTIONS:
@@ -42,9 +42,9 @@ class Asked:
         return collate(self.frames, self.kinds, self.sequences, self.owners, left=True)
 
     def alone(self, index: int, sequence: Sequence | None = None) -> Batch:
-        owner = self.owners[index]
+        (owner,) = self.owners[index]
         said = sequence or self.sequences[index]
-        return collate([self.frames[owner]], [self.kinds[owner]], [said], [0], left=True)
+        return collate([self.frames[owner]], [self.kinds[owner]], [said], [(0,)], left=True)
 
     @torch.no_grad()
     def naive(self, index: int, end: int) -> list[int]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs.batch import Batch, collate
+from unirs.batch import Batch, collate, pack
 from unirs.errors import ModelError
 from unirs.interfaces import as_module
 from unirs.media import Media
@@ -35,7 +35,7 @@ def training(
         for one in media
     ]
     pictures = [frames(one, seed) for seed, one in enumerate(media)]
-    return collate(pictures, [one.kind for one in media], sequences, list(range(len(media))), left=False)
+    return collate(pictures, [one.kind for one in media], sequences, [(index,) for index in range(len(media))])
 
 
 @pytest.fixture(params=[True, False], ids=["fused", "both"])
@@ -60,6 +60,25 @@ def test_packed_turns_equal_single_ones(
         )
         taught = together[row, :-1][packed.labels[row, 1:] != IGNORE]
         torch.testing.assert_close(taught, one_by_one, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_packed_rows_teach_what_single_ones_do(
+    model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    renderer = Renderer(tokenizer)
+    shown = [media["image"], media["pair"], media["video"], media["image"]]
+    turns = [TURNS[:1], TURNS[1:], TURNS, TURNS[:1]]
+    sequences = [
+        renderer.training(ASK, Sample("s", one, asked), model.grids(one), model.projector.tokens)
+        for one, asked in zip(shown, turns, strict=True)
+    ]
+    pictures, kinds = [frames(one, seed) for seed, one in enumerate(shown)], [one.kind for one in shown]
+    rows, owners = pack(sequences)
+    assert len(rows) < len(sequences)
+    packed = model.loss(collate(pictures, kinds, rows, owners))
+    alone = model.loss(collate(pictures, kinds, sequences, [(index,) for index in range(len(shown))]))
+    torch.testing.assert_close(packed, alone, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
@@ -120,7 +139,7 @@ def test_several_sequences_share_a_medium(
     model = make_model().eval()
     batch = training(model, tokenizer, [media["image"], media["image"]])
     first = batch.frames[:1]
-    shared = replace(batch, frames=first, kinds=("image",), counts=(1,), owners=(0, 0))
+    shared = replace(batch, frames=first, kinds=("image",), counts=(1,), owners=((0,), (0,)))
     twice = replace(batch, frames=first.repeat(2, 1, 1, 1))
     torch.testing.assert_close(model(shared), model(twice))
 
@@ -130,25 +149,30 @@ def test_placeholders_are_counted(
 ) -> None:
     model = make_model().eval()
     batch = training(model, tokenizer, [media["image"], media["video"]])
-    batch.owners = (1, 0)
-    with pytest.raises(ModelError, match="Sequence 0 has 4 visual placeholders for 12 visual tokens"):
+    batch.owners = ((1,), (0,))
+    with pytest.raises(ModelError, match="Row 0 has 4 visual placeholders for 12 visual tokens"):
         model(batch)
 
 
 @torch.no_grad()
-def test_loss_is_the_cross_entropy_of_the_answers(
+def test_loss_is_the_cross_entropy_of_answers_averaged_sample_by_sample(
     make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
 ) -> None:
-    model = make_model().eval()
-    batch = training(model, tokenizer, list(media.values()))
-    log_probabilities = model(batch).log_softmax(-1)
-    learnt = [
-        -log_probabilities[row, place - 1, batch.labels[row, place]]
-        for row, place in (batch.labels != IGNORE).nonzero().tolist()
+    model, renderer = make_model().eval(), Renderer(tokenizer)
+    shown, turns = [media["image"], media["video"]], [TURNS[:1], TURNS]
+    sequences = [
+        renderer.training(ASK, Sample("s", one, asked), model.grids(one), model.projector.tokens)
+        for one, asked in zip(shown, turns, strict=True)
     ]
-    # Answer and end token of four answers, three times.
-    assert len(learnt) == 3 * sum(len(answer) + 1 for answer in ("yes", "no way", "n", "y"))
-    torch.testing.assert_close(model.loss(batch), torch.stack(learnt).mean())
+    batch = collate([frames(one) for one in shown], [one.kind for one in shown], sequences, [(0,), (1,)])
+    log_probabilities = model(batch).log_softmax(-1)
+    means = []
+    for row, labels in enumerate(batch.labels):
+        learnt = (labels != IGNORE).nonzero().flatten().tolist()
+        # Each answer's letters and end token.
+        assert len(learnt) == sum(len(answer) + 1 for turn in turns[row] for answer in turn.targets)
+        means.append(torch.stack([-log_probabilities[row, place - 1, labels[place]] for place in learnt]).mean())
+    torch.testing.assert_close(model.loss(batch), torch.stack(means).mean())
     assert model(batch).shape[1] == batch.ids.shape[1], "the loss left something behind"
 
 

@@ -21,8 +21,8 @@ def write(root: Path, size: int, seed: int) -> None:
 
     Args:
         root: the folder to make; must not exist, or be empty.
-        size: training videos in all, spread evenly over the classes. There are a quarter as many test videos, and at
-            least two a class.
+        size: training videos in all, spread evenly over the classes; at least two a class are written, one of which the
+            task takes for validation. There are a quarter as many test videos, and at least two a class.
         seed: of all randomness.
 
     Raises:
@@ -30,7 +30,8 @@ def write(root: Path, size: int, seed: int) -> None:
     """
     if size < 1:
         raise DataError(f"Synthetic ERA at {root}: {size} training videos were asked for. Ask for 1 or more.")
-    names = _names("Train", size) + _names("Test", max(2 * len(EVENTS), size // 4))
+    least = 2 * len(EVENTS)
+    names = _names("Train", max(least, size)) + _names("Test", max(least, size // 4))
     with new_folder(root) as folder:
         for parent in {(folder / name).parent for name in names}:
             parent.mkdir(parents=True)

@@ -1,0 +1,76 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from unirs import plugins
+from unirs.data import NamedTask
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def scaled_down(config: dict[str, Any], tiny: dict[str, Any], data: Path, folder: Path) -> dict[str, Any]:
+    """The same config for one step on a CPU, with synthetic data and nothing to download."""
+    if config["model"]["encoder"].get("pretrained", True):
+        plugins.load("unirs.encoders", config["model"]["encoder"]["name"])
+        config["model"]["encoder"] = tiny["encoder"]
+    if config["model"]["llm"].get("source"):
+        config["model"]["llm"] = tiny["llm"]
+    tasks = []
+    for task in config["data"]["tasks"]:
+        NamedTask.from_config(task)
+        if (data / task["name"]).is_dir():
+            tasks.append({k: v for k, v in task.items() if k != "synthetic"} | {"root": str(data / task["name"])})
+    config["data"] |= {"tasks": tasks, "num_workers": 0, "batch_size": 4, "eval_batch_size": 4}
+    config["trainer"] |= {
+        "default_root_dir": str(folder / "run"),
+        "accelerator": "cpu",
+        "devices": 1,
+        "strategy": "auto",
+        "precision": "32-true",
+        "max_epochs": 1,
+        "limit_train_batches": 1,
+        "limit_val_batches": 1,
+        "enable_progress_bar": False,
+    }
+    return config
+
+
+def readme() -> str:
+    blocks: list[str] = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    return next(block for block in blocks if block.startswith("model:"))
+
+
+def test_there_are_configs() -> None:
+    assert "quickstart.yaml" in [path.name for path in CONFIGS]
+
+
+@pytest.mark.parametrize("path", [*CONFIGS, None], ids=lambda path: path.name if path else "README")
+def test_config_parses_and_trains(
+    path: Path | None,
+    tiny_model: dict[str, Any],
+    synthetic: Path,
+    tmp_path: Path,
+    cli: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = readme() if path is None else path.read_text(encoding="utf-8")
+    written = tmp_path / "as-written.yaml"
+    written.write_text(text)
+    assert cli("fit", "--config", written, "--print_config") == 0
+    parsed = yaml.safe_load(capsys.readouterr().out)
+    assert parsed["data"]["tasks"] == yaml.safe_load(text)["data"]["tasks"]
+    small = tmp_path / "scaled-down.yaml"
+    small.write_text(yaml.safe_dump(scaled_down(yaml.safe_load(text), tiny_model, synthetic, tmp_path)))
+    assert cli("fit", "--config", small) == 0
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    # Nothing is written but where the config says.
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["as-written.yaml", "run", "scaled-down.yaml"]
