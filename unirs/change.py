@@ -46,6 +46,9 @@ class ChangeExtraction(nn.Module):
         self.grid = grid
         self.rows = nn.Embedding(grid[0], dim // 2)
         self.columns = nn.Embedding(grid[1], dim // 2)
+        for embedding in (self.rows, self.columns):
+            # Small beside the features: a large one, the same for both times, would make them look alike.
+            nn.init.normal_(embedding.weight, std=0.02)
 
         def transformer() -> nn.ModuleList:
             return nn.ModuleList(
@@ -55,6 +58,11 @@ class ChangeExtraction(nn.Module):
 
         self.single, self.joint = transformer(), transformer()
         self.fuse = nn.Conv2d(2 * dim, dim, 1)
+        with torch.no_grad():
+            # Half of the channels begin as a difference of the two times and half as a sum, so that what changed is
+            # there to be seen from the first step.
+            self.fuse.weight[: dim // 2, dim:] = -self.fuse.weight[: dim // 2, :dim]
+            self.fuse.weight[dim // 2 :, dim:] = self.fuse.weight[dim // 2 :, :dim]
         self.residual = nn.Sequential(
             nn.Conv2d(dim, dim // 2, 1),
             _PairBatchNorm(dim // 2, min_pairs),

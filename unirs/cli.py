@@ -140,3 +140,9 @@ def _synth(options: argparse.Namespace) -> None:
     for name, write in writers.items():
         write(options.size, options.seed)
         print(f"{name}: written to {options.out / name}")
+
+    from unirs.sheet import write_samples
+
+    sheet = options.out / "sheet.png"
+    write_samples(sheet, {name: tasks[name] for name in writers})
+    print(f"Some of the test samples: {sheet}")

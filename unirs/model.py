@@ -85,9 +85,10 @@ class UniRSModel(nn.Module):
         return logits
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Mean cross-entropy: over the answers' tokens of each sample, then over samples.
+        """Negative log-likelihood of an answer, averaged over the answers of each sample, then over samples.
 
-        A long caption, or a picture with many questions, so weighs no more than a short answer about a video.
+        A picture with a hundred questions so weighs no more than a video with one. An answer counts as a whole: a mean
+        over tokens would let the word that tells whether something changed drown among those that follow from it.
         """
         learnt = batch.labels[:, 1:] != IGNORE
         # Most tokens are not learnt, and the output layer is the widest of all: it is given only those that are.
@@ -99,4 +100,4 @@ class UniRSModel(nn.Module):
             hook.remove()
         weights = batch.weights[:, 1:][learnt]
         losses = F.cross_entropy(logits.float(), batch.labels[:, 1:][learnt], reduction="none")
-        return (weights * losses).sum() / weights.sum()
+        return (weights * losses).sum() / len(batch.kinds)

@@ -34,11 +34,13 @@ class OptimConfig:
         lr: the highest learning rate.
         weight_decay: on matrices; never on norms, biases and embeddings.
         warmup: the share of all steps that raises the learning rate, 0..1.
+        betas: decay of the running means of gradient and squared gradient; 0.95 for the second suits short trainings.
     """
 
     lr: float = 1e-4
     weight_decay: float = 0.0
     warmup: float = 0.03
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 class UniRSModule(LightningModule):
@@ -210,7 +212,9 @@ class UniRSModule(LightningModule):
             {"params": matrices, "weight_decay": self.optim.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.optim.lr)
+        optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=self.optim.lr, betas=self.optim.betas
+        )
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = get_cosine_schedule_with_warmup(optimizer, round(self.optim.warmup * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

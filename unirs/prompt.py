@@ -76,7 +76,7 @@ class Sequence:
         visual: whether a visual token stands there.
         labels: the ids to learn, `IGNORE` elsewhere.
         until: the index from which on no token sees this one, `OPEN` where all do.
-        weights: how much each label counts in the loss, 0 where nothing is learnt; those of a sample add up to 1.
+        weights: how much each label counts in the loss: 1 over the answers of its sample; 0 where nothing is learnt.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -165,8 +165,8 @@ class Renderer:
                 sequence.add(self._ids(answer.answer), learn=True)
                 sequence.close(branch)
             sequence.close(start)
-        learnt = sum(sequence.weights)
-        sequence.weights = [weight / learnt for weight in sequence.weights]
+        answers = sum(len(turn.targets) for turn in sample.turns)
+        sequence.weights = [weight / answers for weight in sequence.weights]
         return self._checked(sequence, sample)
 
     def generation(self, prompt: Prompt, sample: Sample, turn: Turn, grids: int, tokens: int) -> Sequence:

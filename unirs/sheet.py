@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
@@ -17,7 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unirs.errors import DataError
 from unirs.files import write_atomically
+from unirs.media import Media
 from unirs.metrics.base import Prediction
+from unirs.task import Task
 
 if TYPE_CHECKING:
     import torch
@@ -110,6 +112,33 @@ def write_sheet(
     png = io.BytesIO()
     page.save(png, format="PNG", optimize=True)
     write_atomically(path, png.getvalue())
+
+
+def write_samples(path: Path, tasks: Mapping[str, Task], count: int = 8) -> None:
+    """Draws test samples of tasks with their first question and first answer to learn.
+
+    Args:
+        path: where the picture goes.
+        tasks: by name.
+        count: samples of each, spread over the split.
+
+    Raises:
+        DataError: a file or row of the data is wrong.
+    """
+    shown: list[tuple[Prediction, float]] = []
+    media: dict[int, Media] = {}
+    for name, task in tasks.items():
+        samples = task.samples("test")
+        for index in np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int).tolist():
+            sample = samples[index]
+            turn = sample.turns[index % len(sample.turns)]
+            files = tuple(map(str, sample.media.paths))
+            row = Prediction(
+                turn.id, name, files, turn.kind, task.prompt(turn.fields), turn.targets[0], turn.references
+            )
+            media[id(row)] = sample.media
+            shown.append((row, 1.0))
+    write_sheet(path, shown, lambda row: media[id(row)].frames((256, 256)))
 
 
 def _lay_out(row: Prediction, score: float, frames: Sequence[np.ndarray] | torch.Tensor) -> _Card:

@@ -155,7 +155,7 @@ def test_placeholders_are_counted(
 
 
 @torch.no_grad()
-def test_loss_is_the_cross_entropy_of_answers_averaged_sample_by_sample(
+def test_loss_is_the_negative_log_likelihood_of_an_answer_averaged_sample_by_sample(
     make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
 ) -> None:
     model, renderer = make_model().eval(), Renderer(tokenizer)
@@ -171,7 +171,8 @@ def test_loss_is_the_cross_entropy_of_answers_averaged_sample_by_sample(
         learnt = (labels != IGNORE).nonzero().flatten().tolist()
         # Each answer's letters and end token.
         assert len(learnt) == sum(len(answer) + 1 for turn in turns[row] for answer in turn.targets)
-        means.append(torch.stack([-log_probabilities[row, place - 1, labels[place]] for place in learnt]).mean())
+        total = torch.stack([-log_probabilities[row, place - 1, labels[place]] for place in learnt]).sum()
+        means.append(total / sum(len(turn.targets) for turn in turns[row]))
     torch.testing.assert_close(model.loss(batch), torch.stack(means).mean())
     assert model(batch).shape[1] == batch.ids.shape[1], "the loss left something behind"
 

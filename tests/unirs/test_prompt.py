@@ -97,7 +97,7 @@ def test_several_answers_and_turns_share_the_prefix(tokenizer: PreTrainedTokeniz
     assert text(sequence.ids) == ".\n[vqa] a?\nb$\nc$\n[vqa] d?\ne$"
     assert sequence.until == [OPEN] + [16] * 9 + [13] * 3 + [16] * 3 + [28] * 12
     assert text([label for label in sequence.labels if label != IGNORE]) == "b$c$e$"
-    assert sequence.weights == [0.0 if label == IGNORE else 1 / 6 for label in sequence.labels]
+    assert sequence.weights == [0.0 if label == IGNORE else 1 / 3 for label in sequence.labels]
     assert all(label in (IGNORE, token) for label, token in zip(sequence.labels, sequence.ids, strict=True))
 
 

@@ -141,7 +141,7 @@ class Composer:
         x, y = center
         if self._blocked_at(x, y):
             return False
-        radius = max(6.6, self.rng.uniform(6.6, 9.5) * self.scale)
+        radius = max(8.0, self.rng.uniform(8.0, 12.0) * self.scale)
         side = 1.8 * radius
         if not (
             _seen(x, side / 2, 1)

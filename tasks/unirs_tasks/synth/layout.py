@@ -47,34 +47,37 @@ class Plan:
 
 
 def random_plan(rng: np.random.Generator, layout: Layout) -> Plan:
-    """A plan in which each kind of thing is missing about as often as the layout allows."""
+    """A plan as such a layout would have it: cars and halls are more of a town, trees and ponds more of the country.
+
+    Nothing follows from the layout alone: each kind of thing is there, and missing, in both.
+    """
 
     def some(share: float, low: int, high: int) -> int:
         return int(rng.integers(low, high + 1)) if rng.random() < share else 0
 
     if layout == "urban":
-        halls = some(0.45, 1, 3)
+        halls = some(0.5, 1, 3)
         return Plan(
             layout,
             houses=some(0.85 if halls else 1.0, 9, 40),
             halls=halls,
-            roads=some(0.8, 1, 4),
-            waters=some(0.4, 1, 2),
-            trees=some(0.6, 6, 40),
-            lots=some(0.35, 1, 1),
-            vehicles=some(0.55, 5, 18),
+            roads=some(0.9, 1, 4),
+            waters=some(0.25, 1, 2),
+            trees=some(0.35, 6, 40),
+            lots=some(0.45, 1, 1),
+            vehicles=some(0.8, 5, 18),
             patches=some(0.5, 1, 4),
         )
     return Plan(
         layout,
         houses=some(0.5, 2, 7),
         halls=some(0.15, 1, 1),
-        roads=some(0.5, 1, 2),
-        waters=some(0.5, 1, 3),
+        roads=some(0.4, 1, 2),
+        waters=some(0.65, 1, 3),
         fields=some(0.6, 1, 6),
         forests=some(0.35, 1, 2),
-        trees=some(0.5, 6, 40),
-        vehicles=some(0.3, 4, 7),
+        trees=some(0.75, 6, 40),
+        vehicles=some(0.2, 4, 7),
         patches=some(0.5, 1, 4),
     )
 

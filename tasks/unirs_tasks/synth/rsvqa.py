@@ -247,14 +247,14 @@ def _comparison_questions(facts: Facts) -> Iterator[Question]:
         for x, y in (pair, pair[::-1]):
             a, b = facts.counts[x], facts.counts[y]
             subject = " ".join(pair)
-            clear = abs(a - b) >= 3 and max(a, b) >= 1.5 * min(a, b)
+            clear = abs(a - b) >= 4 and max(a, b) >= 2 * min(a, b)
             names = {"x": _PLURALS[x], "y": _PLURALS[y]}
             for more, less in zip(_MORE_WORDS, _LESS_WORDS, strict=True):
                 if clear:
                     yield _yes_no("comp", more.format(**names), a > b, subject)
                     yield _yes_no("comp", less.format(**names), a < b, subject)
             for words in _EQUAL_WORDS:
-                if clear or a == b <= 4:
+                if clear or a == b <= 2:
                     yield _yes_no("comp", words.format(**names), a == b, subject)
 
 

@@ -85,6 +85,16 @@ _NOTHING = (
     "no change has occurred",
     "almost nothing has changed",
     "the two images look the same",
+    "nothing has changed between the two images",
+    "no obvious change can be seen here",
+    "both images show the same scene",
+    "the land looks the same as before",
+    "there is almost no difference between them",
+    "everything looks just as before",
+    "the second image shows no change",
+    "the area has not changed at all",
+    "no difference can be found",
+    "the scene remains unchanged",
 )
 
 _LONGEST = 16  # words
