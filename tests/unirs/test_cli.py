@@ -99,10 +99,10 @@ def test_tasks_tell_which_data_are_there(
 
 
 def test_synth_writes_real_formats(synthetic: Path) -> None:
-    assert sorted(path.name for path in synthetic.iterdir()) == ["era", "levir_cc", "rsvqa_lr"]
+    assert sorted(path.name for path in synthetic.iterdir()) == ["era", "levir_cc", "rsvqa_lr", "sheet.png"]
     assert len(list((synthetic / "rsvqa_lr").glob("LR_split_*_*.json"))) == 9
     assert (synthetic / "levir_cc" / "LevirCCcaptions.json").is_file()
-    assert len(list((synthetic / "era" / "Train").glob("*/*.mp4"))) == 20
+    assert len(list((synthetic / "era" / "Train").glob("*/*.mp4"))) == 30
 
 
 def test_synth_overwrites_nothing(synthetic: Path, cli: Cli, capfd: Capture) -> None:

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ WORKER = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 import torch
 from unirs.metrics.base import Prediction
 from unirs.metrics.gather import PredictionMetric
@@ -71,7 +73,7 @@ def row(number: int) -> Prediction:
     )
 
 
-def encode(rows: list[Prediction]) -> list[dict[str, object]]:
+def encode(rows: list[Prediction]) -> list[dict[str, Any]]:
     return [
         {
             name: getattr(item, name)
@@ -84,7 +86,7 @@ def encode(rows: list[Prediction]) -> list[dict[str, object]]:
 @pytest.mark.slow
 def test_two_processes_see_the_rows_and_scores_of_one(tmp_path: Path) -> None:
     # Per scenario and process: batches of rows.
-    scenarios = [
+    scenarios: list[list[list[list[Prediction]]]] = [
         [[[row(0), row(2)], [row(4)]], [[row(1)], [row(3), row(11)], [row(0)]]],  # uneven, one row repeated
         [[], [[row(7), row(8)]]],  # no update at all on the first
         [[[row(10), row(9)]], [[]]],  # an empty update on the second
