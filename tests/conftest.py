@@ -53,7 +53,7 @@ def make_model() -> Callable[..., UniRSModel]:
 
     def make(*, change: bool = True, seed: int = 0) -> UniRSModel:
         torch.manual_seed(seed)
-        options = {"channels": [8, 16, 32, 64]}
+        options = {"channels": [16, 16, 32, 64]}
         encoder = build_timm("resnet18", pretrained=False, frozen=False, layer=3, size=64, options=options)
         config = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
         llm, _ = build_llm(LLMConfig(config={**config, "num_hidden_layers": 2}, vocab_size=130))
@@ -84,7 +84,7 @@ TINY_MODEL = {
         "frozen": False,
         "layer": 3,
         "size": 64,
-        "options": {"channels": [8, 16, 32, 64]},
+        "options": {"channels": [16, 16, 32, 64]},
     },
     "change": {"name": "change_extraction"},
     "llm": {

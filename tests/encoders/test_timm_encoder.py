@@ -8,7 +8,7 @@ from unirs_encoders.timm_encoder import TimmEncoder, build
 from unirs.errors import ModelError
 from unirs.interfaces import Encoder
 
-NARROW: dict[str, Any] = {"channels": [8, 16, 32, 64]}
+NARROW: dict[str, Any] = {"channels": [16, 16, 32, 64]}
 
 
 def resnet(layer: int = 3, size: int = 64) -> TimmEncoder:
@@ -30,7 +30,7 @@ def noise(count: int = 2, size: int = 64) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
-@pytest.mark.parametrize(("layer", "grid", "dim"), [(0, 32, 64), (1, 16, 8), (3, 4, 32), (-1, 2, 64), (-2, 4, 32)])
+@pytest.mark.parametrize(("layer", "grid", "dim"), [(0, 32, 64), (1, 16, 16), (3, 4, 32), (-1, 2, 64), (-2, 4, 32)])
 def test_convolutional_feature_maps(layer: int, grid: int, dim: int) -> None:
     encoder = resnet(layer)
     assert isinstance(encoder, Encoder)

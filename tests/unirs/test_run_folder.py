@@ -128,4 +128,4 @@ def test_config_of_a_run_is_the_whole_config(joint_run: Path) -> None:
     # What the user left out is there with its default.
     assert config["data"]["max_turns"] == 8
     assert config["data"]["tasks"][1]["weight"] == 0.5
-    assert config["model"]["encoder"]["options"] == {"channels": [8, 16, 32, 64]}
+    assert config["model"]["encoder"]["options"] == {"channels": [16, 16, 32, 64]}
