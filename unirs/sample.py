@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
@@ -50,6 +50,30 @@ class Sample:
     turns: tuple[Turn, ...]
 
 
+class LazySamples(Sequence[Sample]):
+    """Samples that are made when they are asked for, of data sets too large to stand in memory as objects.
+
+    Args:
+        make: makes the sample of an index; the same each time.
+        turns: how many turns each sample has.
+    """
+
+    def __init__(self, make: Callable[[int], Sample], turns: Sequence[int]) -> None:
+        self._make = make
+        self.turns = turns
+
+    def __len__(self) -> int:
+        return len(self.turns)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
+        chosen = range(len(self))[index]
+        return self._make(chosen) if isinstance(chosen, int) else [self._make(one) for one in chosen]
+
+
 class Split(Sequence[Sample]):
     """The samples of one split, and how many turns the protocol dropped, by kind.
 
@@ -64,6 +88,11 @@ class Split(Sequence[Sample]):
 
     def __len__(self) -> int:
         return len(self._samples)
+
+    def turns(self, index: int) -> int:
+        """How many turns a sample has, without making it where it is not in memory."""
+        samples = self._samples
+        return samples.turns[index] if isinstance(samples, LazySamples) else len(samples[index].turns)
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...

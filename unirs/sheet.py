@@ -6,7 +6,7 @@ import io
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil
 from pathlib import Path
@@ -19,6 +19,8 @@ from unirs.errors import DataError
 from unirs.files import write_atomically
 from unirs.media import Media
 from unirs.metrics.base import Prediction
+from unirs.prompt import Prompt
+from unirs.sample import Sample
 from unirs.task import Task
 
 if TYPE_CHECKING:
@@ -125,20 +127,35 @@ def write_samples(path: Path, tasks: Mapping[str, Task], count: int = 8) -> None
     Raises:
         DataError: a file or row of the data is wrong.
     """
-    shown: list[tuple[Prediction, float]] = []
-    media: dict[int, Media] = {}
+    cards: list[tuple[str, Prompt, Sample]] = []
     for name, task in tasks.items():
         samples = task.samples("test")
         for index in np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int).tolist():
-            sample = samples[index]
-            turn = sample.turns[index % len(sample.turns)]
-            files = tuple(map(str, sample.media.paths))
-            row = Prediction(
-                turn.id, name, files, turn.kind, task.prompt(turn.fields), turn.targets[0], turn.references
-            )
-            media[id(row)] = sample.media
-            shown.append((row, 1.0))
-    write_sheet(path, shown, lambda row: media[id(row)].frames((256, 256)))
+            # Samples often ask the same things in the same order.
+            turns = samples[index].turns
+            cards.append((name, task.prompt, replace(samples[index], turns=(turns[index % len(turns)],))))
+    write_learnt(path, cards)
+
+
+def write_learnt(path: Path, cards: Sequence[tuple[str, Prompt, Sample]]) -> None:
+    """Draws samples with their first question and first answer to learn.
+
+    Args:
+        path: where the picture goes.
+        cards: at least one: what its title begins with, the task's prompt, and the sample.
+
+    Raises:
+        DataError: there are no samples, or a prompt or medium is wrong.
+    """
+    media: dict[int, Media] = {}
+    rows: list[tuple[Prediction, float]] = []
+    for name, prompt, sample in cards:
+        turn = sample.turns[0]
+        files = tuple(map(str, sample.media.paths))
+        row = Prediction(turn.id, name, files, turn.kind, prompt(turn.fields), turn.targets[0], turn.references)
+        media[id(row)] = sample.media
+        rows.append((row, 1.0))
+    write_sheet(path, rows, lambda row: media[id(row)].frames((256, 256)), limit=len(rows))
 
 
 def _lay_out(row: Prediction, score: float, frames: Sequence[np.ndarray] | torch.Tensor) -> _Card:

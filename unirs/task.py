@@ -1,10 +1,11 @@
 """A task: a named composition of dataset, prompt and metric. What a plugin's `build` function returns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from unirs.errors import PluginError
 from unirs.media import MediaKind
 from unirs.metrics.base import Metric
 from unirs.prompt import Prompt
@@ -19,7 +20,7 @@ class Task:
 
     A plugin is a function `build(root: Path, **options) -> Task`, registered in the entry-point group `unirs.tasks`,
     named by a dotted path `package.module:build`, or by a file `path/to/plugin.py`. Its options are its parameters. It
-    must be cheap: it reads no data and does not import torch.
+    must be cheap: it reads no data (listing folders is cheap) and does not import torch.
 
     Attributes:
         kind: the media kind its samples show.
@@ -30,6 +31,14 @@ class Task:
         source: where a user gets the data, for the message when something in `needs` is missing.
         synthesize: writes a synthetic data set in the task's real on-disk format: `synthesize(size, seed)`, with `size`
             training items. None where the task has no synthetic form.
+        choices: the texts among which an answer is, written as they are learnt (`This is a video about fire.`); a
+            mapping where they depend on the turn's kind. Empty, or a kind left out of the mapping: any text. See
+            `choices_of`.
+        splits: what `samples` can read. A task without `val` or `test` is trained on only, one without `train` is
+            evaluated only.
+
+    Raises:
+        PluginError: choices are given by kind where the kind is what the model is to find out, or a choice is repeated.
     """
 
     kind: MediaKind
@@ -39,3 +48,20 @@ class Task:
     needs: tuple[Path, ...]
     source: str
     synthesize: Callable[[int, int], None] | None = None
+    choices: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ()
+    splits: tuple[SplitName, ...] = ("train", "val", "test")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.choices, Mapping) and not self.metric.kind_is_asked:
+            raise PluginError(
+                f"Choices by kind would tell the answer: for the metric '{self.metric.name}' a turn's kind is what the "
+                "model is to find out. Give one tuple of choices."
+            )
+        for choices in self.choices.values() if isinstance(self.choices, Mapping) else [self.choices]:
+            if len(set(choices)) < len(choices):
+                repeated = next(choice for choice in choices if choices.count(choice) > 1)
+                raise PluginError(f"The choice {repeated!r} is given twice. Name each once.")
+
+    def choices_of(self, kind: str) -> tuple[str, ...]:
+        """The texts among which the answer to a turn of this kind is; empty where it may be any text."""
+        return self.choices.get(kind, ()) if isinstance(self.choices, Mapping) else self.choices

@@ -3,17 +3,16 @@
 Source: "ERA: A Data Set and Deep Learning Benchmark for Event Recognition in Aerial Videos", IEEE GRSM 8(4), 2020.
 """
 
-import hashlib
 import re
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 from unirs.errors import DataError, PluginError, nearest
 from unirs.media import Video
 from unirs.metrics.scene import Top1
 from unirs.prompt import Prompt
+from unirs.rows import check_split, class_folders, files_of, held_out
 from unirs.sample import Sample, Split, Turn
 from unirs.task import SplitName, Task
 
@@ -74,20 +73,20 @@ def build(root: Path, frames: int = 8) -> Task:
         needs=(root / "Train", root / "Test"),
         source="ERA, https://lcmou.github.io/ERA_Dataset",
         synthesize=partial(_synthesize, root),
+        choices=tuple(map(_sentence, CLASSES)),
     )
 
 
 def _samples(root: Path, frames: int, split: SplitName) -> Split:
-    if split not in get_args(SplitName):
-        raise DataError(f"Unknown split '{split}'. {nearest(split, get_args(SplitName))}")
+    check_split(split)
     folder = root / ("Test" if split == "test" else "Train")
     videos = _find(folder)
     samples: list[Sample] = []
     for name in CLASSES:
         paths = videos.get(name, [])
         if split != "test":
-            held_out = _held_out(paths)
-            paths = [path for path in paths if (path in held_out) == (split == "val")]
+            val = held_out((path.name for path in paths), 0.1)
+            paths = [path for path in paths if (path.name in val) == (split == "val")]
         samples += [_sample(path, name, frames) for path in paths]
     if not samples:
         raise DataError(f"{folder} has no video for the split '{split}'. It must hold <Class>/*.mp4.")
@@ -100,41 +99,28 @@ def _find(folder: Path) -> dict[str, list[Path]]:
         raise DataError(f"{folder} is not a folder. It must hold <Class>/*.mp4: download ERA, or correct its root.")
     known = {_key(name): name for name in CLASSES}
     videos: defaultdict[str, list[Path]] = defaultdict(list)
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or not entry.is_dir():
-            continue
+    for entry in class_folders(folder):
         name = known.get(_key(entry.name))
         if name is None:
             raise DataError(
                 f"{entry} is not one of ERA's classes. {nearest(entry.name.lower(), CLASSES)} "
                 "Rename or remove the folder."
             )
-        videos[name] += [path for path in sorted(entry.iterdir()) if _is_video(path)]
+        videos[name] += files_of(entry, {".mp4"}, "an .mp4 file")
     return videos
-
-
-def _is_video(path: Path) -> bool:
-    if path.name.startswith("."):
-        return False
-    if path.suffix.lower() != ".mp4":
-        raise DataError(f"{path} is not an .mp4 file. Convert it, or move it out of the class folder.")
-    return True
 
 
 def _key(name: str) -> str:
     return re.sub(r"[\s\-_/]", "", name).lower()
 
 
-def _held_out(paths: list[Path]) -> set[Path]:
-    if len(paths) < 2:
-        return set()
-    ranked = sorted(paths, key=lambda path: (hashlib.sha256(path.name.encode()).digest(), path))
-    return set(ranked[: max(1, round(len(paths) / 10))])
+def _sentence(name: str) -> str:
+    return f"This is a video about {name}."
 
 
 def _sample(path: Path, name: str, frames: int) -> Sample:
     key = f"{path.parent.name}/{path.name}"
-    turn = Turn(id=key, references=(name,), answers=(f"This is a video about {name}.",), kind=name)
+    turn = Turn(id=key, references=(name,), answers=(_sentence(name),), kind=name)
     return Sample(id=key, media=Video(path, frames), turns=(turn,))
 
 

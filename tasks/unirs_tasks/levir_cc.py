@@ -7,13 +7,14 @@ IEEE TGRS 60, 2022.
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from unirs.errors import DataError, nearest
-from unirs.files import read_json
+from unirs.errors import DataError
+from unirs.json_list import read_json_list
 from unirs.media import Pair
 from unirs.metrics.caption import CaptionMetrics, tokenize
 from unirs.prompt import Prompt
+from unirs.rows import check_split, field
 from unirs.sample import Sample, Split, Turn
 from unirs.task import SplitName, Task
 
@@ -46,8 +47,7 @@ def build(root: Path) -> Task:
 
 
 def _samples(root: Path, split: SplitName) -> Split:
-    if split not in get_args(SplitName):
-        raise DataError(f"Unknown split '{split}'. {nearest(split, get_args(SplitName))}")
+    check_split(split)
     path = root / "LevirCCcaptions.json"
     samples: dict[str, Sample] = {}
     for where, row in _rows(path):
@@ -63,11 +63,7 @@ def _samples(root: Path, split: SplitName) -> Split:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    content = read_json(path)
-    rows = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        raise DataError(f"{path} has no list 'images'. It must be LEVIR-CC's caption file: download it again.")
-    for index, row in enumerate(rows):
+    for index, (row, _, _) in enumerate(read_json_list(path, "images")):
         where = f"{path}, row {index}"
         if not isinstance(row, dict):
             raise DataError(f"{where} is not an object. Download the file again.")
@@ -76,18 +72,18 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _sample(images: Path, row: Mapping[str, Any], where: str) -> Sample:
     folder, filename = _text(row, "filepath", where), _text(row, "filename", where)
-    flag = _value(row, "changeflag", where)
+    flag = field(row, "changeflag", int, where)
     if flag not in (0, 1):
         raise DataError(f"{where}: 'changeflag' is {flag!r}, it must be 0 or 1. Correct the row.")
-    rows = _value(row, "sentences", where)
-    if not isinstance(rows, list) or not rows:
+    rows: list[object] = field(row, "sentences", list, where)
+    if not rows:
         raise DataError(f"{where} has no sentences. Add them, or remove the row.")
     sentences = tuple(_sentence(entry, f"{where}, sentence {index}") for index, entry in enumerate(rows))
     key = f"{folder}/{filename}"
     return Sample(
         id=key,
         media=Pair(before=images / folder / "A" / filename, after=images / folder / "B" / filename),
-        turns=(Turn(id=key, references=sentences, answers=sentences, kind=_KINDS[int(flag)]),),
+        turns=(Turn(id=key, references=sentences, answers=sentences, kind=_KINDS[flag]),),
     )
 
 
@@ -107,16 +103,10 @@ def _sentence(row: object, where: str) -> str:
     return text
 
 
-def _value(row: Mapping[str, Any], name: str, where: str) -> object:
-    if name not in row:
-        raise DataError(f"{where} lacks '{name}'. Correct the row, or download the file again.")
-    return row[name]
-
-
 def _text(row: Mapping[str, Any], name: str, where: str) -> str:
-    value = _value(row, name, where)
-    if not isinstance(value, str) or not value:
-        raise DataError(f"{where}: '{name}' must be a text, it is {value!r}. Correct the row.")
+    value = field(row, name, str, where)
+    if not value:
+        raise DataError(f"{where}: '{name}' is empty. Correct the row.")
     return value
 
 

@@ -9,6 +9,7 @@ from unirs_tasks.era import CLASSES, build
 
 from unirs.errors import DataError, MediaError, PluginError
 from unirs.media import Video
+from unirs.metrics.base import Prediction
 
 
 def touch(root: Path, *videos: str) -> Path:
@@ -66,6 +67,18 @@ def test_frames_come_from_the_video(tmp_path: Path) -> None:
 def test_folder_names_match_whatever_their_spelling(tmp_path: Path, folder: str, name: str) -> None:
     touch(tmp_path, f"Test/{folder}/a.mp4")
     assert build(tmp_path).samples("test")[0].turns[0].references == (name,)
+
+
+def test_choices_are_the_sentences_that_are_learnt(tmp_path: Path) -> None:
+    task = build(touch(tmp_path, "Test/PoliceChase/a.mp4"))
+    (turn,) = task.samples("test")[0].turns
+    assert len(task.choices) == 25
+    assert turn.answers[0] in task.choices_of(turn.kind)
+    rows = [
+        Prediction(name, "era", (), name, "", choice, (name,))
+        for name, choice in zip(CLASSES, task.choices, strict=True)
+    ]
+    assert set(task.metric.evaluate(rows).scores) == {1.0}
 
 
 def test_two_spellings_of_a_class_are_one_class(tmp_path: Path) -> None:

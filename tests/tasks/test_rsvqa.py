@@ -1,5 +1,6 @@
 import copy
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,13 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
-from unirs_tasks.rsvqa import build_hr, build_lr, quantize_area, quantize_count, read_split
+from unirs_tasks.rsvqa import build_hr, build_lr, quantize_area, quantize_count
 
 from unirs.errors import DataError, MediaError, PluginError
-from unirs.media import Image, Pair
+from unirs.media import Image
 from unirs.task import Task
-
-CDVQA = Path(__file__).parents[3] / "shared" / "data" / "cdvqa"
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -266,30 +265,56 @@ def test_reads_its_synthetic_form(tmp_path: Path) -> None:
 
 def test_building_tasks_imports_no_torch() -> None:
     code = (
-        "import sys; from pathlib import Path; from unirs_tasks import rsvqa, levir_cc, era; root = Path('x');"
-        "rsvqa.build_lr(root); rsvqa.build_hr(root); levir_cc.build(root); era.build(root);"
+        "import sys; from pathlib import Path; from unirs import plugins; group = 'unirs.tasks';"
+        "[plugins.build(group, {'name': name, 'root': Path('x')}) for name in plugins.available(group)];"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.skipif(not CDVQA.is_dir(), reason="the CDVQA annotations are not beside the checkout")
-def test_reads_real_rows_of_the_same_schema() -> None:
-    kinds = ("change_or_not", "change_ratio_types", "change_to_what", "decrease_or_not", "increase_or_not")
-    split = read_split(
-        CDVQA,
-        "Val",
-        lambda row: Pair(CDVQA / "im1" / row["file_name"], CDVQA / "im2" / row["file_name"]),
-        {**dict.fromkeys(kinds, str), "largest_change": str, "smallest_change": str, "change_ratio": None},
+def test_large_files_are_read_with_little_memory(tmp_path: Path) -> None:
+    count, pictures = 100_000, 2_000
+    rows: dict[str, Callable[[int], dict[str, Any]]] = {
+        "questions": lambda i: {
+            "id": i,
+            "img_id": i % pictures,
+            "type": "presence",
+            "question": f"Is there road number {i % 500}?",
+            "answers_ids": [i],
+        },
+        "answers": lambda i: {"id": i, "question_id": i, "answer": "yes" if i % 3 else "no"},
+        "images": lambda i: {"id": i},
+    }
+    for name, row in rows.items():
+        with (tmp_path / f"USGS_split_train_{name}.json").open("w") as file:
+            lines = (json.dumps(row(i)) for i in range(pictures if name == "images" else count))
+            file.write(f'{{"{name}": [' + next(lines))
+            file.writelines(f", {line}" for line in lines)
+            file.write("]}")
+    code = (
+        "import resource, sys, numpy; from pathlib import Path; from unirs_tasks.rsvqa import build_hr;"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; before = peak();"
+        "split = build_hr(Path(sys.argv[1])).samples('train');"
+        "print(sum(len(sample.turns) for sample in split), (peak() - before) // 1024)"
     )
-    turns = {turn.id: (sample.id, turn) for sample in split for turn in sample.turns}
-    assert split.dropped == {"change_ratio": 800}
-    assert len(turns) == 16_441 - 800
-    answers = {row["id"]: row["answer"] for row in json.loads((CDVQA / "Val_answers.json").read_text())["answers"]}
-    for row in json.loads((CDVQA / "Val_questions.json").read_text())["questions"]:
-        if row["type"] != "change_ratio":
-            image, turn = turns[str(row["id"])]
-            assert image == str(row["img_id"])
-            assert turn.fields["question"] == row["question"]
-            assert turn.references == (answers[row["answers_ids"][0]],)
-    assert split[0].media == Pair(CDVQA / "im1" / "02180.png", CDVQA / "im2" / "02180.png")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    turns, megabytes = map(int, done.stdout.split())
+    assert turns == count
+    # As dictionaries, the rows would take about 100.
+    assert megabytes < 40, megabytes
+
+
+def test_a_split_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    write(tmp_path, rows())
+    split = build_lr(tmp_path, "rsvqa").samples("train")
+    assert list(pickle.loads(pickle.dumps(split))) == list(split)  # noqa: S301 - our own
+
+
+def test_choices_are_of_the_kept_types(tmp_path: Path) -> None:
+    assert build_lr(tmp_path).choices_of("rural_urban") == ("rural", "urban")
+    assert build_lr(tmp_path).choices_of("count") == ()
+    assert build_lr(tmp_path, "rsvqa").choices_of("count") == tuple(
+        map(quantize_count, ("0", "5", "50", "500", "5000"))
+    )
+    assert build_hr(tmp_path, "rsvqa").choices_of("count") == ()
+    assert build_hr(tmp_path, "rsvqa").choices_of("area")[1] == "between 0m2 and 10m2"

@@ -1,0 +1,176 @@
+"""Any task from JSON lines, without code: pictures, pairs or videos, scored by any of the metrics."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+from typing import Any, Literal, get_args
+
+from unirs.errors import DataError, PluginError, nearest
+from unirs.files import read_row, scan_json_lines
+from unirs.media import Image, Media, MediaKind, Pair, Video
+from unirs.metrics.named import named_metric
+from unirs.prompt import Prompt
+from unirs.rows import check_split, field
+from unirs.sample import LazySamples, Sample, Split, Turn
+from unirs.task import SplitName, Task
+
+_OWN = {"id", "image", "images", "video", "answer", "references", "kind"}
+
+
+def build(
+    root: Path,
+    kind: MediaKind = "image",
+    instruction: str = "{question}",
+    tag: str = "vqa",
+    metric: Literal["vqa", "caption", "top1"] = "vqa",
+    choices: Sequence[str] = (),
+    frames: int = 8,
+    splits: Sequence[SplitName] = ("train", "val", "test"),
+) -> Task:
+    """A task from `<split>.jsonl`, a question a line.
+
+    A line is a JSON object with
+    `image` (a picture), `images` (two: before, after) or `video`, as `kind` says: paths from `root`;
+    `answer` (a text), or `references` (several), or both: then `answer` is learnt, and `references` are scored against;
+    `kind`, if scores shall be told apart by it: question type, or class (for `top1`, the answer where left out), or
+    `changed` and `unchanged`;
+    `id`, the line's number where left out;
+    `question`, or any other texts that the instruction names.
+
+    Files are read line by line, and a line again when its sample is asked for: they may be of any size.
+
+    Args:
+        root: folder with the files.
+        kind: what the lines show.
+        instruction: what is asked, with the names of the lines' texts in braces.
+        tag: the task tag before the instruction; none where empty.
+        metric: how answers are scored: `vqa` (exact match), `caption` (BLEU, METEOR, ROUGE-L, CIDEr-D) or `top1` (the
+            class that the answer names).
+        choices: the texts among which the answers are; for `top1` the classes, and required.
+        frames: how many frames of a video are shown.
+        splits: those that there are files of. Without `val` and `test` the task is only trained on.
+
+    Returns:
+        The task.
+
+    Raises:
+        PluginError: an option is unknown or makes no sense.
+    """
+    if kind not in get_args(MediaKind):
+        raise PluginError(f"Unknown kind '{kind}'. {nearest(str(kind), get_args(MediaKind))}")
+    if unknown := sorted(set(splits) - set(get_args(SplitName))):
+        raise PluginError(f"Unknown split '{unknown[0]}'. {nearest(unknown[0], get_args(SplitName))}")
+    if isinstance(choices, str) or not all(isinstance(choice, str) for choice in choices):
+        raise PluginError(f"'choices' must be a list of texts, got {choices!r}. YAML needs quotes around yes and no.")
+    if metric == "top1" and not choices:
+        raise PluginError("The metric 'top1' needs 'choices': the classes to tell apart.")
+    if frames < 1:
+        raise PluginError(f"'frames' is {frames}, it must be 1 or more.")
+    names = tuple(name for _, name, _, _ in Formatter().parse(instruction) if name is not None)
+    classes = tuple(choices) if metric == "top1" else None
+    return Task(
+        kind=kind,
+        samples=_Lines(root, kind, names, classes, frames, tuple(splits)),
+        prompt=Prompt(tag=tag, instruction=instruction),
+        metric=named_metric(metric, classes or ()),
+        needs=tuple(root / f"{split}.jsonl" for split in splits),
+        source="your own; docs/tasks.md says what a line holds.",
+        choices=tuple(choices),
+        splits=tuple(splits),
+    )
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Reads a split.
+
+    Attributes:
+        root: folder with the files.
+        kind: what the lines show.
+        names: texts that a line must have.
+        classes: what a line's kind must be one of; None where it may be anything.
+        frames: of a video.
+        splits: that there are.
+    """
+
+    root: Path
+    kind: MediaKind
+    names: tuple[str, ...]
+    classes: tuple[str, ...] | None
+    frames: int
+    splits: tuple[SplitName, ...]
+
+    def __call__(self, split: SplitName) -> Split:
+        check_split(split, self.splits)
+        path = self.root / f"{split}.jsonl"
+        found = _Found(self, path, array("q"), array("q"), array("q"))
+        seen: set[str] = set()
+        for number, row in scan_json_lines(path):
+            key = self.sample(row.value, path, number).id
+            if key in seen:
+                raise DataError(
+                    f"{path}, line {number}: the id '{key}' was given before. Give each line its own, or none."
+                )
+            seen.add(key)
+            found.starts.append(row.start)
+            found.ends.append(row.end)
+            found.numbers.append(number)
+        if not found.numbers:
+            raise DataError(f"{path} has no lines. Write one JSON object a line.")
+        return Split(LazySamples(found, array("B", bytes([1]) * len(found.numbers))))
+
+    def sample(self, row: Mapping[str, Any], path: Path, number: int) -> Sample:
+        """The sample of a line."""
+        where = f"{path}, line {number}"
+        references = _references(row, where)
+        answers = (field(row, "answer", str, where),) if "answer" in row else ()
+        key = row.get("id", number)
+        if isinstance(key, bool) or not isinstance(key, str | int):
+            raise DataError(f"{where}: 'id' must be a text or a whole number, it is {key!r}. Correct the row.")
+        name = field(row, "kind", str, where) if "kind" in row else references[0] if self.classes else ""
+        if self.classes is not None and name not in self.classes:
+            raise DataError(f"{where}: '{name}' is none of the 'choices'. {nearest(name, self.classes)}")
+        texts = {name: text for name, text in row.items() if isinstance(text, str) and name not in _OWN}
+        for wanted in self.names:
+            if wanted not in texts:
+                raise DataError(f"{where} has no text '{wanted}', which the instruction names. Add it.")
+        turn = Turn(id=str(key), references=references, fields=texts, answers=answers, kind=name)
+        return Sample(id=str(key), media=self._media(row, where), turns=(turn,))
+
+    def _media(self, row: Mapping[str, Any], where: str) -> Media:
+        if self.kind == "image":
+            return Image(self.root / field(row, "image", str, where))
+        if self.kind == "video":
+            return Video(self.root / field(row, "video", str, where), self.frames)
+        paths: list[object] = field(row, "images", list, where)
+        if len(paths) != 2 or not all(isinstance(path, str) for path in paths):
+            raise DataError(
+                f"{where}: 'images' must hold two paths, before and after; it is {paths!r}. Correct the row."
+            )
+        return Pair(*(self.root / str(path) for path in paths))
+
+
+def _references(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    if "references" not in row:
+        return (field(row, "answer", str, where),)
+    references: list[str] = field(row, "references", list, where)
+    if not references or not all(isinstance(text, str) for text in references):
+        raise DataError(f"{where}: 'references' must hold texts, it is {references!r}. Correct the row.")
+    return tuple(references)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where the lines of a file stand; makes the sample of an index."""
+
+    lines: _Lines
+    path: Path
+    starts: "array[int]"
+    ends: "array[int]"
+    numbers: "array[int]"
+
+    def __call__(self, index: int) -> Sample:
+        row = read_row(self.path, self.starts[index], self.ends[index])
+        return self.lines.sample(row, self.path, self.numbers[index])

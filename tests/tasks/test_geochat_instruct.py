@@ -1,0 +1,107 @@
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unirs_tasks.geochat_instruct import build
+
+from unirs.errors import DataError
+from unirs.media import Image
+
+IMAGES = Path("share/softwares/kartik/GeoChat_finetuning/final_images_llava")
+
+Row = dict[str, Any]
+
+
+def row(*texts: str, **values: object) -> Row:
+    said = [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
+    return {"id": "a.jpg", "image": "imgs/a.jpg", "conversations": said, **values}
+
+
+GOOD = row("<image>\n[refer] where is <p>a ship</p> ?", "{<16><55><24><63>|<11>}", "And the pier?", "There is none.")
+
+
+def write(root: Path, rows: object) -> Path:
+    (root / "GeoChat_Instruct.json").write_text(json.dumps(rows), encoding="utf-8")
+    return root
+
+
+def test_each_question_is_a_turn(tmp_path: Path) -> None:
+    task = build(write(tmp_path, [GOOD, GOOD | {"id": "a.jpg"}]))
+    split = task.samples("train")
+    assert [sample.id for sample in split] == ["0", "1"]
+    assert split[1].media == Image(tmp_path / IMAGES / "imgs" / "a.jpg")
+    assert [(turn.id, turn.fields["question"], turn.targets, turn.kind) for turn in split[1].turns] == [
+        ("1-0", "[refer] where is <p>a ship</p> ?", ("{<16><55><24><63>|<11>}",), "refer"),
+        ("1-1", "And the pier?", ("There is none.",), ""),
+    ]
+    assert task.prompt(split[0].turns[1].fields) == "And the pier?"
+    assert split.turns(1) == 2
+
+
+def test_dialogues_come_with_what_was_said(tmp_path: Path) -> None:
+    (sample,) = build(write(tmp_path, [GOOD]), dialogue=True).samples("train")
+    assert [turn.fields["question"] for turn in sample.turns] == [
+        "[refer] where is <p>a ship</p> ?",
+        "[refer] where is <p>a ship</p> ?\n{<16><55><24><63>|<11>}\nAnd the pier?",
+    ]
+
+
+def test_it_is_only_trained_on(tmp_path: Path) -> None:
+    task = build(write(tmp_path, [GOOD]), images="pictures")
+    assert task.splits == ("train",)
+    assert task.needs == (tmp_path / "GeoChat_Instruct.json", tmp_path / "pictures")
+    with pytest.raises(DataError, match=r"Unknown split 'test'\. Known: train"):
+        task.samples("test")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (3, "row 1 is not an object"),
+        (row(), r"row 1 \(a\.jpg\): 'conversations' holds 0 texts"),
+        (row("<image>\nWhat?"), r"row 1 \(a\.jpg\): 'conversations' holds 1 texts"),
+        (row("What?", "That.", conversations="x"), r"row 1 \(a\.jpg\): 'conversations' must be of type list"),
+        (row("What?", "That.", conversations=["x", "y"]), r"text 0 is not an object with 'from' and 'value'"),
+        (row("What?", "That.", image=None), r"row 1 \(a\.jpg\): 'image' must be of type str"),
+        ({"conversations": GOOD["conversations"]}, r"row 1 \(no id\) lacks 'image'"),
+        (row("<image>", "That."), r"row 1 \(a\.jpg\), text 0 is empty"),
+        (row("What?", "  "), r"text 1 is empty"),
+        (row("What?", "That.", conversations=GOOD["conversations"][::-1]), "text 0 is from 'gpt', not from 'human'"),
+    ],
+)
+def test_a_bad_row_is_an_error_or_a_counted_skip(tmp_path: Path, bad: object, message: str) -> None:
+    write(tmp_path, [GOOD, bad, GOOD])
+    with pytest.raises(DataError, match=rf"GeoChat_Instruct\.json, .*{message}"):
+        build(tmp_path).samples("train")
+    split = build(tmp_path, skip_bad_rows=True).samples("train")
+    assert ([sample.id for sample in split], split.dropped) == (["0", "2"], {"bad rows": 1})
+
+
+@pytest.mark.parametrize(("content", "message"), [([], "holds no conversations"), ({"a": []}, "holds no JSON list")])
+def test_a_file_without_rows_is_an_error(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        build(write(tmp_path, content)).samples("train")
+
+
+def test_a_split_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    split = build(write(tmp_path, [GOOD, GOOD])).samples("train")
+    assert list(pickle.loads(pickle.dumps(split))) == list(split)  # noqa: S301 - our own
+
+
+def test_large_files_are_read_with_little_memory(tmp_path: Path) -> None:
+    line = json.dumps(row("<image>\nDescribe it. " + "Say all. " * 40, "It is a harbour. " * 40))
+    (tmp_path / "GeoChat_Instruct.json").write_text(f"[{', '.join([line] * 40_000)}]")
+    code = (
+        "import resource, sys; from pathlib import Path; from unirs_tasks.geochat_instruct import build;"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; before = peak();"
+        "split = build(Path(sys.argv[1])).samples('train'); print(len(split), (peak() - before) // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    rows, megabytes = map(int, done.stdout.split())
+    assert rows == 40_000
+    # The file has 50.
+    assert megabytes < 25

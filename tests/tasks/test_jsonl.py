@@ -1,0 +1,149 @@
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unirs_tasks.jsonl import build
+
+from unirs.errors import DataError, PluginError, UniRSError
+from unirs.media import Image, Pair, Video
+from unirs.sample import Turn
+
+Row = dict[str, Any]
+
+
+def write(root: Path, *rows: Row | str, split: str = "train") -> Path:
+    lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
+    (root / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+ROW = {"image": "a.png", "question": "Is there a {road}?", "answer": "yes"}
+
+
+def test_a_question_a_line(tmp_path: Path) -> None:
+    write(tmp_path, ROW, "", ROW | {"id": "b", "kind": "presence"}, ROW | {"id": 7})
+    task = build(tmp_path)
+    split = task.samples("train")
+    assert [sample.id for sample in split] == ["1", "b", "7"]
+    assert split[1].media == Image(tmp_path / "a.png")
+    assert split[1].turns == (Turn("b", ("yes",), {"question": "Is there a {road}?"}, ("yes",), "presence"),)
+    assert task.prompt(split[0].turns[0].fields) == "[vqa] Is there a {road}?"
+    assert split[:2] == list(split)[:2]
+    assert split[-1].id == "7"
+
+
+def test_pairs_and_videos(tmp_path: Path) -> None:
+    write(tmp_path, ROW | {"images": ["a.png", "sub/b.png"]})
+    (sample,) = build(tmp_path, kind="pair").samples("train")
+    assert sample.media == Pair(tmp_path / "a.png", tmp_path / "sub" / "b.png")
+    write(tmp_path, {"video": "a.mp4", "answer": "fire"})
+    (sample,) = build(tmp_path, kind="video", instruction="What?", frames=3).samples("train")
+    assert sample.media == Video(tmp_path / "a.mp4", 3)
+
+
+def test_references_are_scored_and_the_answer_is_learnt(tmp_path: Path) -> None:
+    write(tmp_path, ROW | {"references": ["yes", "a road"]}, {**ROW, "references": ["no"], "answer": "It is not."})
+    first, second = (sample.turns[0] for sample in build(tmp_path).samples("train"))
+    assert (first.references, first.targets) == (("yes", "a road"), ("yes",))
+    assert (second.references, second.targets) == (("no",), ("It is not.",))
+    write(tmp_path, {"image": "a.png", "references": ["one", "two"]})
+    (sample,) = build(tmp_path, instruction="Describe.", metric="caption").samples("train")
+    assert sample.turns[0].targets == ("one", "two")
+
+
+def test_any_text_may_stand_in_the_instruction(tmp_path: Path) -> None:
+    write(tmp_path, ROW | {"place": "Paris", "year": 2020})
+    task = build(tmp_path, instruction="In {place}: {question}", tag="")
+    assert task.prompt(task.samples("train")[0].turns[0].fields) == "In Paris: Is there a {road}?"
+    with pytest.raises(DataError, match=r"train\.jsonl, line 1 has no text 'year', which the instruction names"):
+        build(tmp_path, instruction="{year}").samples("train")
+
+
+def test_classes_are_the_kinds(tmp_path: Path) -> None:
+    write(tmp_path, ROW | {"answer": "pond"}, ROW | {"answer": "It is a forest.", "kind": "forest"})
+    task = build(tmp_path, metric="top1", choices=["pond", "forest"])
+    assert [sample.turns[0].kind for sample in task.samples("train")] == ["pond", "forest"]
+    assert task.choices == ("pond", "forest")
+    write(tmp_path, ROW | {"answer": "ponds"})
+    with pytest.raises(DataError, match=r"line 1: 'ponds' is none of the 'choices'\. Did you mean 'pond'"):
+        task.samples("train")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{", "line 2 is not JSON"),
+        ("[]", "line 2 is not a JSON object"),
+        ({"question": "?", "answer": "a"}, "line 2 lacks 'image'"),
+        (ROW | {"image": ["a.png"]}, "line 2: 'image' must be of type str"),
+        ({"image": "a.png", "question": "?"}, "line 2 lacks 'answer'"),
+        (ROW | {"answer": 3}, "line 2: 'answer' must be of type str, it is 3"),
+        (ROW | {"references": []}, r"line 2: 'references' must hold texts, it is \[\]"),
+        (ROW | {"references": ["a", 3]}, "line 2: 'references' must hold texts"),
+        (ROW | {"kind": 3}, "line 2: 'kind' must be of type str"),
+        (ROW | {"id": None}, "line 2: 'id' must be a text or a whole number, it is None"),
+        (ROW | {"id": True}, "line 2: 'id' must be a text or a whole number, it is True"),
+        (ROW | {"id": "1"}, "line 2: the id '1' was given before"),
+        ({"image": "a.png", "answer": "a"}, "line 2 has no text 'question', which the instruction names"),
+    ],
+)
+def test_a_bad_row_is_an_error_that_names_file_and_line(tmp_path: Path, row: Row | str, message: str) -> None:
+    write(tmp_path, ROW, row)
+    with pytest.raises(DataError, match=rf"train\.jsonl, {message}"):
+        build(tmp_path).samples("train")
+
+
+@pytest.mark.parametrize("images", [["a.png"], ["a", "b", "c"], ["a", 3], "a.png"])
+def test_a_pair_has_two_paths(tmp_path: Path, images: object) -> None:
+    write(tmp_path, ROW | {"images": images})
+    with pytest.raises(DataError, match="line 1: 'images' must"):
+        build(tmp_path, kind="pair").samples("train")
+
+
+def test_files_that_are_missing_or_empty(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"test\.jsonl does not exist"):
+        build(tmp_path).samples("test")
+    write(tmp_path, "", split="test")
+    with pytest.raises(DataError, match=r"test\.jsonl has no lines"):
+        build(tmp_path).samples("test")
+    assert build(tmp_path).needs == tuple(tmp_path / f"{split}.jsonl" for split in ("train", "val", "test"))
+
+
+def test_splits_are_those_that_are_named(tmp_path: Path) -> None:
+    task = build(write(tmp_path, ROW), splits=["train"])
+    assert (task.splits, task.needs) == (("train",), (tmp_path / "train.jsonl",))
+    with pytest.raises(DataError, match=r"Unknown split 'test'\. Known: train"):
+        task.samples("test")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "images"}, r"Unknown kind 'images'\. Did you mean 'image'"),
+        ({"metric": "capton"}, r"Unknown metric 'capton'\. Did you mean 'caption'"),
+        ({"metric": "top1"}, "'top1' needs 'choices'"),
+        ({"splits": ["trian"]}, r"Unknown split 'trian'\. Did you mean 'train'"),
+        ({"choices": [True, False]}, "'choices' must be a list of texts.*quotes around yes and no"),
+        ({"choices": "yes"}, "'choices' must be a list of texts"),
+        ({"choices": ["a", "a"]}, "The choice 'a' is given twice"),
+        ({"frames": 0}, "'frames' is 0"),
+    ],
+)
+def test_wrong_options(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UniRSError, match=message):
+        build(tmp_path, **options)
+    assert issubclass(PluginError, UniRSError)
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
+    split = build(write(tmp_path, ROW, ROW)).samples("train")
+    write(tmp_path, "{}")
+    with pytest.raises(DataError, match=r"train\.jsonl was changed while it was in use"):
+        split[1]
+
+
+def test_a_split_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    split = build(write(tmp_path, ROW, ROW | {"question": "Où?"}, ROW)).samples("train")
+    assert list(pickle.loads(pickle.dumps(split))) == list(split)  # noqa: S301 - our own

@@ -1,0 +1,101 @@
+"""The page on writing tasks: its code runs, and its commands do what it says."""
+
+import json
+import re
+import runpy
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import PIL.Image
+import pytest
+import yaml
+
+from unirs import plugins
+from unirs.task import Task
+from unirs.task_check import check_task
+
+PAGE = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+def build(tmp_path: Path, source: str, root: Path) -> Task:
+    path = tmp_path / f"plugin_{len(source)}.py"
+    path.write_text(source, encoding="utf-8")
+    task: Task = plugins.build("unirs.tasks", {"name": str(path), "root": root})
+    return task
+
+
+def write_lines(root: Path) -> None:
+    """The page's lines of JSON in each split, with pictures of their own."""
+    (lines,) = blocks("json")
+    for shade, split in enumerate(("train", "val", "test")):
+        rows = [json.loads(line) for line in lines.splitlines()]
+        for row in rows:
+            row["image"] = row["image"].replace("pictures", f"pictures_{split}")
+            (root / row["image"]).parent.mkdir(parents=True, exist_ok=True)
+            PIL.Image.new("RGB", (32, 32), (50 * shade, 90, 90)).save(root / row["image"])
+        (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_commands_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_lines(tmp_path / "my_data")
+    for line in (line for block in blocks("sh") for line in block.splitlines()):
+        program, *arguments = shlex.split(line)
+        if program == "unirs":
+            assert cli(*arguments) == 0, (line, capfd.readouterr())
+        else:
+            assert program == "pytest"
+            runpy.run_path(*arguments)["test_reads_its_example"]()
+    assert (tmp_path / "my_task.py").read_text(encoding="utf-8") == blocks("python")[0]
+    assert {"jsonl_sheet.png", "my_task_sheet.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_config_of_the_task_without_code(tmp_path: Path) -> None:
+    (config,) = blocks("yaml")
+    (spec,) = yaml.safe_load(config)["data"]["tasks"]
+    write_lines(tmp_path)
+    label = spec.pop("label")
+    task: Task = plugins.build("unirs.tasks", spec | {"root": tmp_path})
+    assert label == "bridges"
+    assert task.prompt(task.samples("val")[1].turns[0].fields) == (
+        "[vqa] Is there a harbour?\nAnswer the question using a single word or phrase."
+    )
+    assert check_task(task).problems == {}
+
+
+def test_plugins_are_short() -> None:
+    assert [len(source.splitlines()) <= 30 for source in blocks("python")] == [True] * 3
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        for shade, name in enumerate(("field", "forest")):
+            path = tmp_path / split / name / "a.jpg"
+            path.parent.mkdir(parents=True)
+            PIL.Image.new("RGB", (32, 32), (40 * len(split), 90 * shade, 90)).save(path)
+    report = check_task(build(tmp_path, blocks("python")[1], tmp_path))
+    assert report.problems == {}
+    assert report.turns["test"] == {"field": 1, "forest": 1}
+
+
+def test_levir_cc_reads_as_the_first_party_plugin_does(tmp_path: Path, synthetic: Path) -> None:
+    bare = build(tmp_path, blocks("python")[2], synthetic / "levir_cc")
+    full: Task = plugins.build("unirs.tasks", {"name": "levir_cc", "root": synthetic / "levir_cc"})
+    for one, other in zip(bare.samples("test"), full.samples("test"), strict=True):
+        assert one.media == other.media
+        assert one.turns[0].references == other.turns[0].references
+
+
+def test_all_first_party_tasks_are_told() -> None:
+    table = PAGE[PAGE.index("## First-party tasks") :]
+    names = re.findall(r"^\| (`.*?) \|", table, flags=re.MULTILINE)
+    told = {name for cell in names for name in re.findall("`(.*?)`", cell)}
+    ours = {name for name, entry in plugins.available("unirs.tasks").items() if entry.value.startswith("unirs_tasks.")}
+    assert told == ours
