@@ -10,6 +10,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
 
 import unirs
 from unirs.metrics.base import Prediction
@@ -30,6 +33,8 @@ predictions = st.builds(
     clue=texts,
 )
 
+WORDS = ["a", "road", "is", "built", "and", "many", "houses", "appear", "on", "bare", "land"]
+
 WORKER = """
 import json, sys
 from dataclasses import asdict
@@ -37,6 +42,7 @@ from pathlib import Path
 from typing import Any
 import torch
 from unirs.metrics.base import Prediction
+from unirs.metrics.caption import CaptionMetrics
 from unirs.metrics.gather import PredictionMetric
 from unirs.metrics.interval import point
 from unirs.metrics.vqa import VqaAccuracy
@@ -52,6 +58,7 @@ def score(batches):
         "rows": [asdict(row) for row in rows],
         "scores": evaluation and list(evaluation.scores),
         "points": evaluation and {name: point(s) for name, s in evaluation.statistics.items()},
+        "captions": rows and {n: point(s) for n, s in CaptionMetrics().evaluate(rows, full=False).statistics.items()},
     }
 
 def work(rank, folder):
@@ -85,12 +92,25 @@ def encode(rows: list[Prediction]) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_two_processes_see_the_rows_and_scores_of_one(tmp_path: Path) -> None:
+    captions = [
+        Prediction(
+            f"c{number}",
+            "captions",
+            (f"{number}.png",),
+            "",
+            "",
+            " ".join(WORDS[number % 5 : 5 + number % 7]),
+            (" ".join(WORDS[number % 3 : 4 + number % 8]), " ".join(WORDS[number % 6 :])),
+        )
+        for number in range(130)
+    ]
     # Per scenario and process: batches of rows.
     scenarios: list[list[list[list[Prediction]]]] = [
         [[[row(0), row(2)], [row(4)]], [[row(1)], [row(3), row(11)], [row(0)]]],  # uneven, one row repeated
         [[], [[row(7), row(8)]]],  # no update at all on the first
         [[[row(10), row(9)]], [[]]],  # an empty update on the second
         [[], []],
+        [[captions[:40], captions[40:90]], [captions[90:], captions[:7]]],
     ]
     shares = [[[encode(batch) for batch in batches] for batches in scenario] for scenario in scenarios]
     (tmp_path / "in.json").write_text(json.dumps(shares))
@@ -113,6 +133,12 @@ def test_two_processes_see_the_rows_and_scores_of_one(tmp_path: Path) -> None:
             assert output["points"] == {name: point(statistic) for name, statistic in evaluation.statistics.items()}
     assert [item["id"] for item in outputs[0][0]["rows"]] == ["q0", "q1", "q2", "q3", "q4", "q11"]
     assert outputs[0][3]["rows"] == []
+    said = {row.id: [row.prediction] for row in captions}
+    references = {row.id: list(row.references) for row in captions}
+    scores = [*Bleu(4).compute_score(references, said, verbose=0)[0]]
+    scores += [scorer.compute_score(references, said)[0] for scorer in (Rouge(), Cider())]
+    names = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"]
+    assert outputs[0][4]["captions"] == pytest.approx(dict(zip(names, scores, strict=True)), rel=0, abs=1e-9)
 
 
 @given(st.lists(predictions, unique_by=lambda item: item.id, max_size=5))

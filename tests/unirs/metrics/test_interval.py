@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unirs.metrics.base import Statistic
-from unirs.metrics.interval import interval, point
+from unirs.metrics.interval import difference, interval, point
 from unirs.metrics.statistics import accuracies, mean
 
 
@@ -76,3 +76,68 @@ def test_wrong_arguments_are_refused() -> None:
         interval(statistic, ["a", "b"], resamples=0)
     with pytest.raises(ValueError, match="level"):
         interval(statistic, ["a", "b"], level=95)
+
+
+def test_pairing_takes_out_what_is_hard_for_both() -> None:
+    generator = np.random.default_rng(2)
+    hard = generator.random(400) < 0.5
+    first = np.where(hard, 0.0, 1.0)
+    second = first.copy()
+    second[np.flatnonzero(hard)[:12]] = 1.0  # 12 of 400 rows become right, none wrong
+    found = difference(mean(first), mean(second), range(400), resamples=2000)
+    assert found.value == pytest.approx(12 / 400)
+    spread = 1.96 * math.sqrt(0.03 * 0.97 / 400)
+    assert (found.low, found.high) == pytest.approx((0.03 - spread, 0.03 + spread), abs=0.004)
+    assert found.p < 0.01
+    ends = interval(mean(first), range(400)), interval(mean(second), range(400))
+    assert ends[0][1] > ends[1][0]  # alone, the two intervals overlap
+
+
+def test_the_difference_of_a_statistic_from_itself_is_nothing() -> None:
+    statistic = mean(np.random.default_rng(0).random(50) / 3)
+    found = difference(statistic, statistic, range(50))
+    assert (found.value, found.low, found.high) == pytest.approx((0, 0, 0), abs=1e-12)
+    assert found.p == 1.0
+
+
+def test_swapped_sides_turn_the_difference_around() -> None:
+    first, second = (mean(values) for values in np.random.default_rng(1).random((2, 60)))
+    there, back = difference(first, second, range(60)), difference(second, first, range(60))
+    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+    assert there.p == back.p
+
+
+def test_p_is_small_for_few_of_the_pairs_that_do_not_differ() -> None:
+    draws = np.random.default_rng(5).random((200, 2, 80)) < 0.6
+    found = [difference(mean(first), mean(second), range(80), resamples=300).p for first, second in draws]
+    assert 0.01 < np.mean(np.array(found) < 0.05) < 0.12
+
+
+def test_p_agrees_with_the_interval() -> None:
+    draws = np.random.default_rng(6).random((100, 2, 40))
+    found = [difference(mean(first), mean(second), range(40), resamples=999) for first, second in draws]
+    clear = [it for it in found if abs(it.p - 0.05) > 0.01]
+    assert [it.p < 0.05 for it in clear] == [it.low > 0 or it.high < 0 for it in clear]
+    assert any(it.p < 0.05 for it in clear)
+
+
+def test_a_corpus_metric_is_resampled_for_both_alike() -> None:
+    def ratio(rows: np.ndarray) -> Statistic:
+        return Statistic(rows=rows, value=lambda sums: np.exp(-sums[..., 0] / sums[..., 1]), n=len(rows))
+
+    first = np.random.default_rng(0).random((30, 2)) + 0.5
+    second = np.concatenate([first * [0.9, 1], np.ones((30, 1))], axis=1)  # other sums, and more of them
+    found = difference(ratio(first), ratio(second), range(30), resamples=500)
+    assert found.value == pytest.approx(point(ratio(second)) - point(ratio(first)))
+    assert 0 < found.low < found.value < found.high
+
+
+def test_differences_that_mean_nothing_are_undefined() -> None:
+    one = difference(mean([1.0, 1.0]), mean([0.0, 0.0]), ["a", "a"])
+    assert (one.value, one.low, one.high) == (-1.0, -1.0, -1.0)
+    assert math.isnan(one.p)
+    nothing = mean([1.0, 1.0], np.array([False, False]))
+    undefined = difference(nothing, mean([1.0, 1.0]), range(2))
+    assert all(map(math.isnan, (undefined.value, undefined.low, undefined.high, undefined.p)))
+    with pytest.raises(ValueError, match="1 and 2 rows"):
+        difference(mean([1.0]), mean([1.0, 0.0]), ["a"])

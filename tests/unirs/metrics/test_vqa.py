@@ -1,3 +1,9 @@
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,6 +11,8 @@ from hypothesis import strategies as st
 from unirs.metrics.base import Prediction
 from unirs.metrics.interval import point
 from unirs.metrics.vqa import VqaAccuracy, normalize_answer
+
+CDVQA = Path(__file__).parents[4] / "shared" / "data" / "cdvqa"
 
 
 def row(number: int, prediction: str, *references: str, kind: str = "") -> Prediction:
@@ -73,3 +81,59 @@ def test_rows_without_kind_have_accuracy_only() -> None:
 
 def test_an_answer_without_words_is_wrong_even_where_the_reference_has_none() -> None:
     assert VqaAccuracy().evaluate([row(1, "", "yes"), row(2, "-", "+")]).scores == [0.0, 0.0]
+
+
+# Real rows of RSVQA's schema.
+
+needs_cdvqa = pytest.mark.skipif(not CDVQA.is_dir(), reason="the CDVQA annotations are not beside the checkout")
+
+
+def real_rows() -> list[dict[str, Any]]:
+    """Id, picture, type and answer of each question, joined by hand."""
+    read = {name: json.loads((CDVQA / f"Val_{name}.json").read_text())[name] for name in ("questions", "answers")}
+    answers = {answer["id"]: answer["answer"] for answer in read["answers"]}
+    return [question | {"answer": answers[question["answers_ids"][0]]} for question in read["questions"]]
+
+
+def answered(real: list[dict[str, Any]], said: list[str]) -> list[Prediction]:
+    return [
+        Prediction(str(it["id"]), "cdvqa", (str(it["img_id"]),), it["type"], it["question"], text, (it["answer"],))
+        for it, text in zip(real, said, strict=True)
+    ]
+
+
+@needs_cdvqa
+def test_right_answers_to_real_questions_score_one_in_every_kind_however_they_are_written() -> None:
+    real = real_rows()
+    said = [f" {it['answer'].upper()}." if it["id"] % 2 else it["answer"] for it in real]
+    statistics = VqaAccuracy().evaluate(answered(real, said)).statistics
+    assert {name: point(statistic) for name, statistic in statistics.items()} == dict.fromkeys(statistics, 1.0)
+    counts = Counter(it["type"] for it in real)
+    assert sum(counts.values()) == statistics["accuracy"].n == 16_441
+    assert {name: statistics[f"accuracy/{name}"].n for name in counts} == counts
+
+
+@needs_cdvqa
+@pytest.mark.parametrize("within", ["type", "all"])
+def test_shuffled_answers_to_real_questions_score_as_many_as_match(within: str) -> None:
+    real = real_rows()
+    said = [""] * len(real)
+    for group in {it["type"] for it in real} if within == "type" else {"all"}:
+        places = [place for place, it in enumerate(real) if group in ("all", it["type"])]
+        for place, source in zip(places, random.Random(3).sample(places, len(places)), strict=True):  # noqa: S311
+            said[place] = real[source]["answer"]
+    matches, asked = Counter[str](), Counter[str]()
+    for it, text in zip(real, said, strict=True):
+        asked[it["type"]] += 1
+        matches[it["type"]] += text == it["answer"]
+    statistics = VqaAccuracy().evaluate(answered(real, said)).statistics
+    assert 0 < sum(matches.values()) < len(real)
+    shares = {kind: matches[kind] / asked[kind] for kind in asked}
+    assert {name: point(statistic) for name, statistic in statistics.items()} == pytest.approx(
+        {
+            "accuracy": sum(matches.values()) / len(real),
+            "accuracy_macro": sum(shares.values()) / len(shares),
+            **{f"accuracy/{kind}": share for kind, share in shares.items()},
+        },
+        abs=1e-12,
+    )
