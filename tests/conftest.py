@@ -54,7 +54,7 @@ def make_model() -> Callable[..., UniRSModel]:
     def make(*, change: bool = True, seed: int = 0) -> UniRSModel:
         torch.manual_seed(seed)
         options = {"channels": [16, 16, 32, 64]}
-        encoder = build_timm("resnet18", pretrained=False, frozen=False, layer=3, size=64, options=options)
+        encoder = build_timm("resnet18", pretrained=False, tune="full", layer=3, size=64, options=options)
         config = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
         llm, _ = build_llm(LLMConfig(config={**config, "num_hidden_layers": 2}, vocab_size=130))
         # Wide enough for answers to differ between prompts, as a trained model's do.
@@ -81,7 +81,7 @@ TINY_MODEL = {
         "name": "timm",
         "model": "resnet18",
         "pretrained": False,
-        "frozen": False,
+        "tune": "full",
         "layer": 3,
         "size": 64,
         "options": {"channels": [16, 16, 32, 64]},

@@ -18,6 +18,8 @@ def scaled_down(config: dict[str, Any], tiny: dict[str, Any], data: Path, folder
     if config["model"]["encoder"].get("pretrained", True):
         plugins.load("unirs.encoders", config["model"]["encoder"]["name"])
         config["model"]["encoder"] = tiny["encoder"]
+        # Its weights would fit the other encoder only.
+        config["model"].pop("projector", None)
     if config["model"]["llm"].get("source"):
         config["model"]["llm"] = tiny["llm"]
     tasks = []

@@ -47,6 +47,19 @@ class Batch:
         """The same batch in pinned memory; the DataLoader calls it."""
         return self._with(lambda tensor: tensor.pin_memory())
 
+    def take(self, rows: List[int]) -> "Batch":
+        """Some of the rows, with all media."""
+        if list(rows) == list(range(len(self.owners))):
+            return self
+        index = torch.tensor(rows, device=self.ids.device)
+        taken = {name: getattr(self, name)[index] for name in ("ids", "visual", "until", "labels", "weights")}
+        return replace(
+            self,
+            **taken,
+            owners=tuple(self.owners[row] for row in rows),
+            rows=tuple(self.rows[row] for row in rows) if self.rows else (),
+        )
+
     def attention(self) -> torch.Tensor:
         """Which token sees which, bool `[B, T, T]`: causally, and no branch another. Padding sees itself only."""
         index = torch.arange(self.ids.shape[1], device=self.ids.device)

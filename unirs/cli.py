@@ -2,13 +2,11 @@
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
-from unirs import __version__, plugins
-from unirs.errors import UniRSError, nearest
-from unirs.task import Task
+from unirs import __version__
+from unirs.commands import COMMANDS, hide_warnings
+from unirs.errors import UniRSError
 
 _TRAINER_COMMANDS = {
     "fit": "train a model: unirs fit --config FILE",
@@ -42,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    _hide_warnings()
+    hide_warnings()
     from jsonargparse import ArgumentError
 
     from unirs.trainer_cli import TrainerCLI
@@ -66,83 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in _TRAINER_COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
 
-    predict = commands.add_parser("predict", help="answer a question about new pictures, pairs or videos")
-    predict.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a trained run, e.g. runs/quickstart")
-    predict.add_argument(
-        "media",
-        type=Path,
-        nargs="+",
-        metavar="MEDIA",
-        help="a picture; two pictures (before, after); a video; or a folder of pictures, videos, or pairs in A/ and B/",
-    )
-    predict.add_argument("--question", help="what to ask; where left out, the task's own instruction")
-    predict.add_argument("--task", help="whose prompt to use; where left out, the run's first task of the media's kind")
-    predict.add_argument("--frames", type=int, default=8, help="frames of a video (default: %(default)s)")
-    predict.add_argument("--out", type=Path, help="also write the answers as JSON lines to this file")
-    predict.set_defaults(run=_predict)
-
-    tasks = commands.add_parser("tasks", help="list task plugins")
-    tasks.add_argument(
-        "--root", type=Path, default=Path("data"), help="where data sets lie, each in a folder of its task's name"
-    )
-    tasks.set_defaults(run=_tasks)
-
-    synth = commands.add_parser("synth", help="write synthetic data sets in the real formats")
-    synth.add_argument(
-        "--out", type=Path, required=True, help="folder to write to; each task gets a folder of its name"
-    )
-    synth.add_argument("--size", type=int, default=512, help="training items of each task (default: %(default)s)")
-    synth.add_argument("--seed", type=int, default=0, help="same seed, same files (default: %(default)s)")
-    synth.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks")
-    synth.set_defaults(run=_synth)
+    for command in COMMANDS:
+        command.register(commands)
     return parser
-
-
-def _hide_warnings() -> None:
-    # Lightning calls a function of torch's that it means to replace; nothing a user can do about it.
-    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
-
-
-def _predict(options: argparse.Namespace) -> None:
-    _hide_warnings()
-    from unirs.predict import predict, write_answers
-
-    rows = predict(options.run_folder, options.media, options.question, options.task, options.frames)
-    for row in rows:
-        print(f"{' -> '.join(row.media)}: {row.prediction}")
-    if options.out is not None:
-        write_answers(options.out, rows)
-
-
-def _tasks(options: argparse.Namespace) -> None:
-    rows = [("NAME", "KIND", "METRIC", "DATA", "FROM")]
-    for name, entry in plugins.available("unirs.tasks").items():
-        task: Task = plugins.build("unirs.tasks", {"name": name, "root": options.root / name})
-        found = sum(path.exists() for path in task.needs)
-        data = "found" if found == len(task.needs) else "incomplete" if found else "missing"
-        rows.append((name, task.kind, task.metric.name, f"{data}: {options.root / name}", plugins.origin(entry)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _synth(options: argparse.Namespace) -> None:
-    if options.size < 1:
-        raise UniRSError(f"--size must be 1 or more, got {options.size}.")
-    names = options.tasks or plugins.available("unirs.tasks")
-    tasks: dict[str, Task] = {
-        name: plugins.build("unirs.tasks", {"name": name, "root": options.out / name}) for name in names
-    }
-    writers = {name: task.synthesize for name, task in tasks.items() if task.synthesize is not None}
-    if options.tasks and len(writers) < len(tasks):
-        without = next(name for name in tasks if name not in writers)
-        raise UniRSError(f"Task '{without}' has no synthetic form. {nearest(without, writers)}")
-    for name, write in writers.items():
-        write(options.size, options.seed)
-        print(f"{name}: written to {options.out / name}")
-
-    from unirs.sheet import write_samples
-
-    sheet = options.out / "sheet.png"
-    write_samples(sheet, {name: tasks[name] for name in writers})
-    print(f"Some of the test samples: {sheet}")

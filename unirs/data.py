@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import math
+from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain, cycle, islice
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain, cycle, islice
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
 from lightning import LightningDataModule, Trainer
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler
 
 from unirs import plugins
 from unirs.batch import Batch, collate, pack
-from unirs.errors import DataError, PluginError
+from unirs.errors import DataError, PluginError, nearest
+from unirs.interfaces import Encoder
 from unirs.media import Media
 from unirs.metrics.base import Prediction
 from unirs.prompt import Prompt, Renderer
 from unirs.sample import Sample, Split, Turn
 from unirs.task import SplitName, Task
+
+ClueUse = Literal["never", "test", "always"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class NamedTask:
         task: what the plugin built.
         weight: how often an epoch shows each training sample; fractions show a random part.
         synthetic: `size` and `seed` of the data to make where none is found.
+        clue: when its prompts hold clues.
+        augment: whether training turns and mirrors its media.
     """
 
     name: str
@@ -41,6 +48,8 @@ class NamedTask:
     task: Task
     weight: float
     synthetic: Mapping[str, int] | None
+    clue: ClueUse
+    augment: bool
 
     @classmethod
     def from_config(cls, spec: Mapping[str, Any]) -> NamedTask:
@@ -50,15 +59,21 @@ class NamedTask:
             PluginError: an unknown plugin or option, a weight below 0, or a wrong `synthetic`.
         """
         options = dict(spec)
-        label = options.pop("label", None) or Path(str(options.get("name", "")).split(":")[0]).stem
+        label = options.pop("label", None) or plugins.short_name(str(options.get("name", "")))
         weight = options.pop("weight", 1.0)
         synthetic = options.pop("synthetic", None)
+        augment = options.pop("augment", False)
+        if not isinstance(augment, bool):
+            raise PluginError(f"Task '{label}': augment must be true or false, got {augment!r}.")
+        clue = options.pop("clue", "never")
+        if clue not in get_args(ClueUse):
+            raise PluginError(f"Task '{label}': unknown clue '{clue}'. {nearest(str(clue), get_args(ClueUse))}")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise PluginError(f"Task '{label}': weight must be a number of 0 or more, got {weight!r}.")
         if synthetic is not None and not _is_synthetic(synthetic):
             raise PluginError(f"Task '{label}': synthetic must be {{size: …, seed: …}}, got {synthetic!r}.")
         root = options["root"] = Path(options.get("root") or Path("data") / label)
-        return cls(label, root, plugins.build("unirs.tasks", options), float(weight), synthetic)
+        return cls(label, root, plugins.build("unirs.tasks", options), float(weight), synthetic, clue, augment)
 
     def missing(self) -> list[Path]:
         """The needed files and folders that do not exist."""
@@ -100,7 +115,9 @@ class UniRSData(LightningDataModule):
     Args:
         tasks: one entry a task: `name` of its plugin, the plugin's options (`root`, …), and, read here: `weight` (how
             often an epoch shows each of its samples; the paper's mixture is 1, 5, 10), `synthetic: {size, seed}` (make
-            the data where none is found), `label` (its name in results).
+            the data where none is found), `label` (its name in results), `clue` (whether prompts hold what a base VLM
+            says about the media: `never`, `test` for evaluation alone, `always` for training too), `augment` (true
+            turns and mirrors its training media, all frames alike; for answers that name no directions).
         batch_size: samples a training batch, in each process.
         eval_batch_size: samples an evaluation batch, in each process.
         max_turns: the most questions about one picture in one sequence; a picture with more of them becomes several
@@ -172,27 +189,42 @@ class UniRSData(LightningDataModule):
             self._splits[name, split] = samples
         return self._splits[name, split]
 
+    def names(self, split: SplitName) -> list[str]:
+        """The tasks that have a split: some are only trained on, or only evaluated.
+
+        Raises:
+            DataError: none has it.
+        """
+        names = [name for name, task in self.tasks.items() if split in task.task.splits]
+        if not names:
+            raise DataError(f"No task has the split '{split}'. Add one that has to data.tasks.")
+        return names
+
     def texts(self) -> Iterator[str]:
         """All prompts and answers of the training split, for a tokenizer to be trained on."""
-        for name, task in self.tasks.items():
+        for name in self.names("train"):
+            prompt = self.tasks[name].task.prompt
             for sample in self.split(name, "train"):
                 for turn in sample.turns:
-                    yield f"\n{task.task.prompt(turn.fields)}\n"
+                    yield f"\n{prompt(turn.fields)}\n"
                     yield from turn.targets
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The weighted mixture of all tasks."""
-        groups = [self._items(name, "train", None) for name in self.tasks]
-        weights = [task.weight for task in self.tasks.values()]
+        names = self.names("train")
+        groups = [
+            replace(self._with_clues(self._items(name, "train", None), "always"), augment=self.tasks[name].augment)
+            for name in names
+        ]
+        weights = [self.tasks[name].weight for name in names]
         trainer = self._trainer
         sizes = [len(group) for group in groups]
         sampler = MixtureSampler(sizes, weights, trainer.world_size, trainer.global_rank, self.seed)
-        items = [item for group in groups for item in group]
-        return self._loader(items, self.batch_size, sampler, training=True)
+        return self._loader(ConcatDataset(groups), self.batch_size, sampler, training=True)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """One loader a task, over a bounded number of samples."""
-        return [self._eval_loader(name, "val", self.val_samples) for name in self.tasks]
+        return [self._eval_loader(name, "val", self.val_samples) for name in self.names("val")]
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """One loader for each of `eval_sets("test")`."""
@@ -200,18 +232,22 @@ class UniRSData(LightningDataModule):
 
     def eval_sets(self, split: SplitName) -> list[EvalSet]:
         """What the evaluation loaders of a split hold, in their order."""
-        sets = [EvalSet(name, blank=False) for name in self.tasks]
+        names = self.names(split)
+        sets = [EvalSet(name, blank=False) for name in names]
         if split == "test" and self.blank_media:
-            sets += [EvalSet(name, blank=True) for name in self.tasks]
+            sets += [EvalSet(name, blank=True) for name in names]
         return sets
 
     def _eval_loader(self, name: str, split: SplitName, limit: int | None, blank: bool = False) -> DataLoader[Batch]:
-        items = [replace(item, blank=blank) for item in self._items(name, split, limit)]
+        items = self._items(name, split, limit)
+        # What cannot see gets no clue either: that would tell it.
+        items = replace(items, blank=True) if blank else self._with_clues(items, "test", "always")
         trainer = self._trainer
-        sampler = DistributedSampler(items, trainer.world_size, trainer.global_rank, shuffle=False)  # type: ignore[arg-type, var-annotated]
+        ranks = trainer.world_size, trainer.global_rank
+        sampler: DistributedSampler[Any] = DistributedSampler(items, *ranks, shuffle=False)
         return self._loader(items, self.eval_batch_size, sampler, training=False)
 
-    def _items(self, name: str, split: SplitName, limit: int | None) -> list[Item]:
+    def _items(self, name: str, split: SplitName, limit: int | None) -> TaskItems:
         """Samples with at most `max_turns` turns each; a limit takes a random choice, always the same."""
         samples = self.split(name, split)
         order: Sequence[int] = range(len(samples))
@@ -219,14 +255,21 @@ class UniRSData(LightningDataModule):
             # Not every n-th one: files may alternate between kinds.
             generator = torch.Generator().manual_seed(self.seed)
             order = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
-        return [Item(name, chunk) for index in order for chunk in _chunks(samples[index], self.max_turns)]
+        return TaskItems(name, samples, order, self.max_turns)
+
+    def _with_clues(self, items: TaskItems, *uses: ClueUse) -> TaskItems:
+        """The items, with clues where their task is of one of the uses."""
+        if self.tasks[items.task].clue not in uses:
+            return items
+        media = dict.fromkeys(items.samples[index].media for index in items.order)
+        return replace(items, clues=cast("Processor", self._trainer.lightning_module).clues(list(media)))
 
     def _loader(
-        self, items: list[Item], batch_size: int, sampler: DistributedSampler[Any], *, training: bool
+        self, items: Dataset[Item], batch_size: int, sampler: DistributedSampler[Any], *, training: bool
     ) -> DataLoader[Batch]:
         module = cast("Processor", self._trainer.lightning_module)
         if self._decode is None:
-            self._decode = FrameCache(module.frame_size, int(self.cache_gb * 1e9))
+            self._decode = FrameCache(module.encoder, int(self.cache_gb * 1e9))
         prompts = {name: task.task.prompt for name, task in self.tasks.items()}
         dataset: Dataset[Any] = Items(items, self._decode)
         return DataLoader(
@@ -250,22 +293,36 @@ class Processor(Protocol):
     """What the data ask of the model: how its input is made."""
 
     @property
-    def frame_size(self) -> tuple[int, int]:
-        """Height and width in pixels of the encoder's frames."""
+    def encoder(self) -> Encoder:
+        """What the frames are for."""
         ...
 
     def collator(self, prompts: Mapping[str, Prompt], max_length: int, *, training: bool) -> Collator:
         """Makes batches of decoded items of the tasks that `prompts` names."""
         ...
 
+    def clues(self, media: Sequence[Media]) -> Mapping[Media, str]:
+        """What a base VLM says about media. Collective: every process names the same."""
+        ...
+
 
 @dataclass(frozen=True)
 class Item:
-    """A sample of a task; `blank` shows it black."""
+    """A sample of a task.
+
+    Attributes:
+        task: its name.
+        sample: with the turns to ask.
+        blank: show it black.
+        clue: what a base VLM says about it.
+        augment: show it turned and mirrored at random.
+    """
 
     task: str
     sample: Sample
     blank: bool = False
+    clue: str = ""
+    augment: bool = False
 
 
 class MixtureSampler(DistributedSampler[Any]):
@@ -313,12 +370,13 @@ class FrameCache:
     """Decodes a sample's media, and keeps the resized frames in memory while there is room.
 
     Args:
-        size: height and width of the frames.
+        encoder: what the frames are for.
         limit: bytes.
     """
 
-    def __init__(self, size: tuple[int, int], limit: int) -> None:
-        self.size = size
+    def __init__(self, encoder: Encoder, limit: int) -> None:
+        # Not the encoder itself: workers would be sent its weights.
+        self.size, self.fit = encoder.size, encoder.fit
         self.room = limit
         self._kept: dict[object, torch.Tensor] = {}
 
@@ -326,7 +384,7 @@ class FrameCache:
         """The frames of a sample, uint8 `[k, 3, H, W]`."""
         frames = self._kept.get(sample.media)
         if frames is None:
-            frames = sample.media.frames(self.size)
+            frames = sample.media.frames(self.size, self.fit)
             if frames.nbytes <= self.room:
                 self.room -= frames.nbytes
                 self._kept[sample.media] = frames
@@ -342,6 +400,7 @@ class Collator:
         grids: how many pictures' worth of visual tokens a medium costs.
         tokens: visual tokens a picture.
         training: whether answers are in the sequences.
+        branches: whether the model takes sequences that branch.
     """
 
     def __init__(
@@ -351,12 +410,14 @@ class Collator:
         grids: Callable[[Media], int],
         tokens: int,
         training: bool,
+        branches: bool = True,
     ) -> None:
         self.renderer = renderer
         self.prompts = prompts
         self.grids = grids
         self.tokens = tokens
         self.training = training
+        self.branches = branches
 
     def __call__(self, items: Sequence[tuple[Item, torch.Tensor]]) -> Batch:
         """Batches items and their frames."""
@@ -364,45 +425,99 @@ class Collator:
         kinds = [item.sample.media.kind for item, _ in items]
         grids = [self.grids(item.sample.media) for item, _ in items]
         if self.training:
-            sequences = [
-                self.renderer.training(self.prompts[item.task], item.sample, count, self.tokens)
+            asked = [
+                (self.prompts[item.task], item.sample, count, self.tokens, item.clue)
                 for (item, _), count in zip(items, grids, strict=True)
             ]
-            return collate(frames, kinds, *pack(sequences))
+            if self.branches:
+                return collate(frames, kinds, *pack([self.renderer.training(*one) for one in asked]))
+            plain = [(row, (owner,)) for owner, one in enumerate(asked) for row in self.renderer.unbranched(*one)]
+            return collate(frames, kinds, [row for row, _ in plain], [owner for _, owner in plain])
         sequences, owners, rows = [], [], []
         for owner, ((item, _), count) in enumerate(zip(items, grids, strict=True)):
             prompt = self.prompts[item.task]
             for turn in item.sample.turns:
-                sequences.append(self.renderer.generation(prompt, item.sample, turn, count, self.tokens))
+                sequences.append(self.renderer.generation(prompt, item.sample, turn, count, self.tokens, item.clue))
                 owners.append((owner,))
-                rows.append(_row(item, turn, self.renderer.text(prompt, turn, count)))
+                rows.append(_row(item, turn, self.renderer.text(prompt, turn, count, item.clue)))
         return replace(collate(frames, kinds, sequences, owners, left=True), rows=tuple(rows))
+
+
+@dataclass(frozen=True)
+class TaskItems(Dataset[Item]):
+    """Samples of a task as items, made when they are asked for: large data sets need not stand in memory as objects.
+
+    Attributes:
+        task: its name.
+        samples: of one of its splits.
+        order: which of them, and in which order.
+        max_turns: the most turns of an item; a sample with more of them becomes several.
+        blank: as in `Item`.
+        augment: as in `Item`.
+        clues: by medium; none where empty.
+    """
+
+    task: str
+    samples: Split
+    order: Sequence[int]
+    max_turns: int
+    blank: bool = False
+    augment: bool = False
+    clues: Mapping[Media, str] = field(default_factory=dict)
+    _ends: array[int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parts = (math.ceil(self.samples.turns(index) / self.max_turns) for index in self.order)
+        object.__setattr__(self, "_ends", array("q", accumulate(parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> Item:
+        place = bisect_right(self._ends, index)
+        start = self._ends[place - 1] if place else 0
+        sample = self.samples[self.order[place]]
+        # Strided, so that questions which the file groups by type are spread over the parts.
+        turns = sample.turns[index - start :: self._ends[place] - start]
+        clue = self.clues[sample.media] if self.clues else ""
+        return Item(self.task, replace(sample, turns=turns), self.blank, clue, self.augment)
 
 
 class Items(Dataset[tuple[Item, torch.Tensor]]):
     """Items with their frames.
 
     Args:
-        items: what to decode.
+        items: what to decode; of a known length.
         decode: gives a sample's frames, uint8 `[k, 3, H, W]`.
     """
 
-    def __init__(self, items: list[Item], decode: Callable[[Sample], torch.Tensor]) -> None:
+    def __init__(self, items: Dataset[Item], decode: Callable[[Sample], torch.Tensor]) -> None:
         self.items = items
         self.decode = decode
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.items)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> tuple[Item, torch.Tensor]:
         item = self.items[index]
         frames = self.decode(item.sample)
-        return item, torch.zeros_like(frames) if item.blank else frames
+        if item.blank:
+            frames = torch.zeros_like(frames)
+        return item, _turned(frames) if item.augment else frames
+
+
+def _turned(frames: torch.Tensor) -> torch.Tensor:
+    """One of the eight ways to look down at the same place; of four where frames are not square."""
+    quarters, mirrored = divmod(int(torch.randint(8, ())), 2)
+    if mirrored:
+        frames = frames.flip(-1)
+    square = frames.shape[-1] == frames.shape[-2]
+    return torch.rot90(frames, quarters if square else 2 * (quarters % 2), (-2, -1))
 
 
 def _row(item: Item, turn: Turn, prompt: str) -> Prediction:
     media = tuple(map(str, item.sample.media.paths))
-    return Prediction(turn.id, item.task, media, turn.kind, prompt, "", turn.references)
+    return Prediction(turn.id, item.task, media, turn.kind, prompt, "", turn.references, item.clue)
 
 
 def _is_synthetic(value: object) -> bool:
@@ -411,9 +526,3 @@ def _is_synthetic(value: object) -> bool:
         and set(value) <= {"size", "seed"}
         and all(type(number) is int and number >= 0 for number in value.values())
     )
-
-
-def _chunks(sample: Sample, size: int) -> Iterator[Sample]:
-    parts = math.ceil(len(sample.turns) / size)
-    # Strided, so that questions which the file groups by type are spread over the parts.
-    return (replace(sample, turns=sample.turns[part::parts]) for part in range(parts))

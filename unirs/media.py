@@ -5,6 +5,8 @@ The kind is a type and never guessed from a count. Media hold paths only; frames
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,13 +19,38 @@ if TYPE_CHECKING:
     import torch
 
 MediaKind = Literal["image", "pair", "video"]
+FitMode = Literal["resize", "pad", "crop"]
+
+PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+VIDEO_SUFFIXES = frozenset({".avi", ".mkv", ".mov", ".mp4", ".webm"})
+"""Endings of files, in lower case, where a folder is searched for pictures or videos."""
 
 
 @dataclass(frozen=True, slots=True)
+class Fit:
+    """How a picture that is not of the encoder's shape is brought to it.
+
+    Attributes:
+        mode: `resize` stretches; `pad` keeps the proportions and fills up around the picture (the paper's
+            pad-to-square); `crop` keeps the proportions and cuts off what sticks out at both ends.
+        fill: red, green and blue, 0..255, of what `pad` adds; pretrained encoders expect their mean colour.
+    """
+
+    mode: FitMode = "resize"
+    fill: tuple[int, int, int] = (0, 0, 0)
+
+
+RESIZE = Fit()
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class Image:
     """One picture: anything Pillow reads as RGB, of 8 bits a channel."""
 
     path: Path
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        object.__setattr__(self, "path", Path(path))
 
     @property
     def kind(self) -> MediaKind:
@@ -40,11 +67,12 @@ class Image:
         """How many frames `frames` returns."""
         return 1
 
-    def frames(self, size: tuple[int, int]) -> torch.Tensor:
+    def frames(self, size: tuple[int, int] | None = None, fit: Fit = RESIZE) -> torch.Tensor:
         """Decodes the picture.
 
         Args:
-            size: height and width in pixels to resize to.
+            size: height and width in pixels of what is returned; None for those of the file.
+            fit: how a picture of another shape is brought to it.
 
         Returns:
             uint8 `[1, 3, H, W]`.
@@ -52,15 +80,19 @@ class Image:
         Raises:
             MediaError: the file is missing, does not decode, or has more than 8 bits a channel.
         """
-        return _stack([_resize(_open(self.path), size)])
+        return _stack([_fit(_open(self.path), size, fit)])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Pair:
     """Two pictures of one place at two times, of equal size."""
 
     before: Path
     after: Path
+
+    def __init__(self, before: str | os.PathLike[str], after: str | os.PathLike[str]) -> None:
+        object.__setattr__(self, "before", Path(before))
+        object.__setattr__(self, "after", Path(after))
 
     @property
     def kind(self) -> MediaKind:
@@ -77,11 +109,12 @@ class Pair:
         """How many frames `frames` returns."""
         return 2
 
-    def frames(self, size: tuple[int, int]) -> torch.Tensor:
+    def frames(self, size: tuple[int, int] | None = None, fit: Fit = RESIZE) -> torch.Tensor:
         """Decodes both pictures.
 
         Args:
-            size: height and width in pixels to resize to.
+            size: height and width in pixels of what is returned; None for those of the file.
+            fit: how a picture of another shape is brought to it.
 
         Returns:
             uint8 `[2, 3, H, W]`, before first.
@@ -96,15 +129,19 @@ class Pair:
                 f"The two pictures of a pair differ in size: {self.before} is {before.width}x{before.height}, "
                 f"{self.after} is {after.width}x{after.height}. Crop or resample them to one grid."
             )
-        return _stack([_resize(before, size), _resize(after, size)])
+        return _stack([_fit(before, size, fit), _fit(after, size, fit)])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Video:
     """A video, shown as `count` frames spread evenly from its first to its last."""
 
     path: Path
-    count: int = 8
+    count: int
+
+    def __init__(self, path: str | os.PathLike[str], count: int = 8) -> None:
+        object.__setattr__(self, "path", Path(path))
+        object.__setattr__(self, "count", count)
 
     @property
     def kind(self) -> MediaKind:
@@ -116,11 +153,12 @@ class Video:
         """The files shown."""
         return (self.path,)
 
-    def frames(self, size: tuple[int, int]) -> torch.Tensor:
+    def frames(self, size: tuple[int, int] | None = None, fit: Fit = RESIZE) -> torch.Tensor:
         """Decodes `count` frames.
 
         Args:
-            size: height and width in pixels to resize to.
+            size: height and width in pixels of what is returned; None for those of the file.
+            fit: how a picture of another shape is brought to it.
 
         Returns:
             uint8 `[count, 3, H, W]`, in time order.
@@ -130,10 +168,65 @@ class Video:
         """
         import PIL.Image
 
-        return _stack([_resize(PIL.Image.fromarray(frame), size) for frame in _decode_video(self.path, self.count)])
+        return _stack([_fit(PIL.Image.fromarray(frame), size, fit) for frame in _decode_video(self.path, self.count)])
 
 
-Media = Image | Pair | Video
+Alteration = Literal["blank", "swapped", "repeated", "shuffled"]
+"""Black frames; after before before; the first frame in the place of all; frames in another order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """Media shown otherwise than they are: what a sanity baseline shows a model that should notice.
+
+    Attributes:
+        media: what is altered.
+        how: in which way.
+    """
+
+    media: Image | Pair | Video
+    how: Alteration
+
+    @property
+    def kind(self) -> MediaKind:
+        """That of the media."""
+        return self.media.kind
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files of the media."""
+        return self.media.paths
+
+    @property
+    def count(self) -> int:
+        """How many frames `frames` returns."""
+        return self.media.count
+
+    def frames(self, size: tuple[int, int] | None = None, fit: Fit = RESIZE) -> torch.Tensor:
+        """Decodes the media and alters the frames; arguments, result and errors are the media's.
+
+        The order of shuffled frames is always the same for the same file name, and never the right one.
+        """
+        frames = self.media.frames(size, fit)
+        match self.how:
+            case "blank":
+                return frames.zero_()
+            case "swapped":
+                return frames.flip(0)
+            case "repeated":
+                return frames[:1].expand_as(frames).contiguous()
+            case "shuffled":
+                return frames[_disorder(self.count, self.paths[0].name)]
+
+
+Media = Image | Pair | Video | Altered
+
+
+def _disorder(count: int, salt: str) -> list[int]:
+    """An order that is not the right one, unless there is no other."""
+    order = sorted(range(count), key=lambda index: hashlib.sha256(f"{salt}/{index}".encode()).digest())
+    # Turned by one, the right order is wrong.
+    return order[1:] + order[:1] if order == sorted(order) else order
 
 
 def _open(path: Path) -> PIL.Image.Image:
@@ -154,13 +247,21 @@ def _open(path: Path) -> PIL.Image.Image:
     return rgb
 
 
-def _resize(picture: PIL.Image.Image, size: tuple[int, int]) -> np.ndarray:
+def _fit(picture: PIL.Image.Image, size: tuple[int, int] | None, fit: Fit) -> np.ndarray:
     import numpy as np
     import PIL.Image
+    import PIL.ImageOps
 
-    height, width = size
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC)
+    wanted = (size[1], size[0]) if size else picture.size
+    if picture.size != wanted:
+        bicubic = PIL.Image.Resampling.BICUBIC
+        match fit.mode:
+            case "resize":
+                picture = picture.resize(wanted, bicubic)
+            case "pad":
+                picture = PIL.ImageOps.pad(picture, wanted, bicubic, color=fit.fill)
+            case "crop":
+                picture = PIL.ImageOps.fit(picture, wanted, bicubic)
     return np.asarray(picture)
 
 

@@ -1,5 +1,7 @@
 """The model: encoder, change extractor, projector and language model in plain torch."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -7,10 +9,12 @@ from transformers import PreTrainedModel
 
 from unirs.batch import Batch, grids
 from unirs.errors import ModelError
-from unirs.interfaces import ChangeExtractor, Encoder, as_module
+from unirs.interfaces import ChangeExtractor, Encoder, MapsChange, as_module
 from unirs.media import Media
-from unirs.projector import Projector
+from unirs.projector import PROJECTORS, ProjectorKind
 from unirs.prompt import IGNORE
+
+LossKind = Literal["answer", "token"]
 
 
 class UniRSModel(nn.Module):
@@ -24,15 +28,27 @@ class UniRSModel(nn.Module):
         encoder: frames to vision tokens.
         change: fuses the two times of a pair; None gives the language model both.
         llm: a Hugging Face causal language model.
+        projector: `downsample` is the paper's.
     """
 
-    def __init__(self, encoder: Encoder, change: ChangeExtractor | None, llm: PreTrainedModel) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        change: ChangeExtractor | None,
+        llm: PreTrainedModel,
+        projector: ProjectorKind = "downsample",
+    ) -> None:
         super().__init__()
         self.encoder = as_module(encoder)
         self.change = None if change is None else as_module(change)
         width: int = llm.get_input_embeddings().weight.shape[1]  # type: ignore[index, assignment]
-        self.projector = Projector(encoder.grid, encoder.dim, width)
+        self.projector = PROJECTORS[projector](encoder.grid, encoder.dim, width)
         self.llm = llm
+
+    @property
+    def branches(self) -> bool:
+        """Whether the language model takes sequences that branch; flash attention knows padding only."""
+        return bool(self.llm.config._attn_implementation != "flash_attention_2")
 
     def grids(self, media: Media) -> int:
         """How many pictures' worth of visual tokens a medium costs."""
@@ -52,6 +68,20 @@ class UniRSModel(nn.Module):
         seen = self.projector(torch.cat([tokens, fused])[rows])  # [N, L', D]
         counts = [1 if kind == "pair" else count for kind, count in zip(batch.kinds, batch.counts, strict=True)]
         return list(torch.split(seen, counts))
+
+    @torch.no_grad()
+    def change_maps(self, batch: Batch) -> list[torch.Tensor | None]:
+        """How alike the two times of each pair are, `[h, w]` in -1..1; None for other media.
+
+        None for pairs too where the change extractor has no such map.
+        """
+        if not isinstance(self.change, MapsChange):
+            return [None] * len(batch.kinds)
+        tokens = torch.split(self.encoder(batch.frames), list(batch.counts))
+        return [
+            self.change.similarity(frames[:1], frames[1:])[0] if kind == "pair" else None
+            for kind, frames in zip(batch.kinds, tokens, strict=True)
+        ]
 
     def _idle(self) -> torch.Tensor | float:
         # Zero, but with a way for gradients: data parallel training waits for one of each parameter on every process,
@@ -77,27 +107,41 @@ class UniRSModel(nn.Module):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Next-token logits `[B, T, V]`."""
         embeddings = self.embed(batch)
-        hidden = ~batch.attention().unsqueeze(1)
-        # An additive mask, since not every attention implementation understands a boolean one.
-        mask = torch.zeros_like(hidden, dtype=embeddings.dtype).masked_fill(hidden, torch.finfo(embeddings.dtype).min)
+        mask = batch.real().long()
+        if self.branches:
+            hidden = ~batch.attention().unsqueeze(1)
+            # An additive mask, since not every attention implementation understands a boolean one.
+            mask = torch.zeros_like(hidden, dtype=embeddings.dtype)
+            mask = mask.masked_fill(hidden, torch.finfo(embeddings.dtype).min)
         out = self.llm(inputs_embeds=embeddings, attention_mask=mask, position_ids=batch.positions(), use_cache=False)
         logits: torch.Tensor = out.logits
         return logits
 
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Negative log-likelihood of an answer, averaged over the answers of each sample, then over samples.
+    def loss(self, batch: Batch, kind: LossKind = "answer") -> torch.Tensor:
+        """Negative log-likelihood of the answers.
 
-        A picture with a hundred questions so weighs no more than a video with one. An answer counts as a whole: a mean
-        over tokens would let the word that tells whether something changed drown among those that follow from it.
+        Args:
+            batch: with labels.
+            kind: `answer` averages whole answers over each sample, then over samples: a picture with a hundred
+                questions weighs no more than a video with one, and the word that tells whether something changed does
+                not drown among those that follow from it. `token` is the usual mean over all tokens (the paper's).
         """
         learnt = batch.labels[:, 1:] != IGNORE
-        # Most tokens are not learnt, and the output layer is the widest of all: it is given only those that are.
-        output = self.llm.get_output_embeddings()
-        hook = output.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :-1][learnt],))
-        try:
-            logits = self(batch)
-        finally:
-            hook.remove()
+        logits = self.logits(batch, F.pad(learnt, (0, 1)))
         weights = batch.weights[:, 1:][learnt]
         losses = F.cross_entropy(logits.float(), batch.labels[:, 1:][learnt], reduction="none")
-        return (weights * losses).sum() / len(batch.kinds)
+        return losses.mean() if kind == "token" else (weights * losses).sum() / len(batch.kinds)
+
+    def logits(self, batch: Batch, where: torch.Tensor) -> torch.Tensor:
+        """Next-token logits of some places only, `[K, V]`: the output layer is the widest of all.
+
+        Args:
+            batch: B rows of T tokens.
+            where: bool `[B, T]`, with K true places.
+        """
+        hook = self.llm.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][where],))
+        try:
+            logits: torch.Tensor = self(batch)
+        finally:
+            hook.remove()
+        return logits

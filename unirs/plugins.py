@@ -67,6 +67,12 @@ def load(group: Group, name: str) -> Callable[..., Any]:
     return _attribute(_import(module, name), attribute, name)
 
 
+def short_name(name: str) -> str:
+    """A plugin's name without folder, package, ending and function: `tasks/mine.py:build` is `mine`."""
+    target = name.split(":")[0]
+    return Path(target).stem if target.endswith(".py") else target.rpartition(".")[2]
+
+
 def build(group: Group, spec: Mapping[str, Any], *args: object) -> Any:  # noqa: ANN401 - each group builds its own type
     """Calls the plugin that a part of a config names: `{name: timm, model: resnet18}`.
 

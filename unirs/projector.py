@@ -1,5 +1,7 @@
 """Vision tokens to the language model's space."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -36,3 +38,27 @@ class Projector(nn.Module):
         x = x.view(n, (h + 1) // 2, 2, (w + 1) // 2, 2, dim)
         # Column by column, as the published weights have it: [n, w/2, h/2, row in block, column in block, dim].
         return x.permute(0, 3, 1, 2, 4, 5).reshape(n, self.tokens, 4 * dim)
+
+
+class MlpProjector(nn.Module):
+    """Linear, GELU, Linear, a token for a token (LLaVA-1.5, arXiv 2310.03744, section 3).
+
+    Args:
+        grid: h and w of the incoming tokens.
+        dim: width of the incoming tokens.
+        out: width of the language model's embeddings.
+    """
+
+    def __init__(self, grid: tuple[int, int], dim: int, out: int) -> None:
+        super().__init__()
+        self.tokens = grid[0] * grid[1]
+        self.expand = nn.Linear(dim, out)
+        self.out = nn.Linear(out, out)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Projects `[N, L, D]` to `[N, L, out]`."""
+        return self.out(F.gelu(self.expand(tokens)))  # type: ignore[no-any-return]
+
+
+ProjectorKind = Literal["downsample", "mlp"]
+PROJECTORS: dict[ProjectorKind, type[Projector] | type[MlpProjector]] = {"downsample": Projector, "mlp": MlpProjector}

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 VISUAL = "<|visual|>"
 """Stands for the visual tokens of one picture in rendered text."""
 
+CLUE_START, CLUE_END = "<clue>", "</clue>"
+"""What a clue stands between."""
+
 IGNORE = -100
 """The label of tokens that are not learnt."""
 
@@ -39,15 +42,16 @@ class Prompt:
     """A task's prompt template.
 
     Attributes:
-        tag: the task tag put before the instruction: `vqa` becomes `[vqa]` (paper, prompt augmentation).
+        tag: the task tag put before the instruction: `vqa` becomes `[vqa]` (paper, prompt augmentation); none where
+            empty.
         instruction: a `str.format` template over the turn's fields.
     """
 
     tag: str
     instruction: str
 
-    def __call__(self, fields: Mapping[str, str]) -> str:
-        """The text after the visual placeholders.
+    def __call__(self, fields: Mapping[str, str], clue: str = "") -> str:
+        """The text after the visual placeholders: tag, clue between its markers where there is one, instruction.
 
         Raises:
             DataError: the instruction names a field that the turn does not have.
@@ -57,7 +61,9 @@ class Prompt:
                 raise DataError(
                     f"The prompt names the field '{name}', which the turn does not have. {nearest(name, fields)}"
                 )
-        return f"[{self.tag}] {self.instruction.format(**fields)}"
+        parts = [f"[{self.tag}]"] if self.tag else []
+        parts += [f"{CLUE_START}{clue}{CLUE_END}"] if clue else []
+        return " ".join([*parts, self.instruction.format(**fields)])
 
 
 OPEN = 1 << 30
@@ -134,12 +140,12 @@ class Renderer:
         # Caches do not pickle: a spawned worker of a DataLoader fills its own.
         return Renderer, (self.tokenizer, self.max_length)
 
-    def text(self, prompt: Prompt, turn: Turn, grids: int) -> str:
+    def text(self, prompt: Prompt, turn: Turn, grids: int, clue: str = "") -> str:
         """The prompt as text, with `VISUAL` once for each of its `grids` pictures; for people to read."""
-        rendered = self._rendered(prompt(turn.fields), None)
+        rendered = self._rendered(prompt(turn.fields, clue), None)
         return rendered.head + VISUAL * grids + rendered.tail
 
-    def training(self, prompt: Prompt, sample: Sample, grids: int, tokens: int) -> Sequence:
+    def training(self, prompt: Prompt, sample: Sample, grids: int, tokens: int, clue: str = "") -> Sequence:
         """All turns and answers of a sample in one sequence.
 
         Args:
@@ -147,14 +153,28 @@ class Renderer:
             sample: a turn with several texts to learn asks once and answers several times.
             grids: pictures the language model sees.
             tokens: visual tokens a picture.
+            clue: what a base VLM says about the media.
 
         Raises:
             DataError: the sequence is longer than `max_length`, or a text holds what marks a prompt's parts.
             ModelError: the tokenizer's chat template cannot be trained.
         """
-        sequence = self._start(self._rendered(prompt(sample.turns[0].fields), None).head, grids, tokens)
-        for turn in sample.turns:
-            rendered = [self._rendered(prompt(turn.fields), answer) for answer in turn.targets]
+        turns = self._turns(prompt, sample, clue)
+        return self._checked(self._tree(turns, grids, tokens, 1 / sum(map(len, turns))), sample)
+
+    def unbranched(self, prompt: Prompt, sample: Sample, grids: int, tokens: int, clue: str = "") -> list[Sequence]:
+        """The same as a plain sequence for each answer, for models that know no branches. `training` tells the rest."""
+        turns = self._turns(prompt, sample, clue)
+        weight = 1 / sum(map(len, turns))
+        answers = [[[answer]] for turn in turns for answer in turn]
+        return [self._checked(self._tree(answer, grids, tokens, weight), sample) for answer in answers]
+
+    def _turns(self, prompt: Prompt, sample: Sample, clue: str) -> list[list[_Rendered]]:
+        return [[self._rendered(prompt(turn.fields, clue), answer) for answer in turn.targets] for turn in sample.turns]
+
+    def _tree(self, turns: list[list[_Rendered]], grids: int, tokens: int, weight: float) -> Sequence:
+        sequence = self._start(turns[0][0].head, grids, tokens)
+        for rendered in turns:
             *question, last = self._ids(rendered[0].tail)
             start = len(sequence.ids)
             sequence.add(question)
@@ -165,20 +185,25 @@ class Renderer:
                 sequence.add(self._ids(answer.answer), learn=True)
                 sequence.close(branch)
             sequence.close(start)
-        answers = sum(len(turn.targets) for turn in sample.turns)
-        sequence.weights = [weight / answers for weight in sequence.weights]
-        return self._checked(sequence, sample)
+        sequence.weights = [weight * one for one in sequence.weights]
+        return sequence
 
-    def generation(self, prompt: Prompt, sample: Sample, turn: Turn, grids: int, tokens: int) -> Sequence:
+    def generation(
+        self, prompt: Prompt, sample: Sample, turn: Turn, grids: int, tokens: int, clue: str = ""
+    ) -> Sequence:
         """One turn of a sample up to where its answer begins.
 
         Raises:
             DataError: the sequence is longer than `max_length`, or the question holds the visual placeholder.
         """
-        rendered = self._rendered(prompt(turn.fields), None)
+        rendered = self._rendered(prompt(turn.fields, clue), None)
         sequence = self._start(rendered.head, grids, tokens)
         sequence.add(self._ids(rendered.tail))
         return self._checked(sequence, sample)
+
+    def choice(self, text: str) -> list[int]:
+        """Token ids of an answer, as training has them: what the chat template makes of it, and the end token."""
+        return self._ids(self._rendered("", text).answer)
 
     def _start(self, head: str, grids: int, tokens: int) -> Sequence:
         sequence = Sequence()

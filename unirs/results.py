@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unirs.errors import DataError
+from unirs.files import replacing_folder
 from unirs.metrics.base import Evaluation, Prediction
 from unirs.metrics.interval import interval, point
 
@@ -29,12 +28,14 @@ class TaskResult:
         rows: the scored predictions; their counts by kind are reported as `kept`.
         evaluation: the metric's view of `rows`, in the same order.
         dropped: how many turns the protocol left out, by kind.
+        answering: `generate` for free text, `rank` for the likeliest of the task's choices.
     """
 
     task: str
     rows: Sequence[Prediction]
     evaluation: Evaluation
     dropped: Mapping[str, int]
+    answering: str = "generate"
 
 
 def summary(result: TaskResult) -> dict[str, dict[str, float]]:
@@ -59,10 +60,37 @@ def summary(result: TaskResult) -> dict[str, dict[str, float]]:
     return numbers
 
 
+def to_document(
+    stage: str,
+    step: int | None,
+    results: Sequence[TaskResult],
+    baselines: Mapping[str, Sequence[TaskResult]],
+) -> dict[str, Any]:
+    """What `metrics.json` holds, for `format_table`: `{"stage", "step", "tasks", "baselines", "dropped", "kept"}`.
+
+    Args:
+        stage: as in `write_results`.
+        step: as in `write_results`.
+        results: as in `write_results`.
+        baselines: as in `write_results`.
+
+    Returns:
+        Numbers by task and metric; undefined ones are None.
+    """
+    return {
+        "stage": stage,
+        "step": step,
+        "tasks": _numbers(results),
+        "baselines": {name: _numbers(of_baseline) for name, of_baseline in sorted(baselines.items())},
+        "dropped": {result.task: dict(sorted(result.dropped.items())) for result in results},
+        "kept": {result.task: dict(sorted(Counter(row.kind for row in result.rows).items())) for result in results},
+    }
+
+
 def write_results(
     folder: Path,
     stage: str,
-    step: int,
+    step: int | None,
     results: Sequence[TaskResult],
     baselines: Mapping[str, Sequence[TaskResult]],
 ) -> dict[str, Any]:
@@ -73,28 +101,20 @@ def write_results(
 
     Args:
         folder: the run's folder; made where it does not exist.
-        stage: `validate`, `test` or `bench`.
-        step: the optimizer step that the weights are from.
+        stage: `validate`, `test`, `bench` or `score`.
+        step: the optimizer step that the weights are from; None where it is not known.
         results: one per task.
         baselines: results of reference answers, such as a constant answer, by name.
 
     Returns:
-        What `metrics.json` holds: `{"stage", "step", "tasks", "baselines", "dropped", "kept"}`. Undefined numbers are
-        None.
+        What `metrics.json` holds: see `to_document`.
 
     Raises:
         DataError: names of tasks and baselines do not make distinct file names.
     """
     files = _prediction_files(results, baselines)
-    document: dict[str, Any] = {
-        "stage": stage,
-        "step": step,
-        "tasks": _numbers(results),
-        "baselines": {name: _numbers(of_baseline) for name, of_baseline in sorted(baselines.items())},
-        "dropped": {result.task: dict(sorted(result.dropped.items())) for result in results},
-        "kept": {result.task: dict(sorted(Counter(row.kind for row in result.rows).items())) for result in results},
-    }
-    with _replacing(folder / stage) as partial:
+    document = to_document(stage, step, results, baselines)
+    with replacing_folder(folder / stage) as partial:
         (partial / "metrics.json").write_bytes(_encode(document, indent=2))
         (partial / "predictions").mkdir()
         for name, result in files.items():
@@ -187,35 +207,6 @@ def _prediction_files(
     return files
 
 
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """Yields an empty sibling folder that takes the place of `folder` when the block ends without an error."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    former = folder.with_name(f".{folder.name}.former")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _put_back(former, folder)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        # No portable call replaces a folder that is not empty, so the old one steps aside first. A process that is
-        # killed between the two renames leaves it as `.<stage>.former`, and the next write begins by putting it back.
-        if folder.exists():
-            folder.replace(former)
-        partial.replace(folder)
-    except BaseException:
-        _put_back(former, folder)
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(former, ignore_errors=True)
-
-
-def _put_back(former: Path, folder: Path) -> None:
-    if former.exists() and not folder.exists():
-        former.replace(folder)
-    shutil.rmtree(former, ignore_errors=True)
-
-
 def _wrong_part(document: object) -> str:
     if not isinstance(document, dict):
         return "it holds no JSON object"
@@ -249,41 +240,48 @@ def _format_task(document: Mapping[str, Any], task: str) -> str:
     baselines = {name: tasks[task] for name, tasks in document["baselines"].items() if task in tasks}
     table = [["metric", "value", "95 % interval", *baselines, "n"]]
     for metric, numbers in metrics.items():
-        others = [_decimal(rows.get(metric, {}).get("value")) for rows in baselines.values()]
-        bounds = f"[{_decimal(numbers['low'])}, {_decimal(numbers['high'])}]"
-        table.append([metric, _decimal(numbers["value"]), bounds, *others, str(numbers["n"])])
-    counts = f"kept {_counts(document['kept'].get(task, {}))}; dropped {_counts(document['dropped'].get(task, {}))}"
+        others = [decimal(rows.get(metric, {}).get("value")) for rows in baselines.values()]
+        bounds = f"[{decimal(numbers['low'])}, {decimal(numbers['high'])}]"
+        table.append([metric, decimal(numbers["value"]), bounds, *others, str(numbers["n"])])
+    _shorten_heads(table)
+    kept, dropped = (format_counts(document[part].get(task, {})) for part in ("kept", "dropped"))
+    step = "" if document["step"] is None else f", step {document['step']}"
     return "\n".join(
         [
-            f"{task} ({document['stage']}, step {document['step']})",
-            *_align(table),
-            *textwrap.wrap(counts, _WIDTH, initial_indent="  ", subsequent_indent="    "),
+            f"{task} ({document['stage']}{step})",
+            *align(table),
+            *textwrap.wrap(f"kept {kept}; dropped {dropped}", _WIDTH, initial_indent="  ", subsequent_indent="    "),
         ]
     )
 
 
-def _align(table: list[list[str]]) -> list[str]:
-    """Pads the columns, the first to the left and the others to the right, with a rule below the head."""
-    head, *body = table
-    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
-    # Names of baselines give way when the table is wider than the terminal; numbers never do.
-    if 2 * len(head) + sum(widths) > _WIDTH:
-        for column in range(3, len(head) - 1):
-            widths[column] = max([8, *(len(row[column]) for row in body)])
-            if len(head[column]) > widths[column]:
-                head[column] = head[column][: widths[column] - 2] + ".."
+def align(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right, with a rule below the head row."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         "  " + "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in [head, *body]
+        for row in table
     ]
     return [lines[0], "  " + "-" * (len(lines[0]) - 2), *lines[1:]]
 
 
-def _decimal(number: float | None) -> str:
+def _shorten_heads(table: list[list[str]]) -> None:
+    """Names of baselines give way where the table is wider than the terminal; numbers never do."""
+    head, *body = table
+    if 2 * len(head) + sum(max(map(len, column)) for column in zip(*table, strict=True)) > _WIDTH:
+        for column in range(3, len(head) - 1):
+            width = max([8, *(len(row[column]) for row in body)])
+            if len(head[column]) > width:
+                head[column] = head[column][: width - 2] + ".."
+
+
+def decimal(number: float | None) -> str:
+    """A number as tables show it; a dash for one that is undefined."""
     return "-" if number is None else f"{number:.4f}"
 
 
-def _counts(kinds: Mapping[str, int]) -> str:
+def format_counts(kinds: Mapping[str, int]) -> str:
+    """Rows by kind as text: `7 (comp 4, presence 3)`."""
     total = str(sum(kinds.values()))
     if not any(kinds):
         return total

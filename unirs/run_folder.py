@@ -49,7 +49,11 @@ class RunFolder(Callback):
         if not trainer.is_global_zero:
             return
         data = module.data
-        answers["most_frequent"] = {name: _guess(data, name, rows) for name, rows in answers[""].items()}
+        answers["most_frequent"] = {
+            name: _guess(data, name, rows)
+            for name, rows in answers[""].items()
+            if "train" in data.tasks[name].task.splits
+        }
         results = {
             # Baselines go without what is slow to compute.
             baseline: [_score(data, name, split, rows, full=not baseline) for name, rows in by_task.items()]

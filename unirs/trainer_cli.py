@@ -15,6 +15,7 @@ from unirs.errors import UniRSError
 from unirs.files import write_atomically
 from unirs.module import UniRSModule
 from unirs.progress import SampleRate
+from unirs.run import best_checkpoint
 from unirs.run_folder import RunFolder
 
 
@@ -99,20 +100,6 @@ class TrainerCLI(LightningCLI):
         elif named.endswith(".ckpt") and not Path(named).is_file():
             raise UniRSError(f"Checkpoint {named} does not exist. Correct '--ckpt_path'.")
         return kwargs
-
-
-def best_checkpoint(run: Path) -> Path:
-    """The checkpoint with the highest mean validation score of a run.
-
-    Raises:
-        UniRSError: the run has none.
-    """
-    path = run / "checkpoints" / "best.ckpt"
-    if not path.is_file():
-        raise UniRSError(
-            f"{path} does not exist: train first with 'unirs fit', or name a checkpoint with '--ckpt_path'."
-        )
-    return path
 
 
 def _trainer_defaults() -> dict[str, Any]:

@@ -1,25 +1,34 @@
 """Any timm model as encoder: convolutional feature maps and vision transformer tokens alike."""
 
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
+from timm.models import load_state_dict
 from torch import nn
 
 from unirs.errors import ModelError, nearest
+from unirs.files import resolve_source
+from unirs.media import FitMode
+from unirs.tune import Tune
+from unirs_encoders._shared import FrameEncoder, Pretrained, check_choices, check_random
 
 
-class TimmEncoder(nn.Module):
-    """One intermediate feature map of a timm model as vision tokens.
+class FeatureMap(nn.Module):
+    """One intermediate feature map of a timm model.
 
     Args:
         model: a timm model with `forward_intermediates`; its unused later layers are dropped.
         layer: which feature map, counted as timm counts them; negative from the end.
-        size: height and width in pixels of its frames.
-        frozen: keep the weights as they are, without gradients and with running batch statistics.
+
+    Raises:
+        ModelError: there is no such layer.
     """
 
-    def __init__(self, model: nn.Module, layer: int, size: int, frozen: bool) -> None:
+    def __init__(self, model: nn.Module, layer: int) -> None:
         super().__init__()
         count = len(model.feature_info)  # type: ignore[arg-type]
         if not -count <= layer < count:
@@ -30,32 +39,9 @@ class TimmEncoder(nn.Module):
         model.prune_intermediate_layers([self.layer], prune_norm=True, prune_head=True)  # type: ignore[operator]
         # Three times faster than the default layout for small convolutions on a CPU.
         self.backbone = model.to(memory_format=torch.channels_last)
-        self.frozen = frozen
-        self.requires_grad_(not frozen)
-        config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        self.register_buffer("mean", 255 * torch.tensor(config["mean"]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(config["std"]).view(3, 1, 1), persistent=False)
-        self.size = (size, size)
-        self.eval()
-        with torch.no_grad():
-            self.dim, *grid = self._features(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape[1:]
-        self.grid = (grid[0], grid[1])
-        # As any module begins, except where frozen: nobody need call `train` for the batch statistics to stay.
-        self.train()
 
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """Encodes uint8 `[F, 3, H, W]` to `[F, L, D]`."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self._features(frames).flatten(2).transpose(1, 2)
-
-    def train(self, mode: bool = True) -> "TimmEncoder":
-        """Sets training mode; a frozen encoder stays in evaluation mode."""
-        return super().train(mode and not self.frozen)
-
-    def _features(self, frames: torch.Tensor) -> torch.Tensor:
-        x = (frames - self.mean) / self.std
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalised frames `[F, 3, H, W]` to `[F, D, h, w]`."""
         maps: list[torch.Tensor] = self.backbone.forward_intermediates(  # type: ignore[operator]
             x.contiguous(memory_format=torch.channels_last),
             indices=[self.layer],
@@ -69,36 +55,130 @@ class TimmEncoder(nn.Module):
 
 def build(
     model: str,
-    pretrained: bool = True,
-    frozen: bool = True,
+    pretrained: Pretrained = True,
+    tune: Tune = "frozen",
     layer: int = -1,
     size: int | None = None,
+    fit: FitMode = "resize",
+    lora: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
-) -> TimmEncoder:
+    weights: str | None = None,
+    by_order: bool = False,
+) -> FrameEncoder:
     """The plugin `timm`.
 
     Args:
-        model: a timm model name, e.g. `vit_base_patch16_siglip_384`.
-        pretrained: load timm's weights; False starts from random weights.
-        frozen: keep the weights as they are.
+        model: a timm model name, e.g. `vit_base_patch16_siglip_384`, with or without a tag that names its weights.
+        pretrained: load timm's weights, or those of `weights`; false starts from random ones; `given` waits for those
+            of a saved model.
+        tune: `full`, `frozen` or `lora`.
         layer: which feature map; the paper uses the second last, -2.
         size: height and width in pixels of the frames; the model's own where left out.
-        options: more of the model's own options, e.g. `{channels: [16, 32, 64, 128]}` for a narrower ResNet.
+        fit: what happens to pictures that are not square: `resize`, `pad` with the mean colour, or `crop`.
+        lora: options of `tune: lora`: `rank`, `alpha`, `dropout`, `targets`.
+        options: more of the model's own options, e.g. `{channels: [16, 32, 64, 128]}` for a narrower ResNet, or
+            `{pretrained_cfg_overlay: {mean: […], std: […]}}` for weights that expect other colours.
+        weights: a `.pth` or `.safetensors` file to read instead of the hub, of the model at its own size;
+            `package:NAME/path` for what an installed Python package carries.
+        by_order: the file has the same tensors in the same order under other names. Only shapes are checked.
 
     Raises:
-        ModelError: an unknown model (with the nearest match) or layer, a frozen encoder with random weights, weights
-            that do not load, or options that the model does not have.
+        ModelError: an unknown model (with the nearest match) or layer, random weights that would not learn, weights
+            that do not load or fit (with the keys), a size that the model does not take, or options that it does not
+            have.
     """
     if model.split(".")[0] not in timm.list_models():
         raise ModelError(f"timm has no model '{model}'. {nearest(model.split('.')[0], timm.list_models())}")
-    if frozen and not pretrained:
-        raise ModelError(f"Encoder '{model}' is frozen with random weights. Set 'pretrained: true' or 'frozen: false'.")
+    check_choices(fit, tune, lora)
+    check_random(model, pretrained, tune)
+    if by_order and weights is None:
+        raise ModelError("Encoder option 'by_order' says how 'weights' are read. Name their file.")
+    if weights is not None and pretrained is not True:
+        raise ModelError(f"Encoder options 'weights' and 'pretrained: {pretrained}' exclude each other.")
+    if "img_size" in (options or {}):
+        raise ModelError("Encoder option 'options' may not hold 'img_size': 'size' sets it.")
+    backbone = _create(model, pretrained is True and weights is None, size if weights is None else None, options)
+    if weights is not None:
+        _load(backbone, model, weights, by_order)
+        backbone = _resized(backbone, model, size)
+    config: dict[str, Any] = backbone.pretrained_cfg
+    frames = tuple(config["input_size"][1:]) if size is None else (size, size)
+    # With its tag, since another release of timm may choose another one, and with it other means.
+    named = ".".join(filter(None, (config["architecture"], config["tag"])))
+    return FrameEncoder(
+        FeatureMap(backbone, layer),
+        model,
+        size=frames,
+        mean=config["mean"],
+        std=config["std"],
+        fit=fit,
+        tune=tune,
+        lora=lora,
+        spec={"model": named, "pretrained": "given", "layer": layer, "size": size, "options": options},
+    )
+
+
+def _create(model: str, pretrained: bool, size: int | None, options: dict[str, Any] | None) -> Any:  # noqa: ANN401
     try:
         config = timm.get_pretrained_cfg(model)
-        sized: dict[str, Any] = {"img_size": size} if size and config and config.fixed_input_size else {}
-        backbone: Any = timm.create_model(model, pretrained=pretrained, **sized, **(options or {}))
+        # Models of a fixed size are built for it, and timm resamples the positions of their pretrained weights.
+        sized: dict[str, Any] = {"img_size": size} if size is not None and config and config.fixed_input_size else {}
+        return timm.create_model(model, pretrained=pretrained, **sized, **(options or {}))
     except TypeError as error:
         raise ModelError(f"timm model '{model}' does not take its options: {error}.") from error
     except (OSError, RuntimeError) as error:
         raise ModelError(f"The weights of timm model '{model}' do not load: {error}") from error
-    return TimmEncoder(backbone, layer, size or backbone.pretrained_cfg["input_size"][1], frozen)
+
+
+def _load(backbone: nn.Module, model: str, source: str, by_order: bool) -> None:
+    path = resolve_source(source)
+    if not Path(path).is_file():
+        raise ModelError(f"The weights of encoder '{model}', {path}, are not a file. Name a .pth or .safetensors file.")
+    try:
+        state: dict[str, torch.Tensor] = load_state_dict(path, weights_only=True)
+    # What torch, safetensors and timm raise for files that are damaged, or hold other things than tensors by name.
+    except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError, AttributeError) as error:
+        raise ModelError(f"{path} does not load as weights of encoder '{model}': {error}") from error
+    strange = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
+    if strange:
+        raise ModelError(f"{path} holds more than tensors by name, among it {strange[:5]}. Save a 'state_dict' alone.")
+    expected: dict[str, torch.Tensor] = backbone.state_dict()
+    if by_order:
+        state = _in_order(state, expected, path, model)
+    wrong = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - expected.keys()),
+        "mismatched": [
+            f"{key} {list(state[key].shape)} for {list(value.shape)}"
+            for key, value in expected.items()
+            if key in state and state[key].shape != value.shape
+        ],
+    }
+    if any(wrong.values()):
+        raise ModelError(f"The weights in {path} do not fit timm model '{model}': {wrong}.")
+    backbone.load_state_dict(state)
+
+
+def _in_order(
+    state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], path: str, model: str
+) -> dict[str, torch.Tensor]:
+    if len(state) != len(expected):
+        raise ModelError(f"{path} holds {len(state)} tensors, timm model '{model}' has {len(expected)}.")
+    for number, ((key, value), (name, wanted)) in enumerate(zip(state.items(), expected.items(), strict=True), start=1):
+        if value.shape != wanted.shape:
+            raise ModelError(
+                f"{path} does not fit timm model '{model}' by order: tensor {number}, '{key}' {list(value.shape)}, "
+                f"would be '{name}' {list(wanted.shape)}."
+            )
+    return dict(zip(expected, state.values(), strict=True))
+
+
+def _resized(backbone: Any, model: str, size: int | None) -> Any:  # noqa: ANN401
+    config: dict[str, Any] = backbone.pretrained_cfg
+    own = tuple(config["input_size"][1:])
+    if not config["fixed_input_size"] or size is None or own == (size, size):
+        return backbone
+    if not hasattr(backbone, "set_input_size"):
+        raise ModelError(f"timm model '{model}' with 'weights' of your own takes frames of {own[0]}x{own[1]} only.")
+    backbone.set_input_size(img_size=(size, size))
+    return backbone

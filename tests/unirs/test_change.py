@@ -1,30 +1,15 @@
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from unirs.change import ChangeExtraction, Concat, Difference
+from unirs.convert import UNIRS_PROJECTOR, rename
 from unirs.projector import Projector
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "unirs_reference_projector.safetensors"
-CHANGE = {
-    "change.Conv1": "fuse",
-    "change.LN.left": "residual",
-    "change.h_embedding": "columns",
-    "change.w_embedding": "rows",
-}
-PROJECTOR = {"single.1": "norm", "single.2": "expand", "single.4": "out"}
-
-
-def renamed(weights: Mapping[str, torch.Tensor], names: Mapping[str, str]) -> dict[str, torch.Tensor]:
-    return {
-        new + key.removeprefix(old): value
-        for key, value in weights.items()
-        for old, new in names.items()
-        if key.startswith(f"{old}.")
-    }
 
 
 @pytest.mark.parametrize(("parity", "side"), [("even", 6), ("odd", 7)])
@@ -33,11 +18,16 @@ def test_published_module(parity: str, side: int) -> None:
     golden = {
         key.removeprefix(f"{parity}/"): value for key, value in load_file(GOLDEN).items() if key.startswith(parity)
     }
-    weights = {key.removeprefix("weights/"): value for key, value in golden.items() if key.startswith("weights/")}
-    change = ChangeExtraction((side, side), dim=32).eval()
-    change.load_state_dict(renamed(weights, CHANGE))
-    projector = Projector((side, side), dim=32, out=48).eval()
-    projector.load_state_dict(renamed(weights, PROJECTOR))
+    published = {key.replace("weights/", "layers."): value for key, value in golden.items() if "weights/" in key}
+    weights = rename(published, UNIRS_PROJECTOR)
+    module = nn.ModuleDict(
+        {
+            "change": ChangeExtraction((side, side), dim=32),
+            "projector": Projector((side, side), dim=32, out=48),
+        }
+    )
+    module.eval().load_state_dict(weights)
+    change, projector = module["change"], module["projector"]
 
     fused = change(golden["pair/before"], golden["pair/after"])
     torch.testing.assert_close(fused, golden["pair/change"], atol=1e-5, rtol=0)

@@ -79,10 +79,15 @@ def test_tasks_are_listed_at_once() -> None:
     assert verdict == "0 True False False"
     assert [line.split()[:3] for line in table] == [
         ["NAME", "KIND", "METRIC"],
+        ["cdvqa", "pair", "vqa_accuracy"],
+        ["crsvqa", "image", "vqa_accuracy"],
         ["era", "video", "top1"],
+        ["geochat_instruct", "image", "vqa_accuracy"],
+        ["jsonl", "image", "vqa_accuracy"],
         ["levir_cc", "pair", "caption"],
         ["rsvqa_hr", "image", "vqa_accuracy"],
         ["rsvqa_lr", "image", "vqa_accuracy"],
+        ["scene_folder", "image", "top1"],
     ]
     assert all("missing: nowhere/" in line and "unirs_tasks." in line for line in table[1:])
 
@@ -152,9 +157,9 @@ def changed(config: Path, *keys: str, value: object) -> Path:
         (["data", "tasks"], [{"name": "eras"}], ["'eras'", "Did you mean 'era'?"]),
         (["data", "tasks"], [{"name": "era", "frame": 3}], ["'frame'", "Did you mean 'frames'?"]),
         (["model", "encoder", "name"], "timn", ["'timn'", "Did you mean 'timm'?"]),
-        (["model", "encoder", "frosen"], True, ["'frosen'", "Did you mean 'frozen'?"]),
+        (["model", "encoder", "tunes"], "full", ["'tunes'", "Did you mean 'tune'?"]),
         (["model", "encoder", "model"], "resnet81", ["'resnet81'", "Did you mean 'resnet"]),
-        (["model", "encoder", "pretrained"], None, ["Encoder 'resnet18'", "frozen"]),
+        (["model", "encoder", "tune"], "frozen", ["Encoder 'resnet18'", "random weights", "'tune: frozen'"]),
         (["model", "change"], {"name": "change-extraction"}, ["Did you mean 'change_extraction'?"]),
         (["model", "change"], {"name": "change_extraction", "layers": 1}, ["Did you mean 'n_layers'?"]),
         (["model", "change"], {"n_layers": 1}, ["needs a name"]),
@@ -173,8 +178,6 @@ def test_wrong_configs(
     capfd: Capture,
 ) -> None:
     config = write_config(tmp_path, colour_tasks)
-    if keys == ["model", "encoder", "pretrained"]:
-        config, keys, value = changed(config, *keys, value=False), ["model", "encoder", "frozen"], True
     changed(config, *keys, value=value)
     assert cli("fit", "--config", config) == 1
     told = error(capfd)

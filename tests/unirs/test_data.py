@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 
 from unirs.data import FrameCache, Item, MixtureSampler, NamedTask, UniRSData
 from unirs.errors import DataError, MediaError, PluginError
-from unirs.media import Image
+from unirs.media import Fit, Image, Media
 from unirs.sample import Sample
 
 Cli = Callable[..., int]
@@ -100,7 +100,8 @@ def test_cache_keeps_frames_as_they_were_while_there_is_room(tmp_path: Path) -> 
         samples.append(Sample(name, Image(tmp_path / f"{name}.png"), ()))
     size = (8, 6)
     expected = [sample.media.frames(size) for sample in samples]
-    cache = FrameCache(size, limit=expected[0].nbytes + expected[1].nbytes - 1)
+    encoder: Any = SimpleNamespace(size=size, fit=Fit())
+    cache = FrameCache(encoder, limit=expected[0].nbytes + expected[1].nbytes - 1)
     for _ in range(2):
         assert all(torch.equal(cache(sample), frames) for sample, frames in zip(samples, expected, strict=True))
     for sample in samples:
@@ -113,7 +114,10 @@ def test_cache_keeps_frames_as_they_were_while_there_is_room(tmp_path: Path) -> 
 class Reader:
     """Stands for the model: its batches are the decoded items themselves."""
 
-    frame_size = (16, 16)
+    encoder = SimpleNamespace(size=(16, 16), fit=Fit())
+
+    def clues(self, media: Sequence[Media]) -> dict[Media, str]:
+        return {medium: f"about {medium.paths[0].name}" for medium in media}
 
     def collator(self, prompts: object, max_length: int, *, training: bool) -> Callable[[Decoded], Decoded]:  # noqa: ARG002
         return lambda items: items
@@ -189,7 +193,7 @@ def test_a_test_shows_every_sample_and_then_black_media(colour_tasks: list[dict[
         ({"name": "rsvqa_lr", "wieght": 2}, r"no option 'wieght'"),
         ({"name": "era", "frame": 2}, r"no option 'frame'\. Did you mean 'frames'"),
         ({"name": "levir-cc"}, r"Unknown plugin 'levir-cc'.*Did you mean 'levir_cc'"),
-        ({"root": "somewhere"}, r"needs a name.*Known: era, levir_cc"),
+        ({"root": "somewhere"}, r"needs a name.*Known: .*era, .*levir_cc"),
         ({"name": "era", "weight": -1}, r"'era': weight must be a number of 0 or more, got -1"),
         ({"name": "era", "weight": "much", "label": "videos"}, r"'videos': weight must be a number.*'much'"),
         ({"name": "era", "weight": float("nan")}, r"'era': weight must be a number of 0 or more"),

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unirs.errors import DataError
-from unirs.files import read_json
+from unirs.files import read_csv, read_json, read_json_lines, read_row, scan_json_lines
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.text(max_size=8),
@@ -65,3 +65,77 @@ def test_folder_is_named(tmp_path: Path) -> None:
 def test_hook_replaces_objects_innermost_first(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"rows": [{"id": 1}, {"id": 2}]}')
     assert read_json(tmp_path / "a.json", object_hook=lambda node: tuple(node.values())) == ([(1,), (2,)],)
+
+
+@given(rows=st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=3), max_size=5), bom=st.booleans())
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_reads_the_lines_that_were_written(tmp_path: Path, rows: list[dict[str, object]], bom: bool) -> None:
+    path = tmp_path / "a.jsonl"
+    text = "\n".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)  # with an empty line between any two
+    path.write_text(text, encoding="utf-8-sig" if bom else "utf-8")
+    assert list(read_json_lines(path)) == [(f"{path}, line {2 * n + 1}", row) for n, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"a": 1}\n{"a": ', "line 2 is not JSON"),
+        (b'{"a": 1}\n\n[1]\n', "line 3 is not a JSON object"),
+        (b'{"a": "\xff"}', "is not UTF-8 text after line 0"),
+    ],
+)
+def test_a_line_that_is_no_object_is_named(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=says):
+        list(read_json_lines(path))
+
+
+def test_missing_lines_and_a_folder_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl does not exist"):
+        list(read_json_lines(tmp_path / "a.jsonl"))
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_json_lines(tmp_path))
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_lines_are_found_again(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"a": "é"}, {"b": 1}, {"c": "last"}]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_bytes(("\ufeff" + ending.join([lines[0], "", *lines[1:]])).encode())
+    found = list(scan_json_lines(path))
+    assert [number for number, _ in found] == [1, 3, 4]
+    assert [row.value for _, row in found] == rows
+    assert [read_row(path, row.start, row.end) for _, row in found] == rows
+    path.write_text("{}")
+    with pytest.raises(DataError, match=r"a\.jsonl was changed while it was in use"):
+        read_row(path, found[1][1].start, found[1][1].end)
+
+
+def test_csv_by_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('name,"much, more"\na,1\n"b\nb",2\n\nc,3\n', encoding="utf-8-sig")
+    assert list(read_csv(path, ("name",))) == [
+        (f"{path}, line 2", {"name": "a", "much, more": "1"}),
+        (f"{path}, line 4", {"name": "b\nb", "much, more": "2"}),
+        (f"{path}, line 6", {"name": "c", "much, more": "3"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name,split\na\n", r"a\.csv, line 2 has no 'split'"),
+        (b"name,splits\na,b\n", r"a\.csv has no column 'split'\. Did you mean 'splits'"),
+        (b"", r"a\.csv has no column 'name'"),
+        (b"name,split\n\xff,b\n", r"a\.csv cannot be read .* CSV file in UTF-8"),
+    ],
+)
+def test_csv_that_will_not_do(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        list(read_csv(path, ("name", "split")))
+    with pytest.raises(DataError, match="b\\.csv does not exist"):
+        list(read_csv(tmp_path / "b.csv", ("name",)))

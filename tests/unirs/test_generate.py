@@ -67,11 +67,11 @@ def asked(make_model: Callable[..., UniRSModel], tokenizer: PreTrainedTokenizerB
 
 def test_batched_equals_single_equals_naive(asked: Asked) -> None:
     # An end token that some of the answers reach, so that they end at different lengths.
-    free = generate(asked.model, asked.batch(), end=129, max_new_tokens=LENGTH)
+    free = generate(asked.model, asked.batch(), end=129, max_new_tokens=LENGTH).ids
     end = free[0][LENGTH // 2]
-    together = generate(asked.model, asked.batch(), end=end, max_new_tokens=LENGTH)
+    together = generate(asked.model, asked.batch(), end=end, max_new_tokens=LENGTH).ids
     alone = [
-        generate(asked.model, asked.alone(index), end=end, max_new_tokens=LENGTH)[0]
+        generate(asked.model, asked.alone(index), end=end, max_new_tokens=LENGTH).ids[0]
         for index in range(len(asked.sequences))
     ]
     assert together == alone == [asked.naive(index, end) for index in range(len(asked.sequences))]
@@ -80,16 +80,16 @@ def test_batched_equals_single_equals_naive(asked: Asked) -> None:
 
 
 def test_stops_at_the_end_token(asked: Asked) -> None:
-    (free,) = generate(asked.model, asked.alone(0), end=129, max_new_tokens=LENGTH)
+    (free,) = generate(asked.model, asked.alone(0), end=129, max_new_tokens=LENGTH).ids
     assert len(free) == LENGTH
     for end in set(free):
-        assert generate(asked.model, asked.alone(0), end=end, max_new_tokens=LENGTH) == [free[: free.index(end)]]
+        assert generate(asked.model, asked.alone(0), end=end, max_new_tokens=LENGTH).ids == [free[: free.index(end)]]
 
 
 def test_longest_answer(asked: Asked) -> None:
-    (free,) = generate(asked.model, asked.alone(0), end=129, max_new_tokens=LENGTH)
+    (free,) = generate(asked.model, asked.alone(0), end=129, max_new_tokens=LENGTH).ids
     for length in (1, 3):
-        assert generate(asked.model, asked.alone(0), end=129, max_new_tokens=length) == [free[:length]]
+        assert generate(asked.model, asked.alone(0), end=129, max_new_tokens=length).ids == [free[:length]]
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,10 @@ def test_longest_answer(asked: Asked) -> None:
     ids=lambda wishes: next(iter(wishes)),
 )
 def test_checkpoint_does_not_choose_the_decoding(asked: Asked, wishes: dict[str, object]) -> None:
-    end = generate(asked.model, asked.alone(0), end=129, max_new_tokens=LENGTH)[0][-1]
-    expected = generate(asked.model, asked.batch(), end=end, max_new_tokens=LENGTH)
+    end = generate(asked.model, asked.alone(0), end=129, max_new_tokens=LENGTH).ids[0][-1]
+    expected = generate(asked.model, asked.batch(), end=end, max_new_tokens=LENGTH).ids
     own = asked.model.llm.generation_config
     for name, value in wishes.items():
         setattr(own, name, value)
-    assert generate(asked.model, asked.batch(), end=end, max_new_tokens=LENGTH) == expected
+    assert generate(asked.model, asked.batch(), end=end, max_new_tokens=LENGTH).ids == expected
     assert asked.model.llm.generation_config is own

@@ -60,7 +60,7 @@ def test_from_a_folder(folder: Path) -> None:
 
 
 def test_frozen(folder: Path) -> None:
-    model, _ = load(folder, frozen=True)
+    model, _ = load(folder, tune="frozen")
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -71,8 +71,8 @@ def test_neither_or_both(settings: LLMConfig) -> None:
 
 
 def test_frozen_from_scratch() -> None:
-    with pytest.raises(ModelError, match=r"frozen with random weights.*'frozen: false'"):
-        build_llm(LLMConfig(config=dict(LLAMA), frozen=True))
+    with pytest.raises(ModelError, match=r"random weights and 'tune: frozen'.*'tune: full'"):
+        build_llm(LLMConfig(config=dict(LLAMA), tune="frozen"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 import unirs
 from unirs.errors import DataError
-from unirs.manifest import hash_files, hash_tensors, write_manifest
+from unirs.manifest import fingerprint, hash_files, hash_tensors, write_manifest
+
+Hash = Callable[[Mapping[str, torch.Tensor]], str]
 
 
 def write(folder: Path, **changes: object) -> dict[str, Any]:
@@ -171,12 +174,14 @@ def state() -> dict[str, torch.Tensor]:
     return {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3), "c": torch.ones(2).bfloat16()}
 
 
-def test_tensors_hash_by_content_not_by_order_or_layout() -> None:
+@pytest.mark.parametrize("hashed", [hash_tensors, fingerprint])
+def test_tensors_hash_by_content_not_by_order_or_layout(hashed: Hash) -> None:
     other = dict(reversed(state().items()))
     other["a"] = torch.nn.Parameter(other["a"].T.contiguous().T)
-    assert hash_tensors(other) == hash_tensors(state())
+    assert hashed(other) == hashed(state())
 
 
+@pytest.mark.parametrize("hashed", [hash_tensors, fingerprint])
 @pytest.mark.parametrize(
     "change",
     [
@@ -188,8 +193,28 @@ def test_tensors_hash_by_content_not_by_order_or_layout() -> None:
         {"d": torch.empty(0)},
     ],
 )
-def test_a_changed_tensor_changes_the_hash(change: dict[str, torch.Tensor]) -> None:
-    assert hash_tensors(state() | change) != hash_tensors(state())
+def test_a_changed_tensor_changes_the_hash(change: dict[str, torch.Tensor], hashed: Hash) -> None:
+    assert hashed(state() | change) != hashed(state())
+
+
+@pytest.mark.parametrize("size", [4096, 4097, 10_000, 1_000_003])
+def test_a_fingerprint_takes_values_from_first_to_last(size: int) -> None:
+    values = torch.arange(size)
+    before = fingerprint({"a": values})
+    assert fingerprint({"a": values.clone()}) == before
+    assert fingerprint({"a": values[:-1]}) != before
+    for place in (0, -1):
+        changed = values.clone()
+        changed[place] += 1
+        assert fingerprint({"a": changed}) != before
+    part = values.clone()
+    part[size // 3 : size // 3 + size // 1000] += 1
+    assert fingerprint({"a": part}) != before
+
+
+def test_a_fingerprint_does_not_read_all_values() -> None:
+    # 10 TB, were they there.
+    assert len(fingerprint({"a": torch.zeros(1).expand(2_500_000_000_000)})) == 64
 
 
 @given(st.dictionaries(st.text(max_size=5), st.lists(st.integers(0, 255), max_size=5), max_size=4))

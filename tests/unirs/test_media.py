@@ -191,6 +191,22 @@ class TestVideo:
             Video(path).frames(SIZE)
 
 
+class TestOwnSize:
+    def test_picture(self, tmp_path: Path) -> None:
+        pixels = noise(20, 30)
+        frames = Image(write_picture(tmp_path / "a.png", pixels)).frames()
+        assert torch.equal(frames, torch.from_numpy(pixels).permute(2, 0, 1)[None])
+
+    def test_pair(self, tmp_path: Path) -> None:
+        before, after = noise(20, 30, seed=1), noise(20, 30, seed=2)
+        media = Pair(write_picture(tmp_path / "a.png", before), write_picture(tmp_path / "b.png", after))
+        assert torch.equal(media.frames(), torch.from_numpy(np.stack([before, after])).permute(0, 3, 1, 2))
+
+    def test_video(self, tmp_path: Path) -> None:
+        media = Video(write_video(tmp_path / "a.mp4"), 3)
+        assert torch.equal(media.frames(), media.frames((32, 64)))
+
+
 def test_kinds_are_explicit() -> None:
     path = Path("a")
     assert [Image(path).kind, Pair(path, path).kind, Video(path).kind] == ["image", "pair", "video"]

@@ -10,11 +10,23 @@ import torch
 import unirs
 from unirs.change import ChangeExtraction
 from unirs.errors import PluginError
-from unirs.plugins import Group, available, build, load, origin
+from unirs.plugins import Group, available, build, load, origin, short_name
 from unirs.task import Task
 
 TASKS: Group = "unirs.tasks"
 ENCODERS: Group = "unirs.encoders"
+
+OUR_TASKS = [
+    "cdvqa",
+    "crsvqa",
+    "era",
+    "geochat_instruct",
+    "jsonl",
+    "levir_cc",
+    "rsvqa_hr",
+    "rsvqa_lr",
+    "scene_folder",
+]
 
 
 @pytest.fixture
@@ -40,13 +52,13 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_first_party_plugins() -> None:
-    assert list(available("unirs.tasks")) == ["era", "levir_cc", "rsvqa_hr", "rsvqa_lr"]
-    assert list(available("unirs.encoders")) == ["timm"]
+    assert list(available("unirs.tasks")) == OUR_TASKS
+    assert list(available("unirs.encoders")) == ["hf", "timm"]
     assert list(available("unirs.change_extractors")) == ["change_extraction", "concat", "difference"]
     assert origin(available("unirs.tasks")["era"]) == "unirs (unirs_tasks.era:build)"
 
 
-@pytest.mark.parametrize("name", ["era", "levir_cc", "rsvqa_hr", "rsvqa_lr"])
+@pytest.mark.parametrize("name", OUR_TASKS)
 def test_tasks_build(name: str, tmp_path: Path) -> None:
     assert isinstance(build(TASKS, {"name": name, "root": tmp_path}), Task)
 
@@ -61,7 +73,7 @@ def test_framework_arguments_come_first() -> None:
 
 def test_installed_by_someone_else(site: Path) -> None:
     install(site, "stranger", "stranger_encoder")
-    assert list(available(ENCODERS)) == ["mine", "timm"]
+    assert list(available(ENCODERS)) == ["hf", "mine", "timm"]
     assert build(ENCODERS, {"name": "mine", "width": 4}) == "stranger 4"
 
 
@@ -74,7 +86,7 @@ def test_name_taken_twice(site: Path) -> None:
     assert "stranger_b (encoder_b:build)" in str(caught.value)
     # What the message says to do.
     assert build(ENCODERS, {"name": "encoder_b:build"}) == "stranger_b 3"
-    assert list(available(TASKS)) == ["era", "levir_cc", "rsvqa_hr", "rsvqa_lr"]
+    assert list(available(TASKS)) == OUR_TASKS
 
 
 def test_dotted_path(site: Path) -> None:
@@ -165,7 +177,7 @@ def test_unknown_name(group: Group, name: str, hint: str) -> None:
 
 @pytest.mark.parametrize("spec", [{}, {"name": None}, {"model": "resnet18"}])
 def test_no_name(spec: dict[str, object]) -> None:
-    with pytest.raises(PluginError, match=r"needs a name.*Known: timm\."):
+    with pytest.raises(PluginError, match=r"needs a name.*Known: hf, timm\."):
         build(ENCODERS, spec)
 
 
@@ -236,3 +248,8 @@ def test_framework_imports_no_plugin() -> None:
     imports = {path: imported(path) for path in files}
     assert "torch" in set().union(*imports.values())
     assert {path: names for path, names in imports.items() if any(name.startswith("unirs_") for name in names)} == {}
+
+
+@pytest.mark.parametrize("name", ["mine", "mine.py", "tasks/mine.py", "tasks/mine.py:build", "some.mine:build"])
+def test_the_short_name_has_no_folder_ending_or_function(name: str) -> None:
+    assert short_name(name) == "mine"

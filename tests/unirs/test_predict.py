@@ -53,7 +53,7 @@ def refused(learnt_run: Path, cli: Cli, capfd: Capture) -> Callable[..., str]:
 
 def test_a_picture(ask: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
     (row,) = ask(colours / "green.png", "--question", "Which colour?")
-    assert set(row) == {"task", "media", "prompt", "prediction"}
+    assert set(row) == {"task", "media", "prompt", "clue", "prediction"}
     assert (row["task"], row["media"], row["prediction"]) == ("image", [str(colours / "green.png")], "green")
     assert "[vqa] Which colour?" in row["prompt"]
     (row,) = ask(colours / "red.png", "--question", "Is it red?")
@@ -138,6 +138,6 @@ def test_questions_and_tasks_that_do_not_fit(refused: Callable[..., str], vqa_ru
 
 def test_folders_that_are_no_run(refused: Callable[..., str], learnt_run: Path, colours: Path, tmp_path: Path) -> None:
     red = colours / "red.png"
-    assert f"{tmp_path} is not the folder of a run" in refused(red, run_folder=tmp_path)
+    assert f"{tmp_path} is not a saved UniRS model" in refused(red, run_folder=tmp_path)
     shutil.copy(learnt_run / "config.yaml", tmp_path)
     assert "train first with 'unirs fit'" in refused(red, run_folder=tmp_path)

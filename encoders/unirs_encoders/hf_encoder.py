@@ -1,0 +1,286 @@
+"""Any Hugging Face vision model as encoder: SigLIP, SigLIP 2, CLIP, DINOv2, DINOv3 and their like."""
+
+import inspect
+import json
+from collections.abc import Sequence
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoImageProcessor,
+    CLIPVisionConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES
+
+from unirs.errors import ModelError, nearest
+from unirs.files import resolve_source
+from unirs.llm import check_loaded
+from unirs.media import FitMode
+from unirs.tune import Tune
+from unirs_encoders._shared import FrameEncoder, Pretrained, check_choices, check_random, takes
+
+_NOT_LOADING = (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError, UnpicklingError)
+"""What transformers raises for folders that hold no model, and for damaged ones."""
+
+
+class HiddenState(nn.Module):
+    """One hidden state of a vision model as a map, without what comes after it.
+
+    Args:
+        model: takes pixel values; its later layers, final norm and head are dropped.
+        name: of the model, for messages.
+        layer: which of transformers' `hidden_states`, 1 for the first layer's; negative from the end.
+        size: height and width in pixels of its frames.
+
+    Raises:
+        ModelError: there is no such layer, the model does not take such frames, or it computes its hidden states by
+            more than one layer after the other, so that it cannot be cut.
+    """
+
+    def __init__(self, model: PreTrainedModel, name: str, layer: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in _inputs(type(model)) else {}
+        frames = torch.linspace(-1, 1, 3 * size[0] * size[1], dtype=model.dtype).view(1, 3, *size)
+        with takes(name, size), torch.no_grad():
+            states = model(pixel_values=frames, output_hidden_states=True, **self.options).hidden_states
+        if states is None:
+            raise ModelError(f"Encoder '{name}', a {type(model).__name__}, has no hidden states to choose from.")
+        count = len(states) - 1
+        if layer not in range(1, count + 1) and layer not in range(-count, 0):
+            raise ModelError(f"Layer {layer} does not exist: '{name}' has {count} layers, 1..{count} or -{count}..-1.")
+        self.grid = _grid(model, states[layer], size)
+        whole = self._tokens(states[layer])
+        if whole.shape[1] != self.grid[0] * self.grid[1]:
+            raise ModelError(
+                f"Encoder '{name}' has {whole.shape[1]} tokens after layer {layer}, where its patches are "
+                f"{self.grid[0]}x{self.grid[1]}. Choose another layer, or the timm plugin."
+            )
+        _cut(model, count, layer % (count + 1))
+        with torch.no_grad():
+            cut = self._tokens(model(pixel_values=frames, **self.options).last_hidden_state)
+        if cut.shape != whole.shape or not torch.allclose(cut, whole, rtol=1e-3, atol=1e-3):
+            raise ModelError(f"Encoder '{name}', a {type(model).__name__}, cannot be cut after layer {layer}.")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalised frames `[F, 3, H, W]` to `[F, D, h, w]`, in the dtype of the frames."""
+        # Nothing but the identity is left after the layer, so that its hidden state is the last.
+        seen = self.model(pixel_values=x.to(self.model.dtype), **self.options).last_hidden_state
+        found: torch.Tensor = self._tokens(seen).transpose(1, 2).unflatten(2, self.grid).to(x.dtype)
+        return found
+
+    def _tokens(self, state: torch.Tensor) -> torch.Tensor:
+        if state.ndim == 4:
+            return state.flatten(2).transpose(1, 2)
+        # Class and register tokens come first.
+        return state[:, max(0, state.shape[1] - self.grid[0] * self.grid[1]) :]
+
+
+def build(
+    source: str | None = None,
+    config: dict[str, Any] | None = None,
+    pretrained: Pretrained = True,
+    tune: Tune = "frozen",
+    layer: int = -2,
+    size: int | None = None,
+    fit: FitMode = "resize",
+    lora: dict[str, Any] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> FrameEncoder:
+    """The plugin `hf`. Exactly one of `source` and `config` is given.
+
+    Args:
+        source: a hub id, a folder, or `package:NAME/path`, with weights. Of a model of text and pictures, such as CLIP,
+            the vision part is taken.
+        config: a vision model without weights: `model_type` and that type's own options.
+        pretrained: true for `source`. With `config` false starts from random weights, and `given` waits for those of a
+            saved model.
+        tune: `full`, `frozen` or `lora`.
+        layer: which of transformers' `hidden_states`: -2, the second last, is the paper's; -1 the last one before the
+            final norm.
+        size: height and width in pixels of the frames; where left out what the source's image processor makes, or the
+            config's `image_size`. Positions are interpolated where the model can.
+        fit: what happens to pictures that are not square: `resize`, `pad` with the mean colour, or `crop`.
+        lora: options of `tune: lora`: `rank`, `alpha`, `dropout`, `targets`.
+        mean: of red, green and blue, 0..1; the source's image processor knows it where left out.
+        std: likewise.
+        dtype: of the weights. Adapters, and the tokens that come out, are float32 in any case.
+
+    Raises:
+        ModelError: a source that holds no vision model, weights that do not fit it (with the keys), random weights
+            that would not learn, an unknown layer or option, a size that the model does not take, or no image
+            processor where one is needed.
+    """
+    check_choices(fit, tune, lora)
+    if (source is None) == (config is None):
+        raise ModelError(
+            "Encoder 'hf' needs exactly one of 'source' (hub id or folder) and 'config' (without weights)."
+        )
+    if (source is None) == (pretrained is True):
+        raise ModelError("Encoder 'hf' has weights from a 'source' only: 'config' goes with 'pretrained: false'.")
+    name = source or str((config or {}).get("model_type"))
+    check_random(name, pretrained, tune)
+    if source is not None:
+        model = _load(resolve_source(source), name, dtype)
+        mean, std, size = _colours(resolve_source(source), name, mean, std, size)
+    else:
+        model = _from_config(config or {}, dtype, check=pretrained is False)
+        if mean is None or std is None:
+            raise ModelError(f"Encoder '{name}' from a 'config' needs 'mean' and 'std', e.g. [0.5, 0.5, 0.5].")
+        size = _side(getattr(model.config, "image_size", ()), name) if size is None else size
+    # Before the cut, and as JSON has it: a saved model keeps it.
+    described = json.loads(model.config.to_json_string(use_diff=False))
+    described.pop("_name_or_path", None)
+    return FrameEncoder(
+        HiddenState(model, name, layer, (size, size)),
+        name,
+        size=(size, size),
+        mean=mean,
+        std=std,
+        fit=fit,
+        tune=tune,
+        lora=lora,
+        spec={
+            "config": described,
+            "pretrained": "given",
+            "layer": layer,
+            "size": size,
+            "mean": list(mean),
+            "std": list(std),
+            "dtype": dtype,
+        },
+    )
+
+
+def _vision_class(config: PreTrainedConfig, name: str) -> type[PreTrainedModel]:
+    kind = type(config)
+    if kind not in MODEL_MAPPING:
+        raise ModelError(f"'{name}' is of type '{config.model_type}', which is no vision model of transformers.")
+    vision: Any = MODEL_MAPPING[kind]
+    inputs = _inputs(vision)
+    if "pixel_values" not in inputs:
+        raise ModelError(f"'{name}' is a {vision.__name__}, which sees no pictures. Name a vision model.")
+    more = [key for key, value in inputs.items() if value.default is value.empty and key != "pixel_values"]
+    if more:
+        raise ModelError(
+            f"'{name}' is a {vision.__name__}, which needs more than frames of one size: {', '.join(more)}. Name a "
+            "checkpoint of fixed resolution, such as google/siglip2-base-patch16-384."
+        )
+    return vision  # type: ignore[no-any-return]
+
+
+def _inputs(model: type[PreTrainedModel]) -> dict[str, inspect.Parameter]:
+    found = list(inspect.signature(model.forward).parameters.items())[1:]
+    return {key: value for key, value in found if value.kind is not value.VAR_KEYWORD}
+
+
+def _load(source: str, name: str, dtype: str) -> PreTrainedModel:
+    remedy = "Name a hub id, or a folder with config.json and weights."
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except _NOT_LOADING as error:
+        raise ModelError(f"Encoder '{name}' does not load ({error}). {remedy}") from error
+    vision = _vision_class(getattr(config, "vision_config", config), name)
+    # As what it was saved as, text part and all: then every key must fit.
+    architecture = (config.architectures or [vision.__name__])[0]
+    saved: Any = getattr(transformers, architecture, None)
+    if saved is None:
+        raise ModelError(f"Encoder '{name}' was saved as '{architecture}', which transformers does not have.")
+    try:
+        whole, report = saved.from_pretrained(
+            source,
+            config=config,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=False,
+        )
+    except _NOT_LOADING as error:
+        raise ModelError(f"Encoder '{name}' does not load ({error}). {remedy}") from error
+    check_loaded(name, whole, report)
+    for module in whole.modules():
+        if isinstance(module, vision):
+            return module
+    raise ModelError(f"Encoder '{name}' was saved as '{architecture}', which holds no {vision.__name__}.")
+
+
+def _from_config(options: dict[str, Any], dtype: str, *, check: bool) -> PreTrainedModel:
+    kind = str(options.get("model_type"))
+    if kind not in CONFIG_MAPPING:
+        known_types = [*MODEL_FOR_IMAGE_MAPPING_NAMES, CLIPVisionConfig.model_type]
+        raise ModelError(f"Encoder option 'config' has no known 'model_type': '{kind}'. {nearest(kind, known_types)}")
+    try:
+        known = AutoConfig.for_model(kind)
+        # `transformers` keeps whatever it is given: a mistyped option would leave the default in place unseen.
+        for option in options if check else ():
+            if not hasattr(known, option):
+                raise ModelError(f"Encoder '{kind}' has no option '{option}'. {nearest(option, known.to_dict())}")
+        config = AutoConfig.for_model(**options)
+        vision = _vision_class(config, kind)
+        return vision._from_config(config, dtype=getattr(torch, dtype))  # type: ignore[no-any-return]
+    except (TypeError, ValueError, LookupError, ArithmeticError, StrictDataclassError) as error:
+        raise ModelError(f"Encoder option 'config' does not describe a vision model: {error}") from error
+
+
+def _colours(
+    source: str, name: str, mean: Sequence[float] | None, std: Sequence[float] | None, size: int | None
+) -> tuple[Sequence[float], Sequence[float], int]:
+    if mean is not None and std is not None and size is not None:
+        return mean, std, size
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
+    except _NOT_LOADING as error:
+        raise ModelError(
+            f"Encoder '{name}' has no preprocessor_config.json that loads ({error}). Set 'mean', 'std' and 'size'."
+        ) from error
+    # The brightest byte, as the model expects it before mean and standard deviation.
+    white = 255 * processor.rescale_factor if processor.do_rescale else 255
+    plain = ([0, 0, 0], [1, 1, 1])
+    own_mean, own_std = (processor.image_mean, processor.image_std) if processor.do_normalize else plain
+    crop = processor.crop_size if getattr(processor, "do_center_crop", None) else processor.size
+    return (
+        [value / white for value in own_mean] if mean is None else mean,
+        [value / white for value in own_std] if std is None else std,
+        _side([value for value in dict(crop).values() if value is not None], name) if size is None else size,
+    )
+
+
+def _side(size: int | Sequence[int], name: str) -> int:
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise ModelError(f"Encoder '{name}' names no square size of frames, but {size}. Set 'size'.")
+    return sides.pop()
+
+
+def _grid(model: PreTrainedModel, state: torch.Tensor, size: tuple[int, int]) -> tuple[int, int]:
+    if state.ndim == 4:
+        return state.shape[2], state.shape[3]
+    patch = getattr(model.config, "patch_size", size)
+    high, wide = (patch, patch) if isinstance(patch, int) else patch
+    return size[0] // high, size[1] // wide
+
+
+def _cut(model: PreTrainedModel, count: int, kept: int) -> None:
+    """Leaves `kept` of `count` layers, and nothing with weights after them."""
+    stacks = (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count)
+    stack = next(stacks, None)
+    if stack is None:
+        raise ModelError(f"{type(model).__name__} keeps its {count} layers in no list, so that it cannot be cut.")
+    del stack[kept:]
+    after = False
+    for name, child in list(model.named_children()):
+        if after and any(True for _ in child.parameters()):
+            setattr(model, name, nn.Identity())
+        after = after or any(module is stack for module in child.modules())

@@ -1,0 +1,148 @@
+"""What all encoder plugins do alike."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from unirs_encoders import hf_encoder, timm_encoder
+from unirs_encoders._shared import FrameEncoder
+
+from unirs.errors import ModelError
+from unirs.interfaces import Encoder, check_parts
+from unirs.media import Fit
+from unirs.tune import has_adapters
+
+Make = Callable[..., FrameEncoder]
+
+
+def convolutions(**more: object) -> FrameEncoder:
+    given: dict[str, Any] = {"layer": 3, "size": 64, "options": {"channels": [16, 16, 32, 64]}, "pretrained": "given"}
+    return timm_encoder.build("resnet18", **given | more)
+
+
+def transformer(**more: object) -> FrameEncoder:
+    config = {
+        "model_type": "dinov3_vit",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_register_tokens": 2,
+        "image_size": 64,
+    }
+    given: dict[str, Any] = {"config": config, "mean": [0.5, 0.25, 0.0], "std": [0.5] * 3, "pretrained": "given"}
+    return hf_encoder.build(**given | more)
+
+
+@pytest.fixture(params=[convolutions, transformer])
+def make(request: pytest.FixtureRequest) -> Make:
+    torch.manual_seed(0)
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def frames() -> torch.Tensor:
+    return torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def state(encoder: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in encoder.state_dict().items()}
+
+
+def test_fits_the_protocol(make: Make, frames: torch.Tensor) -> None:
+    encoder = make()
+    assert isinstance(encoder, Encoder)
+    assert encoder.size == (64, 64)
+    assert encoder.grid == (4, 4)
+    assert encoder(frames).shape == (2, 16, 32)
+    check_parts(encoder, None)
+
+
+def test_frozen_stays_as_it_is(make: Make, frames: torch.Tensor) -> None:
+    encoder = make()
+    # Nothing has called `train` or `eval` yet.
+    before = state(encoder)
+    first = encoder(frames)
+    assert not first.requires_grad
+    second = encoder.train()(frames)
+    assert not any(module.training for module in encoder.modules())
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert torch.equal(first, second)
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+
+
+def test_full_learns(make: Make, frames: torch.Tensor) -> None:
+    encoder = make(tune="full", pretrained=False)
+    assert encoder.training
+    encoder(frames).square().sum().backward()
+    # Data parallel training waits for a gradient of every weight.
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+    # What cannot learn is kept with what does.
+    assert make is convolutions or "tower.model.embeddings.mask_token" in dict(encoder.named_buffers())
+    make().load_state_dict(encoder.state_dict())
+    assert not encoder.eval().training
+
+
+def test_lora_learns_beside_what_rests(make: Make, frames: torch.Tensor) -> None:
+    torch.manual_seed(1)
+    plain = make()
+    torch.manual_seed(1)
+    encoder = make(tune="lora", lora={"rank": 4, "dropout": 0.5})
+    assert has_adapters(encoder)
+    assert encoder.training
+    # It begins as no change, in training mode too: what is pretrained rests there.
+    assert torch.equal(encoder(frames), plain(frames))
+    before = state(encoder)
+    optimizer = torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=1.0)
+    encoder(frames).square().mean().backward()
+    optimizer.step()
+    moved = {key for key, value in encoder.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved
+    assert all(".lora_B." in key for key in moved)
+    # The adapters' dropout is on in training mode alone.
+    assert not torch.equal(encoder(frames), encoder(frames))
+    encoder.eval()
+    assert torch.equal(encoder(frames), encoder(frames))
+
+
+def test_no_gradient_where_none_is_asked_for(make: Make, frames: torch.Tensor) -> None:
+    with torch.no_grad():
+        encoder = make(tune="full", pretrained=False)
+        assert not encoder(frames).requires_grad
+    assert encoder(frames).requires_grad
+
+
+@pytest.mark.parametrize("mode", ["resize", "pad", "crop"])
+def test_fit(make: Make, mode: str) -> None:
+    # Its mean colour, as bytes.
+    fill = (124, 116, 104) if make is convolutions else (128, 64, 0)
+    assert make(fit=mode).fit == Fit(mode, fill)  # type: ignore[arg-type]
+
+
+def test_follows_the_precision_of_the_model(make: Make, frames: torch.Tensor) -> None:
+    encoder = make().to(torch.bfloat16)
+    assert encoder(frames).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fit": "padd"}, "'fit' has no value 'padd'. Did you mean 'pad'?"),
+        ({"tune": "ful"}, "'tune' has no value 'ful'. Did you mean 'full'?"),
+        ({"lora": {"rank": 4}}, "'lora' and 'tune: frozen' exclude each other"),
+        ({"tune": "lora", "lora": {"rnak": 4}}, "lora has no option 'rnak'. Did you mean 'rank'?"),
+        ({"tune": "lora", "lora": {"targets": ["absent"]}}, "has no layer 'absent'"),
+        ({"tune": "frozen", "pretrained": False}, "has random weights and 'tune: frozen'"),
+        ({"pretrained": None}, "'pretrained' is true or false, not 'None'"),
+        ({"size": 1}, "does not take frames of 1x1 pixels"),
+    ],
+)
+def test_options_that_are_wrong(make: Make, options: dict[str, Any], message: str) -> None:
+    if make is convolutions and "size" in options:
+        options = {"size": 0}
+        message = "does not take frames of 0x0 pixels"
+    with pytest.raises(ModelError) as told:
+        make(**options)
+    assert message in str(told.value)

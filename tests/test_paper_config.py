@@ -1,0 +1,117 @@
+"""The paper's recipe, `configs/unirs_3b.yaml`, on tiny stand-ins of the classes that its checkpoint is made of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+import yaml
+from safetensors.torch import load_file, save_file
+
+from unirs.api import UniRS
+from unirs.llm import train_tokenizer
+from unirs.media import Pair
+from unirs.projector import Projector
+
+ROOT = Path(__file__).parents[1]
+VISION_WIDTH, LLM_WIDTH = 32, 48
+NAMES = {"norm": "layers.1", "expand": "layers.2", "out": "layers.4"}
+
+
+def paper() -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "unirs_3b.yaml").read_text(encoding="utf-8"))
+    return config
+
+
+def write_checkpoint(folder: Path) -> None:
+    """VILA-1.5-3B in small: the same files and classes, and the same 27x27 grid."""
+    torch.manual_seed(0)
+    vision = transformers.SiglipVisionConfig(
+        hidden_size=VISION_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=384,
+        patch_size=14,
+    )
+    transformers.SiglipVisionModel(vision).save_pretrained(folder / "vision_tower")
+    transformers.SiglipImageProcessor(size={"height": 384, "width": 384}).save_pretrained(folder / "vision_tower")
+    llm = transformers.LlamaConfig(
+        vocab_size=320,
+        hidden_size=LLM_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=4096,
+    )
+    transformers.LlamaForCausalLM(llm).save_pretrained(folder / "llm")
+    train_tokenizer(["Is there a road? yes no This is a video about fire."], 300).save_pretrained(folder / "llm")
+    projector = Projector((27, 27), VISION_WIDTH, LLM_WIDTH).state_dict()
+    weights = {f"{NAMES[key.split('.')[0]]}.{key.split('.')[1]}": value for key, value in projector.items()}
+    (folder / "mm_projector").mkdir()
+    save_file(weights, folder / "mm_projector" / "model.safetensors")
+    (folder / "mm_projector" / "config.json").write_text('{"mm_projector_type": "mlp_downsample"}')
+
+
+def write_conversations(root: Path, synthetic: Path) -> None:
+    """GeoChat-Instruct as its archive unpacks."""
+    images = root / "share/softwares/kartik/GeoChat_finetuning/final_images_llava"
+    images.mkdir(parents=True)
+    said = [("human", "<image>\nIs there a road?"), ("gpt", "Yes."), ("human", "Where?"), ("gpt", "In the north.")]
+    rows = []
+    for path in sorted((synthetic / "rsvqa_lr" / "Images_LR").iterdir())[:8]:
+        shutil.copy(path, images)
+        conversation = [{"from": speaker, "value": text} for speaker, text in said]
+        rows.append({"id": path.stem, "image": path.name, "conversations": conversation})
+    (root / "GeoChat_Instruct.json").write_text(json.dumps(rows))
+
+
+# Lightning counts the summary's megabytes as if weights were float32, which they are.
+@pytest.mark.filterwarnings("ignore:Precision bf16-mixed is not supported by the model summary")
+def test_recipe_trains_a_step(
+    tmp_path: Path, synthetic: Path, cli: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(tmp_path / "checkpoints" / "VILA1.5-3b")
+    config = paper()
+    # Model, optimiser, loss and lengths stay as they are written; the data and the machine are the test's.
+    tasks = {task["name"]: task for task in config["data"]["tasks"]}
+    assert {name: task["weight"] for name, task in tasks.items()} == {"geochat_instruct": 1, "levir_cc": 5, "era": 10}
+    write_conversations(tmp_path / tasks["geochat_instruct"]["root"], synthetic)
+    for name in ("levir_cc", "era"):
+        tasks[name]["root"] = str(synthetic / name)
+    config["data"] |= {"num_workers": 0, "val_samples": 1}
+    config["trainer"] |= {
+        "accelerator": "cpu",
+        "devices": 1,
+        "limit_train_batches": 2,
+        "enable_progress_bar": False,
+    }
+    path = tmp_path / "paper.yaml"
+    path.write_text(yaml.safe_dump(config))
+    before = load_file(tmp_path / "checkpoints" / "VILA1.5-3b" / "mm_projector" / "model.safetensors")
+    assert cli("fit", "--config", path) == 0
+
+    trained = UniRS.from_pretrained(tmp_path / "runs" / "unirs_3b", device="cpu")
+    encoder: Any = trained.model.encoder
+    assert encoder.grid == (27, 27)
+    assert encoder.fit.mode == "pad"
+    assert trained.model.projector.tokens == 196
+    # Frozen, and from the checkpoint.
+    for name, value in trained.model.projector.state_dict().items():
+        part, kind = name.split(".")
+        assert torch.equal(value, before[f"{NAMES[part]}.{kind}"])
+    start = load_file(tmp_path / "checkpoints" / "VILA1.5-3b" / "llm" / "model.safetensors")
+    learnt = trained.model.llm.state_dict()
+    assert all(not torch.equal(learnt[name], value) for name, value in start.items() if value.ndim > 1)
+    change: Any = trained.model.change
+    assert not change.single
+    assert change.fuse.weight.shape == (VISION_WIDTH, 2 * VISION_WIDTH, 1, 1)
+    pair = next((synthetic / "levir_cc" / "images" / "test" / "A").iterdir())
+    trained.answer(Pair(pair, pair.parents[1] / "B" / pair.name), max_new_tokens=4)
