@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image as Pillow
 
 from unirs import plugins
 from unirs.data import NamedTask
@@ -42,6 +43,22 @@ def scaled_down(config: dict[str, Any], tiny: dict[str, Any], data: Path, folder
     return config
 
 
+@pytest.fixture
+def data(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data sets in folders of their tasks' names: the synthetic ones, and pictures in class folders."""
+    root = tmp_path_factory.mktemp("data")
+    for task in synthetic.iterdir():
+        if task.is_dir():
+            (root / task.name).symlink_to(task)
+    for part in ("train", "test"):
+        for name, colour in {"field": (0, 200, 0), "river": (0, 0, 200)}.items():
+            folder = root / "scene_folder" / part / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                Pillow.new("RGB", (64, 64), colour).save(folder / f"{number}.png")
+    return root
+
+
 def readme() -> str:
     blocks: list[str] = re.findall(
         r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
@@ -57,7 +74,7 @@ def test_there_are_configs() -> None:
 def test_config_parses_and_trains(
     path: Path | None,
     tiny_model: dict[str, Any],
-    synthetic: Path,
+    data: Path,
     tmp_path: Path,
     cli: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
@@ -71,7 +88,7 @@ def test_config_parses_and_trains(
     parsed = yaml.safe_load(capsys.readouterr().out)
     assert parsed["data"]["tasks"] == yaml.safe_load(text)["data"]["tasks"]
     small = tmp_path / "scaled-down.yaml"
-    small.write_text(yaml.safe_dump(scaled_down(yaml.safe_load(text), tiny_model, synthetic, tmp_path)))
+    small.write_text(yaml.safe_dump(scaled_down(yaml.safe_load(text), tiny_model, data, tmp_path)))
     assert cli("fit", "--config", small) == 0
     assert (tmp_path / "run" / "config.yaml").is_file()
     # Nothing is written but where the config says.

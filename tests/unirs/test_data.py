@@ -176,6 +176,39 @@ def test_validation_takes_a_random_choice_that_is_always_the_same(colours: Path,
     assert [int(item.sample.id) for item in shown(every)] == list(range(100))
 
 
+def test_clues_are_for_the_tasks_and_uses_that_were_named(colour_tasks: list[dict[str, Any]]) -> None:
+    uses = ("always", "test", "never")
+    data = reading(UniRSData([{**task, "clue": use} for task, use in zip(colour_tasks, uses, strict=True)]))
+
+    def told(loaders: Sequence[Any]) -> set[tuple[str, bool, bool]]:
+        return {(item.task, item.blank, item.clue != "") for item in shown(loaders)}
+
+    assert told([data.train_dataloader()]) == {("image", False, True), ("pair", False, False), ("video", False, False)}
+    assert told(data.val_dataloader()) == {("image", False, True), ("pair", False, True), ("video", False, False)}
+    # What cannot see is told nothing.
+    assert {told for told in told(data.test_dataloader()) if told[1]} == {
+        ("image", True, False),
+        ("pair", True, False),
+        ("video", True, False),
+    }
+
+
+def test_augmented_media_are_turned_and_mirrored_in_training_alone(tmp_path: Path, colours: Path) -> None:
+    corner = Pillow.new("RGB", (16, 16))
+    corner.paste((255, 255, 255), (0, 0, 4, 8))
+    corner.save(tmp_path / "corner.png")
+    rows = [{"id": str(row), "files": ["corner.png"], "turns": [("?", "yes")]} for row in range(64)]
+    (tmp_path / "image.json").write_text(json.dumps(rows))
+    spec = {"name": str(colours / "plugin.py"), "root": str(tmp_path), "augment": True}
+    data = reading(UniRSData([spec], batch_size=64))
+    (batch,) = data.train_dataloader()
+    views = torch.stack([frames for _, frames in batch]).flatten(1).unique(dim=0)
+    assert len(views) == 8
+    assert (views.sum(1) == views[0].sum()).all()
+    still = [frames for loader in data.val_dataloader() for batch in loader for _, frames in batch]
+    assert torch.stack(still).flatten(1).unique(dim=0).shape[0] == 1
+
+
 def test_a_test_shows_every_sample_and_then_black_media(colour_tasks: list[dict[str, Any]]) -> None:
     data = reading(UniRSData(colour_tasks))
     decoded = [pair for loader in data.test_dataloader() for batch in loader for pair in batch]
@@ -194,6 +227,8 @@ def test_a_test_shows_every_sample_and_then_black_media(colour_tasks: list[dict[
         ({"name": "era", "frame": 2}, r"no option 'frame'\. Did you mean 'frames'"),
         ({"name": "levir-cc"}, r"Unknown plugin 'levir-cc'.*Did you mean 'levir_cc'"),
         ({"root": "somewhere"}, r"needs a name.*Known: .*era, .*levir_cc"),
+        ({"name": "era", "clue": "tets"}, r"'era': unknown clue 'tets'\. Did you mean 'test'"),
+        ({"name": "era", "augment": "yes"}, r"'era': augment must be true or false, got 'yes'"),
         ({"name": "era", "weight": -1}, r"'era': weight must be a number of 0 or more, got -1"),
         ({"name": "era", "weight": "much", "label": "videos"}, r"'videos': weight must be a number.*'much'"),
         ({"name": "era", "weight": float("nan")}, r"'era': weight must be a number of 0 or more"),

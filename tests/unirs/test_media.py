@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from unirs.errors import MediaError
-from unirs.media import Image, Pair, Video
+from unirs.media import Altered, Fit, FitMode, Image, Pair, Video
 
 SIZE = (32, 48)
 FORMATS: dict[str, dict[str, Any]] = {
@@ -212,3 +212,68 @@ def test_kinds_are_explicit() -> None:
     assert [Image(path).kind, Pair(path, path).kind, Video(path).kind] == ["image", "pair", "video"]
     assert [Image(path).paths, Video(path).paths] == [(path,), (path,)]
     assert [Image(path).count, Video(path).count] == [1, 8]
+
+
+class TestFit:
+    """A picture of 40x20 pixels, its left half red and its right half blue, brought to a square of 20."""
+
+    @pytest.fixture
+    def picture(self, tmp_path: Path) -> Image:
+        pixels = np.zeros((20, 40, 3), dtype=np.uint8)
+        pixels[:, :20, 0] = 255
+        pixels[:, 20:, 2] = 255
+        return Image(write_picture(tmp_path / "wide.png", pixels))
+
+    def test_resize_stretches(self, picture: Image) -> None:
+        (frame,) = picture.frames((20, 20))
+        assert frame[0, :, :8].min() == 255
+        assert frame[2, :, 12:].min() == 255
+
+    def test_pad_fills_up_above_and_below(self, picture: Image) -> None:
+        (frame,) = picture.frames((20, 20), Fit("pad", (1, 2, 3)))
+        assert frame[:, :5].permute(1, 2, 0).reshape(-1, 3).unique(dim=0).tolist() == [[1, 2, 3]]
+        assert frame[:, 15:].permute(1, 2, 0).reshape(-1, 3).unique(dim=0).tolist() == [[1, 2, 3]]
+        assert frame[0, 6:14, :8].min() == 255
+
+    def test_crop_cuts_both_ends(self, picture: Image) -> None:
+        (frame,) = picture.frames((20, 20), Fit("crop"))
+        assert frame[0, :, :9].min() == 255
+        assert frame[2, :, 11:].min() == 255
+
+    @pytest.mark.parametrize("mode", ["resize", "pad", "crop"])
+    def test_what_fits_is_left_alone(self, tmp_path: Path, mode: FitMode) -> None:
+        pixels = noise()
+        media = Image(write_picture(tmp_path / "a.png", pixels))
+        assert torch.equal(media.frames(SIZE, Fit(mode)), media.frames())
+
+
+class TestAltered:
+    @pytest.fixture
+    def video(self, tmp_path: Path) -> Video:
+        return Video(write_video(tmp_path / "a.mp4"), 4)
+
+    def test_black(self, video: Video) -> None:
+        black = Altered(video, "blank")
+        assert (black.kind, black.paths, black.count) == ("video", video.paths, 4)
+        assert torch.equal(black.frames(SIZE), torch.zeros_like(video.frames(SIZE)))
+
+    def test_swapped(self, tmp_path: Path) -> None:
+        pair = Pair(*(write_picture(tmp_path / f"{n}.png", noise(seed=n)) for n in range(2)))
+        assert torch.equal(Altered(pair, "swapped").frames(SIZE), pair.frames(SIZE).flip(0))
+
+    def test_the_first_all_along(self, video: Video) -> None:
+        frames = Altered(video, "repeated").frames(SIZE)
+        assert torch.equal(frames, video.frames(SIZE)[:1].expand(4, -1, -1, -1))
+
+    def test_shuffled_is_never_the_right_order(self, tmp_path: Path) -> None:
+        seen = set()
+        for name in "abcdef":
+            video = Video(write_video(tmp_path / f"{name}.mp4"), 3)
+            shuffled = Altered(video, "shuffled")
+            levels = shuffled.frames((8, 8)).float().mean((1, 2, 3))
+            assert torch.equal(shuffled.frames((8, 8)), shuffled.frames((8, 8)))
+            assert levels.sort().values.tolist() == video.frames((8, 8)).float().mean((1, 2, 3)).tolist()
+            order = tuple(levels.argsort().tolist())
+            assert order != (0, 1, 2)
+            seen.add(order)
+        assert len(seen) > 1
