@@ -52,7 +52,8 @@ def test_commands_in_their_order(
             assert cli(*arguments) == 0, (line, capfd.readouterr())
         else:
             assert program == "pytest"
-            runpy.run_path(*arguments)["test_reads_its_example"]()
+            (file,) = arguments
+            runpy.run_path(file)["test_reads_its_example"]()
     assert (tmp_path / "my_task.py").read_text(encoding="utf-8") == blocks("python")[0]
     assert {"jsonl_sheet.png", "my_task_sheet.png"} <= {path.name for path in tmp_path.iterdir()}
 
