@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from tokenizers.processors import TemplateProcessing
 from transformers import (
@@ -413,3 +414,31 @@ def test_more_than_the_model_allows(copy: Path, media: list[Media]) -> None:
 def test_media_that_do_not_decode(folders: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"no\.png does not exist"):
         HubVLM(str(folders["llava"])).say([Image(tmp_path / "no.png")], ["?"], 2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_can_be_benchmarked(
+    folders: dict[str, Path], family: str, colours: Path, tmp_path: Path, cli: Callable[..., int]
+) -> None:
+    plugin = {"name": str(colours / "plugin.py"), "root": str(colours)}
+    tasks = [
+        {"title": kind, "task": {**plugin, "kind": kind, "label": kind}, "columns": {"accuracy": "Acc."}}
+        for kind in ("image", "pair", "video")
+    ]
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump({"title": "Colours", "tasks": tasks}))
+    command = ("bench", "--suite", tmp_path / "suite.yaml", "--model", folders[family], "--device", "cpu")
+    assert cli(*command, "--out", tmp_path / "out", "--limit", 1, "--batch-size", 2) == 0
+    bench = tmp_path / "out" / folders[family].name / "bench"
+    vlm = HubVLM(str(folders[family]))
+    for kind, one in {
+        "image": Image(colours / "red.png"),
+        "pair": Pair(colours / "red.png", colours / "green.png"),
+        "video": Video(colours / "red.mp4", 2),
+    }.items():
+        rows = [json.loads(line) for line in (bench / "predictions" / f"{kind}.jsonl").read_text().splitlines()]
+        # The same samples whatever the limit, so that only some media are known here.
+        for row in (row for row in rows if row["media"] == list(map(str, one.paths))):
+            assert "[" not in row["prompt"]
+            assert row["prediction"] == vlm.say([one], [row["prompt"]], 48)[0].strip()
+    names = {path.name for path in (bench / "predictions").iterdir()}
+    assert {"pair.swapped.jsonl", "video.shuffled.jsonl", "image.blank.jsonl"} <= names
