@@ -236,8 +236,11 @@ class UniRSModule(LightningModule):
         """Takes the number of steps and a trained tokenizer back.
 
         Raises:
-            ModelError: the frozen weights are not those that the checkpoint was trained with.
+            ModelError: the frozen weights are not those that the checkpoint was trained with, or it is another
+                program's.
         """
+        if "frozen" not in checkpoint:
+            raise ModelError("The checkpoint is another program's: it does not say which weights were frozen.")
         self.trained_steps = checkpoint["global_step"]
         if checkpoint["frozen"] != fingerprint(self._frozen()):
             raise ModelError(

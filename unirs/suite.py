@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
+from typing import Any
 
 from unirs.errors import DataError, nearest
 from unirs.plugins import short_name
-
-_T = TypeVar("_T")
+from unirs.yaml_node import Node, read_yaml
 
 
 @dataclass(frozen=True)
@@ -81,15 +78,7 @@ def read_suite(path: Path) -> Suite:
         DataError: the file is missing or no YAML; a key is unknown (with the nearest match), missing or of the wrong
             type; a source or statistic is named that is not there; two tasks have one label. Names file and key.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a safe loader)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist. Name the YAML file of a suite.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}). Name the YAML file of a suite.") from error
-    except yaml.YAMLError as error:
-        raise DataError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct that place.") from error
-    suite = _Node(str(path), "", content)
+    suite = read_yaml(path)
     suite.only("title", "sources", "tasks")
     sources = suite.texts("sources")
     tasks = tuple(_task(node, sources) for node in suite.list("tasks"))
@@ -102,63 +91,7 @@ def read_suite(path: Path) -> Suite:
     return Suite(suite.get("title", str), sources, tasks)
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML would keep the last in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            raise yaml.YAMLError(f"a key stands twice in the mapping {' '.join(str(node.start_mark).split())}")
-        return mapping
-
-
-@dataclass(frozen=True)
-class _Node:
-    """A mapping in the file and the keys that lead to it."""
-
-    file: str
-    where: str
-    content: Any
-
-    def fail(self, key: str, fault: str) -> DataError:
-        place = f"{self.where}.{key}".strip(".")
-        return DataError(f"{self.file}, {place}: {fault}")
-
-    def only(self, *known: str) -> None:
-        if not isinstance(self.content, dict):
-            raise self.fail("", f"must be a mapping with {', '.join(known)}, it is {self.content!r}.")
-        for key in self.content:
-            if key not in known:
-                raise self.fail(str(key), f"unknown key. {nearest(str(key), known)}")
-
-    def get(self, key: str, kind: type[_T]) -> _T:
-        if key not in self.content:
-            raise self.fail(key, "is missing. Add it.")
-        value = self.content[key]
-        if not isinstance(value, kind) or not value:
-            raise self.fail(key, f"must be a {kind.__name__} that is not empty, it is {value!r}.")
-        return value
-
-    def list(self, key: str) -> Iterable[_Node]:
-        values = self.content.get(key, [])
-        if not isinstance(values, list):
-            raise self.fail(key, f"must be a list, it is {values!r}.")
-        return [
-            _Node(self.file, f"{self.where}.{key}[{index}]".strip("."), value) for index, value in enumerate(values)
-        ]
-
-    def texts(self, key: str, parse: Callable[[str], Any] = str) -> dict[str, Any]:
-        """A mapping of texts, none where the key is missing."""
-        values = self.content.get(key, {})
-        if not isinstance(values, dict):
-            raise self.fail(key, f"must be a mapping, it is {values!r}.")
-        for name, value in values.items():
-            if not isinstance(name, str) or not isinstance(value, str):
-                raise self.fail(f"{key}.{name}", f"must be a text (numbers in quotes, as printed), it is {value!r}.")
-        return {name: parse(value) for name, value in values.items()}
-
-
-def _task(node: _Node, sources: Mapping[str, str]) -> SuiteTask:
+def _task(node: Node, sources: Mapping[str, str]) -> SuiteTask:
     node.only("task", "title", "columns", "published")
     spec: dict[str, Any] = node.get("task", dict)
     name = spec.get("name")
@@ -170,7 +103,7 @@ def _task(node: _Node, sources: Mapping[str, str]) -> SuiteTask:
     return SuiteTask(str(spec.get("label") or short_name(name)), node.get("title", str), spec, columns, published)
 
 
-def _published(node: _Node, columns: Mapping[str, str], sources: Mapping[str, str]) -> Published:
+def _published(node: Node, columns: Mapping[str, str], sources: Mapping[str, str]) -> Published:
     node.only("model", "source", "numbers", "unclear", "zero_shot")
     source = node.get("source", str)
     if source not in sources:
@@ -190,7 +123,7 @@ def _published(node: _Node, columns: Mapping[str, str], sources: Mapping[str, st
     return Published(node.get("model", str), source, numbers, tuple(unclear), zero_shot)
 
 
-def _decimal(node: _Node, text: str) -> Decimal:
+def _decimal(node: Node, text: str) -> Decimal:
     try:
         number = Decimal(text)
     except InvalidOperation:

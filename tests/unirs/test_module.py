@@ -14,7 +14,7 @@ from torch import nn
 from unirs.data import UniRSData
 from unirs.errors import ModelError
 from unirs.llm import LLMConfig
-from unirs.module import OptimConfig, UniRSModule
+from unirs.module import OptimConfig, ProjectorConfig, UniRSModule
 
 # Advice of Lightning's, and a call of its own that it means to replace.
 pytestmark = [
@@ -228,3 +228,82 @@ def test_frozen_encoder_from_a_config(
     assert "model.encoder.layer.bias" not in saved
     resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert resolved["model"]["encoder"] == {"name": encoder, "frozen": True}
+
+
+PARTS = '''\
+import torch
+from torch import nn
+
+from unirs.media import Fit
+
+
+class Liar(nn.Module):
+    """Says that it has 4x4 tokens, and returns 2x2."""
+
+    size, fit, grid, dim, spec = (64, 64), Fit(), (4, 4), 8, {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 8)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.layer(nn.functional.avg_pool2d(frames / 255.0, 32).flatten(2).transpose(1, 2))
+
+
+class SmallGrid(nn.Module):
+    """Takes tokens of a 2x2 grid, whatever it is told."""
+
+    def __init__(self, grid: tuple[int, int], dim: int) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(4, dim))
+
+    def forward(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        return after - before + self.position
+
+
+class OneToken(SmallGrid):
+    def forward(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        return (after - before).mean(1, keepdim=True)
+'''
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> str:
+    (tmp_path / "parts.py").write_text(PARTS)
+    return str(tmp_path / "parts.py")
+
+
+def test_an_encoder_that_breaks_its_promise(parts: str) -> None:
+    with pytest.raises(ModelError, match=r"Liar.* must return \[1, 16, 8\].*but returned \[1, 4, 8\]"):
+        UniRSModule({"name": f"{parts}:Liar"}, LLM)
+
+
+def test_a_change_extractor_for_another_grid(encoder: str, parts: str) -> None:
+    with pytest.raises(ModelError, match=r"SmallGrid does not take the encoder's tokens \[1, 16, 8\].* 4x4"):
+        UniRSModule({"name": encoder}, LLM, {"name": f"{parts}:SmallGrid"})
+    with pytest.raises(ModelError, match=r"OneToken.* must return \[1, 16, 8\].*but returned \[1, 1, 8\]"):
+        UniRSModule({"name": encoder}, LLM, {"name": f"{parts}:OneToken"})
+
+
+def test_weights_that_are_to_come_are_for_saved_models_only(encoder: str) -> None:
+    with pytest.raises(ModelError, match="'pretrained: given' is for saved models"):
+        UniRSModule({"name": "timm", "model": "resnet18", "pretrained": "given"}, LLM)
+    with pytest.raises(ModelError, match=r"projector is frozen with random weights.*'source'"):
+        UniRSModule({"name": encoder}, LLM, projector=ProjectorConfig(tune="frozen"))
+
+
+def test_learning_rates_by_part(encoder: str, train: Callable[[UniRSModule], Trainer]) -> None:
+    optim = OptimConfig(lr=0.01, lr_scale={"encoder": 0.0})
+    module = UniRSModule({"name": encoder}, LLM, optim=optim)
+    before = weights(module)
+    train(module)
+    assert moved(module, before) == {"model.projector", "model.llm"}
+    module = UniRSModule({"name": encoder}, LLM, optim=OptimConfig(lr_scale={"encodre": 0.1}))
+    with pytest.raises(ModelError, match=r"unknown part 'encodre'.*Did you mean 'encoder'"):
+        train(module)
+
+
+def test_a_checkpoint_of_another_program(encoder: str, tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(ModelError, match="another program's"):
+        UniRSModule({"name": encoder}, LLM).load(tmp_path / "other.ckpt")
