@@ -430,11 +430,12 @@ def test_it_can_be_benchmarked(
     assert cli(*command, "--out", tmp_path / "out", "--limit", 1, "--batch-size", 2) == 0
     bench = tmp_path / "out" / folders[family].name / "bench"
     vlm = HubVLM(str(folders[family]))
-    for kind, one in {
+    shown: dict[str, Media] = {
         "image": Image(colours / "red.png"),
         "pair": Pair(colours / "red.png", colours / "green.png"),
         "video": Video(colours / "red.mp4", 2),
-    }.items():
+    }
+    for kind, one in shown.items():
         rows = [json.loads(line) for line in (bench / "predictions" / f"{kind}.jsonl").read_text().splitlines()]
         # The same samples whatever the limit, so that only some media are known here.
         for row in (row for row in rows if row["media"] == list(map(str, one.paths))):
