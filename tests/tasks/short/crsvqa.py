@@ -1,0 +1,43 @@
+"""CRSVQA: questions that people wrote about scenes. A tenth of the pictures is test, or a file names the splits."""
+
+import re
+from pathlib import Path
+
+from unirs import Image, Prompt, Sample, Split, Task, Turn
+from unirs.errors import DataError
+from unirs.metrics.vqa import VqaAccuracy
+from unirs.rows import Shares, choose_split, files_of, read_split_file
+
+WORDS = {"scene": {"scene", "theme"}, "object": {"many", "object", "shape"}}
+
+
+def build(root: Path, split_file: str = "", seed: int = 0) -> Task:
+    def samples(split: str) -> Split:
+        names = [path.stem for path in files_of(root / "text", {".txt"}, "a .txt file")]
+        given = read_split_file(Path(split_file), set(names)) if split_file else None
+        return Split([sample(name) for name in choose_split(split, [names], given, Shares(0.1, 0.1, seed))])
+
+    def sample(name: str) -> Sample:
+        path = root / "text" / f"{name}.txt"
+        lines = path.read_text(encoding="utf-8-sig").lower().rstrip().splitlines()
+        if not lines or len(lines) % 2:
+            raise DataError(f"{path} holds {len(lines)} lines. It must hold a question and an answer in turn.")
+        pairs = enumerate(zip(lines[::2], lines[1::2], strict=True))
+        turns = tuple(turn(f"{name}-{number}", question, answer) for number, (question, answer) in pairs)
+        return Sample(name, Image(root / "image" / f"{name}.png"), turns)
+
+    return Task(
+        kind="image",
+        samples=samples,
+        prompt=Prompt("vqa", "{question}\nAnswer the question using a single word or phrase."),
+        metric=VqaAccuracy(),
+        needs=(root / "image", root / "text"),
+        source="https://github.com/MeimeiZhang-data/MQVQA",
+    )
+
+
+def turn(key: str, question: str, answer: str) -> Turn:
+    # Some questions end with a full-width mark, some with none.
+    question = re.split(r"[?\N{FULLWIDTH QUESTION MARK}]", question)[0].strip()
+    kind = next((kind for kind, words in WORDS.items() if words.intersection(question.split())), "relation")
+    return Turn(key, (answer.strip(),), {"question": f"{question}?"}, kind=kind)

@@ -1,0 +1,54 @@
+"""ERA: which event an aerial video shows. A tenth of each class of Train is val."""
+
+import re
+from pathlib import Path
+
+from unirs import Prompt, Sample, Split, Task, Turn, Video
+from unirs.errors import DataError, nearest
+from unirs.metrics.scene import Top1
+from unirs.rows import class_folders, files_of, held_out
+
+NAMES = (
+    "post-earthquake, flood, fire, landslide, mudslide, traffic collision, traffic congestion, harvesting, ploughing, "
+    "constructing, police chase, conflict, baseball, basketball, boating, cycling, running, soccer, swimming, "
+    "car racing, party, concert, parade/protest, religious activity, non-event"
+)
+CLASSES = tuple(NAMES.split(", "))
+
+
+def build(root: Path, frames: int = 8) -> Task:
+    def samples(split: str) -> Split:
+        folders = class_folders(root / ("Test" if split == "test" else "Train"))
+        return Split([sample(path) for folder in sorted(folders, key=place) for path in videos(folder, split)])
+
+    def sample(path: Path) -> Sample:
+        key, name = f"{path.parent.name}/{path.name}", CLASSES[place(path.parent)]
+        return Sample(key, Video(path, frames), (Turn(key, (name,), answers=(sentence(name),), kind=name),))
+
+    return Task(
+        kind="video",
+        samples=samples,
+        prompt=Prompt("video", "What is the event in the video?"),
+        metric=Top1(CLASSES),
+        choices=tuple(map(sentence, CLASSES)),
+        needs=(root / "Train", root / "Test"),
+        source="https://lcmou.github.io/ERA_Dataset",
+    )
+
+
+def videos(folder: Path, split: str) -> list[Path]:
+    paths = files_of(folder, {".mp4"}, "an .mp4 file")
+    val = held_out((path.name for path in paths), 0.1)
+    return [path for path in paths if split == "test" or (path.name in val) == (split == "val")]
+
+
+def place(folder: Path) -> int:
+    """Where in `CLASSES` a folder's class stands: `PoliceChase` is `police chase`."""
+    spelt = [re.sub(r"[\s\-_/]", "", name).lower() for name in (folder.name, *CLASSES)]
+    if spelt[0] not in spelt[1:]:
+        raise DataError(f"{folder} is not one of ERA's classes. {nearest(folder.name, CLASSES)}")
+    return spelt[1:].index(spelt[0])
+
+
+def sentence(name: str) -> str:
+    return f"This is a video about {name}."

@@ -1,0 +1,59 @@
+"""GeoChat-Instruct, only trained on: its rows stay in the file, and are read again when their samples are asked for."""
+
+import re
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unirs import Image, Prompt, Sample, Split, Task, Turn
+from unirs.errors import DataError
+from unirs.files import read_row
+from unirs.json_list import read_json_list
+from unirs.metrics.vqa import VqaAccuracy
+from unirs.rows import check_split, field
+from unirs.sample import LazySamples
+
+TAG = r"^\[(\w+)\]"
+
+
+def build(root: Path, images: str = "share/softwares/kartik/GeoChat_finetuning/final_images_llava") -> Task:
+    def samples(split: str) -> Split:
+        check_split(split, ("train",))
+        rows, turns = Rows(root / "GeoChat_Instruct.json", root / images, array("q")), array("q")
+        for index, (row, start, end) in enumerate(read_json_list(rows.file)):
+            rows.bounds.extend((start, end))
+            turns.append(len(rows.sample(row, index).turns))
+        return Split(LazySamples(rows, turns))
+
+    return Task(
+        kind="image",
+        samples=samples,
+        prompt=Prompt("", "{question}"),
+        metric=VqaAccuracy(),
+        needs=(root / "GeoChat_Instruct.json", root / images),
+        source="https://huggingface.co/datasets/MBZUAI/GeoChat_Instruct",
+        splits=("train",),
+    )
+
+
+@dataclass(frozen=True)
+class Rows:
+    file: Path
+    images: Path
+    bounds: "array[int]"
+
+    def __call__(self, index: int) -> Sample:
+        return self.sample(read_row(self.file, *self.bounds[2 * index : 2 * index + 2]), index)
+
+    def sample(self, row: dict[str, Any], index: int) -> Sample:
+        where = f"{self.file}, row {index}"
+        said: list[dict[str, Any]] = field(row, "conversations", list, where)
+        if not said or [entry.get("from") for entry in said] != ["human", "gpt"] * (len(said) // 2):
+            raise DataError(f"{where}: 'conversations' holds no questions and answers in turn. Correct the row.")
+        values = [field(entry, "value", str, where).replace("<image>", "").strip() for entry in said]
+        turns = [
+            Turn(f"{index}-{number}", (answer,), {"question": question}, kind="".join(re.findall(TAG, question)))
+            for number, (question, answer) in enumerate(zip(values[::2], values[1::2], strict=True))
+        ]
+        return Sample(str(index), Image(self.images / field(row, "image", str, where)), tuple(turns))

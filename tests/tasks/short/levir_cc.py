@@ -1,0 +1,36 @@
+"""LEVIR-CC: what changed between two aerial pictures, in one sentence."""
+
+from pathlib import Path
+from typing import Any
+
+from unirs import Pair, Prompt, Sample, Split, Task, Turn
+from unirs.json_list import read_json_list
+from unirs.metrics.caption import CaptionMetrics
+from unirs.rows import field, texts
+
+
+def build(root: Path) -> Task:
+    file, images = root / "LevirCCcaptions.json", root / "images"
+
+    def samples(split: str) -> Split:
+        rows = ((f"{file}, row {number}", row.value) for number, row in enumerate(read_json_list(file, "images")))
+        return Split([sample(row, where) for where, row in rows if field(row, "split", str, where) == split])
+
+    def sample(row: dict[str, Any], where: str) -> Sample:
+        folder, name = texts(row, where, "filepath", "filename")
+        before, after = (images / folder / time / name for time in "AB")
+        sentences: list[dict[str, Any]] = field(row, "sentences", list, where)
+        captions = tuple(" ".join(field(sentence, "tokens", list, where)) for sentence in sentences)
+        kind = "changed" if field(row, "changeflag", int, where) else "unchanged"
+        return Sample(f"{folder}/{name}", Pair(before, after), (Turn(f"{folder}/{name}", captions, kind=kind),))
+
+    return Task(
+        kind="pair",
+        samples=samples,
+        prompt=Prompt(
+            "change", "Please briefly describe the main changes between the above two remote sensing images."
+        ),
+        metric=CaptionMetrics(),
+        needs=(file, images),
+        source="https://github.com/Chen-Yang-Liu/LEVIR-CC-Dataset",
+    )
