@@ -21,13 +21,14 @@ from unirs.task import SplitName, Task
 _KINDS = ("unchanged", "changed")
 
 
-def build(root: Path) -> Task:
+def build(root: Path, meteor: bool = True) -> Task:
     """LEVIR-CC: pairs of 256x256 pixels at 0.5 m, five sentences each.
 
     A pair is one turn: all five sentences are learned, and an answer is scored against all five.
 
     Args:
         root: folder with `LevirCCcaptions.json` and `images/{train,val,test}/{A,B}/<file name>`.
+        meteor: whether tests compute METEOR, which takes Java and seconds.
 
     Returns:
         The task.
@@ -39,7 +40,7 @@ def build(root: Path) -> Task:
             tag="change",
             instruction="Please briefly describe the main changes between the above two remote sensing images.",
         ),
-        metric=CaptionMetrics(),
+        metric=CaptionMetrics(meteor),
         needs=(root / "LevirCCcaptions.json", root / "images"),
         source="LEVIR-CC, https://github.com/Chen-Yang-Liu/LEVIR-CC-Dataset",
         synthesize=partial(_synthesize, root),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -201,3 +202,25 @@ def test_folders_that_are_no_model(copy: Path, tmp_path: Path) -> None:
         (copy / "config.json").write_text(json.dumps(values))
         with pytest.raises(ModelError, match=message):
             UniRS.from_pretrained(copy)
+
+
+def test_what_is_pushed_to_the_hub_is_a_saved_model(
+    model: UniRS, monkeypatch: pytest.MonkeyPatch, colours: Path, tmp_path: Path
+) -> None:
+    class Hub:
+        """Takes what would be uploaded; the network is the one part that is not real."""
+
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def create_repo(self, repo_id: str, **_: object) -> Any:  # noqa: ANN401 - huggingface_hub's own
+            return SimpleNamespace(repo_id=repo_id)
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path, **_: object) -> str:
+            shutil.copytree(folder_path, tmp_path / repo_id.replace("/", "_"))
+            return "pushed"
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Hub)
+    assert model.push_to_hub("somebody/colours") == "pushed"
+    loaded = UniRS.from_pretrained(tmp_path / "somebody_colours", device="cpu")
+    assert loaded.answer(Image(colours / "blue.png"), "Which colour?") == "blue"

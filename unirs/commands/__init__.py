@@ -5,9 +5,9 @@ A module imports what the work needs inside `run`, so that `unirs --help` stays 
 
 import warnings
 
-from unirs.commands import bench, compare, convert, predict, score, synth, tasks
+from unirs.commands import ablate, bench, compare, convert, predict, score, synth, tasks
 
-COMMANDS = (predict, tasks, synth, bench, score, compare, convert)
+COMMANDS = (predict, tasks, synth, bench, ablate, score, compare, convert)
 """In the order of `unirs --help`."""
 
 

@@ -68,8 +68,9 @@ class CaptionMetrics:
     weights of CIDEr-D from all rows, and `change_accuracy`: the share of these rows whose caption tells of a change
     exactly if there is one (see `tells_change`). A caption without words scores 0 and is wrong.
 
-    METEOR runs a Java program: it is left out when `full` is false, and, with a warning in the log, where Java is
-    missing or fails. Its value and its resamples are corpus scores, computed from the program's alignment of each row.
+    METEOR runs a Java program: it is left out when `meteor` or `full` is false, and, with a warning in the log, where
+    Java is missing or fails. Its value and its resamples are corpus scores, computed from the program's alignment of
+    each row.
 
     Bootstrap resamples keep the n-gram weights of CIDEr-D: its document frequencies are those of all rows, in every
     resample as in the parts by kind. The weights say how telling an n-gram is in this corpus (Vedantam et al., 2015,
@@ -79,7 +80,12 @@ class CaptionMetrics:
     two models on the same pairs are compared under the same weights.
 
     A row's score is its CIDEr-D.
+
+    Attributes:
+        meteor: whether to compute METEOR.
     """
+
+    meteor: bool = True
 
     @property
     def name(self) -> str:
@@ -109,7 +115,7 @@ class CaptionMetrics:
         references = [[tokenize(reference) for reference in row.references] for row in rows]
         cider = _cider_scores(captions, references)
         corpus = _bleu(captions, references)
-        alignments = meteor_rows(captions, references) if full else None
+        alignments = meteor_rows(captions, references) if full and self.meteor else None
         if alignments is not None:
             corpus["meteor"] = Statistic(rows=alignments, value=meteor_value, n=len(rows))
         corpus["rouge_l"] = mean(_rouge_scores(captions, references))
