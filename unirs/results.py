@@ -120,7 +120,8 @@ def write_results(
         for name, result in files.items():
             with (partial / "predictions" / name).open("wb") as file:
                 file.writelines(_encode(row) for row in _rows(result))
-        (partial / "table.txt").write_text(format_table(document) + "\n", encoding="utf-8")
+        text = format_table(document) + "\n"
+        (partial / "table.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
     return document
 
 

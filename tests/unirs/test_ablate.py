@@ -369,3 +369,12 @@ def test_a_training_that_fails_is_told_with_its_output(
 
 
 # The suite that comes with the project.
+
+
+def test_the_suite_asks_the_papers_questions() -> None:
+    suite = read_ablations(SUITES / "ablations.yaml")
+    plan = make_plan(suite)
+    assert len(suite.seeds) == 3
+    assert len(suite.questions) == 4
+    # All questions share the trainings of the base.
+    assert len({plan.tested[question.variants[0].name, 0]["levir_cc"] for question in suite.questions}) == 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from unirs.errors import DataError
@@ -128,6 +128,7 @@ def test_undefined_numbers_are_null(tmp_path: Path) -> None:
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters()))
+@example("\ud800")
 def test_any_text_survives_as_one_row_a_line(tmp_path: Path, text: str) -> None:
     wild = result([1, 0], prompt=text, prediction=text, references=(text,), clue=text, kinds=(text,))
     write_results(tmp_path, "test", 0, [wild], {})
