@@ -305,7 +305,8 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         decode = FrameCache(cast("Encoder", self.model.encoder), 0)
         count = partial(grids, fused=self.model.change is not None)
         renderer = Renderer(self.tokenizer, self.config.max_length)
-        collate = Collator(renderer, prompts, count, self.model.projector.tokens, training=False)
+        tokens, branches = self.model.projector.tokens, self.model.branches
+        collate = Collator(renderer, prompts, count, tokens, training=False, branches=branches)
         bar = tqdm(total=len(items), desc="answers", unit="media", disable=not progress)
         with bar, _evaluating(self.model):
             for start in range(0, len(items), batch_size):
@@ -320,7 +321,8 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
                     log_probabilities=details,
                 )
                 maps = self.model.change_maps(batch) if details else [None] * len(chunk)
-                for row, said, (owner,) in zip(batch.rows, replies, batch.owners, strict=True):
+                for row, said, (place, _) in zip(batch.rows, replies, batch.asks, strict=True):
+                    (owner,) = batch.owners[place]
                     yield replace(row, prediction=said.text), said, maps[owner]
                 bar.update(len(chunk))
 

@@ -25,7 +25,8 @@ class Batch:
         until: int64 `[B, T]`, the index from which on no token sees this one; 0 for padding.
         labels: int64 `[B, T]`, `IGNORE` where nothing is learnt.
         weights: float32 `[B, T]`, how much each label counts in the loss.
-        rows: what each row asks, in evaluation; B, or empty in training.
+        asks: in evaluation, the row and the place of each question's last token; Q, row by row.
+        rows: in evaluation, what each question asks; Q.
     """
 
     frames: torch.Tensor
@@ -37,6 +38,7 @@ class Batch:
     until: torch.Tensor
     labels: torch.Tensor
     weights: torch.Tensor
+    asks: tuple[tuple[int, int], ...] = ()
     rows: tuple[Prediction, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
@@ -46,29 +48,6 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """The same batch in pinned memory; the DataLoader calls it."""
         return self._with(lambda tensor: tensor.pin_memory())
-
-    def take(self, rows: List[int]) -> "Batch":
-        """Some of the rows, with all media."""
-        if list(rows) == list(range(len(self.owners))):
-            return self
-        index = torch.tensor(rows, device=self.ids.device)
-        taken = {name: getattr(self, name)[index] for name in ("ids", "visual", "until", "labels", "weights")}
-        return replace(
-            self,
-            **taken,
-            owners=tuple(self.owners[row] for row in rows),
-            rows=tuple(self.rows[row] for row in rows) if self.rows else (),
-        )
-
-    def attention(self) -> torch.Tensor:
-        """Which token sees which, bool `[B, T, T]`: causally, and no branch another. Padding sees itself only."""
-        index = torch.arange(self.ids.shape[1], device=self.ids.device)
-        seen = (index.unsqueeze(1) >= index) & (index.unsqueeze(1) < self.until.unsqueeze(1))
-        return (seen & self.real().unsqueeze(2)) | (index.unsqueeze(1) == index)
-
-    def positions(self) -> torch.Tensor:
-        """Position ids `[B, T]`: how many tokens each sees before itself; 0 for padding."""
-        return self.attention().sum(2) - 1
 
     def real(self) -> torch.Tensor:
         """Where no padding stands, bool `[B, T]`."""
@@ -84,6 +63,19 @@ class Batch:
             labels=change(self.labels),
             weights=change(self.weights),
         )
+
+
+def attention(until: torch.Tensor) -> torch.Tensor:
+    """Which token sees which, bool `[B, T, T]`: causally, and no branch another. Padding sees itself only.
+
+    A token's position is how many tokens it sees before itself, `attention(until).sum(2) - 1`.
+
+    Args:
+        until: as in `Batch`.
+    """
+    index = torch.arange(until.shape[1], device=until.device)
+    seen = (index.unsqueeze(1) >= index) & (index.unsqueeze(1) < until.unsqueeze(1))
+    return (seen & (until > 0).unsqueeze(2)) | (index.unsqueeze(1) == index)
 
 
 def grids(media: Media, *, fused: bool) -> int:
@@ -130,7 +122,7 @@ def collate(
         kinds: the kind of each medium.
         rows: what is said about the media.
         owners: which media each row speaks of.
-        left: pad on the left, as generation needs it.
+        left: pad on the left, as language models that know no branches need it to generate.
     """
     longest = max(len(row.ids) for row in rows)
     shifts = [longest - len(row.ids) if left else 0 for row in rows]
@@ -152,4 +144,5 @@ def collate(
         until=pad(until, 0),
         labels=pad([row.labels for row in rows], IGNORE),
         weights=pad([row.weights for row in rows], 0.0),
+        asks=tuple((index, ask + shifts[index]) for index, row in enumerate(rows) for ask in row.asks),
     )

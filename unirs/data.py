@@ -392,7 +392,7 @@ class FrameCache:
 
 
 class Collator:
-    """Makes a batch of decoded items: for training all turns of a sample in one sequence, for evaluation one each.
+    """Makes a batch of decoded items, all turns of a sample in one sequence where the model takes branches.
 
     Args:
         renderer: makes token ids.
@@ -435,12 +435,13 @@ class Collator:
             return collate(frames, kinds, [row for row, _ in plain], [owner for _, owner in plain])
         sequences, owners, rows = [], [], []
         for owner, ((item, _), count) in enumerate(zip(items, grids, strict=True)):
-            prompt = self.prompts[item.task]
-            for turn in item.sample.turns:
-                sequences.append(self.renderer.generation(prompt, item.sample, turn, count, self.tokens, item.clue))
+            prompt, turns = self.prompts[item.task], item.sample.turns
+            for together in [turns] if self.branches else [(turn,) for turn in turns]:
+                sample = replace(item.sample, turns=together)
+                sequences.append(self.renderer.asking(prompt, sample, count, self.tokens, item.clue))
                 owners.append((owner,))
-                rows.append(_row(item, turn, self.renderer.text(prompt, turn, count, item.clue)))
-        return replace(collate(frames, kinds, sequences, owners, left=True), rows=tuple(rows))
+            rows += [_row(item, turn, self.renderer.text(prompt, turn, count, item.clue)) for turn in turns]
+        return replace(collate(frames, kinds, sequences, owners, left=not self.branches), rows=tuple(rows))
 
 
 @dataclass(frozen=True)

@@ -1,43 +1,232 @@
-"""Decoding: greedy, and the same for a sample whatever else is in its batch."""
+"""Decoding: greedy, and the same for a question whatever else is in its batch.
 
-from collections.abc import Sequence
-from dataclasses import replace
+All questions about a medium share what stands before them: it is read once, and so is each question. Answers then go on
+from there, a branch each (see `unirs.prompt.Sequence`).
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from transformers import GenerationConfig
+from torch.nn import functional as F
+from transformers import DynamicCache, GenerationConfig
 
-from unirs.batch import Batch
+from unirs.batch import Batch, attention
 from unirs.errors import ModelError
 from unirs.model import UniRSModel
 
+_CELLS = 1 << 26
+"""Numbers of an attention mask, or of logits, that are in memory at once."""
 
-class Generated(NamedTuple):
-    """Answers without their end token.
+
+class Said(NamedTuple):
+    """The answer to one question.
 
     Attributes:
-        ids: token ids of each answer.
-        log_probabilities: natural logarithm of the probability of each of those tokens, and of the end token where it
-            was reached; empty unless asked for.
+        ids: token ids, without the end token; none where there were choices.
+        log_probabilities: natural logarithm of the probability of each of them, and of the end token where it was
+            reached; empty unless asked for.
+        likelihoods: natural logarithm of each choice's probability, as if it stood alone.
     """
 
-    ids: list[list[int]]
-    log_probabilities: list[list[float]]
+    ids: list[int]
+    log_probabilities: list[float]
+    likelihoods: list[float]
 
 
 @torch.inference_mode()
-def generate(
-    model: UniRSModel, batch: Batch, *, end: int, max_new_tokens: int, log_probabilities: bool = False
-) -> Generated:
-    """Answers each sequence of a left-padded batch.
+def answer(
+    model: UniRSModel,
+    batch: Batch,
+    choices: Sequence[Sequence[list[int]]],
+    *,
+    end: int,
+    max_new_tokens: int,
+    log_probabilities: bool = False,
+) -> list[Said]:
+    """Answers each question of an evaluation batch.
 
     Args:
         model: in evaluation mode.
-        batch: sequences that end where the answer begins.
+        batch: with `asks`.
+        choices: for each question the token ids of its choices, end token included; none asks for free text.
         end: id of the end-of-sequence token.
-        max_new_tokens: the longest answer in tokens.
-        log_probabilities: also of the tokens said.
+        max_new_tokens: the longest free text in tokens.
+        log_probabilities: also those of the tokens of free text.
+
+    Raises:
+        ModelError: there are choices, and the language model takes no branches.
     """
+    if not model.branches:
+        if any(choices):
+            raise ModelError("Ranking needs an attention that knows branches. Set llm.attention to 'sdpa'.")
+        return _answer_unbranched(model, batch, end, max_new_tokens, log_probabilities)
+    said: dict[int, Said] = {}
+    for reading in _read(model, batch, max(sum(map(len, options)) for options in choices)):
+        allowed = [choices[question] for question in reading.asks]
+        closed = [place for place, options in enumerate(allowed) if options]
+        free = [place for place, options in enumerate(allowed) if not options]
+        ranked = reading.rank(allowed) if closed else []
+        said |= {reading.asks[place]: Said([], [], ranked[place]) for place in closed}
+        told = reading.generate(free, end, max_new_tokens, log_probabilities) if free else []
+        said |= {reading.asks[place]: one for place, one in zip(free, told, strict=True)}
+    return [said[question] for question in range(len(batch.asks))]
+
+
+def _read(model: UniRSModel, batch: Batch, widest: int) -> Iterator["Reading"]:
+    """Has the language model read all questions, so many rows at once as memory allows.
+
+    Args:
+        model: in evaluation mode.
+        batch: with `asks`.
+        widest: the most tokens that the choices of a question have.
+    """
+    embeddings = model.embed(batch)
+    count, length = batch.ids.shape
+    vocabulary = model.llm.get_output_embeddings().weight.shape[0]
+    step = max(1, _CELLS // max(length**2, widest * int(vocabulary)))
+    for start in range(0, count, step):
+        rows = range(start, min(start + step, count))
+        asks = {index: (row - start, place) for index, (row, place) in enumerate(batch.asks) if row in rows}
+        if asks:
+            yield Reading(model, embeddings[start : rows.stop], batch.until[start : rows.stop], asks)
+
+
+class Reading:
+    """Questions that the language model has read, and what it keeps of them: B rows of T tokens with Q questions.
+
+    Args:
+        model: in evaluation mode.
+        embeddings: `[B, T, D]`.
+        until: as in `Batch`, `[B, T]`.
+        asks: by question, the row and the place of its last token; row by row.
+    """
+
+    def __init__(
+        self, model: UniRSModel, embeddings: torch.Tensor, until: torch.Tensor, asks: dict[int, tuple[int, int]]
+    ) -> None:
+        self.asks = list(asks)
+        self._model = model
+        self._device = until.device
+        self._cache = DynamicCache()
+        self._count, self._length = until.shape
+        self._rows, places = torch.tensor(list(asks.values()), device=self._device).view(-1, 2).unbind(1)
+        seen = attention(until)
+        self._first = model.read(embeddings, seen, (self._rows, places), self._cache)  # [Q, V]
+        self._seen = seen[self._rows, places]  # [Q, T]
+
+    def generate(self, questions: Sequence[int], end: int, max_new_tokens: int, log_probabilities: bool) -> list[Said]:
+        """Answers some of the questions, greedily. Nothing can be asked afterwards.
+
+        Args:
+            questions: which, counted from 0 in the order of `asks`; ascending.
+            end: id of the end-of-sequence token.
+            max_new_tokens: the longest answer in tokens.
+            log_probabilities: also of the tokens said.
+        """
+        said = [Said([], [], []) for _ in questions]
+        going = torch.arange(len(questions), device=self._device)
+        asked = torch.tensor(questions, dtype=torch.long, device=self._device)
+        rows, seen, logits = self._rows[asked], self._seen[asked], self._first[asked]
+        cached = torch.arange(self._count, device=self._device)
+        for step in range(max_new_tokens):
+            chosen = logits.argmax(-1)
+            if log_probabilities:
+                told = logits.float().log_softmax(-1).gather(1, chosen.unsqueeze(1)).squeeze(1)
+                for answer, value in zip(going.tolist(), told.tolist(), strict=True):
+                    said[answer].log_probabilities.append(value)
+            goes_on = chosen != end
+            chosen, going, rows, seen = chosen[goes_on], going[goes_on], rows[goes_on], seen[goes_on]
+            for answer, token in zip(going.tolist(), chosen.tolist(), strict=True):
+                said[answer].ids.append(token)
+            if not len(going) or step + 1 == max_new_tokens:
+                break
+            # The answers that go on stand side by side in their rows; rows without any drop out.
+            left, row, counts = torch.unique_consecutive(rows, return_inverse=True, return_counts=True)
+            if len(left) < len(cached):
+                self._cache.batch_select_indices(torch.isin(cached, left).nonzero().squeeze(1))
+                cached, self._count = left, len(left)
+            slot = torch.arange(len(rows), device=self._device) - (counts.cumsum(0) - counts)[row]
+            own = F.one_hot(slot, int(counts.max())).bool()
+            seen = torch.cat([seen, own], dim=1)
+            logits = self._go_on(row, slot, chosen, seen, own.shape[1])
+        return said
+
+    def rank(self, choices: Sequence[Sequence[list[int]]]) -> list[list[float]]:
+        """The log-likelihood of each choice of each question; beginnings that choices share are read once.
+
+        Args:
+            choices: Q; none leaves a question out.
+        """
+        # A node is a beginning of choices of one question, and stands in the question's row.
+        nodes: list[dict[tuple[int, ...], int]] = []
+        rows: list[int] = []
+        slots: list[int] = []
+        tokens: list[int] = []
+        widths = [0] * self._count
+        for row, options in zip(self._rows.tolist(), choices, strict=True):
+            found: dict[tuple[int, ...], int] = {}
+            for choice in options:
+                for length in range(1, len(choice)):
+                    if tuple(choice[:length]) not in found:
+                        found[tuple(choice[:length])] = len(tokens)
+                        rows.append(row)
+                        slots.append(widths[row])
+                        tokens.append(choice[length - 1])
+                        widths[row] += 1
+            nodes.append(found)
+        # [Q, V], then a row a node, so that question q tells the first token and node n the one after it.
+        told = self._first
+        if tokens:
+            seen = torch.zeros(len(tokens), self._length + max(widths), dtype=torch.bool, device=self._device)
+            for question, found in enumerate(nodes):
+                for beginning, node in found.items():
+                    seen[node, : self._length] = self._seen[question]
+                    above = [found[beginning[:length]] for length in range(1, len(beginning) + 1)]
+                    seen[node, [self._length + slots[one] for one in above]] = True
+            row, slot, ids = (torch.tensor(one, device=self._device) for one in (rows, slots, tokens))
+            told = torch.cat([told, self._go_on(row, slot, ids, seen, max(widths))])
+            self._cache.crop(-max(widths))
+        told = told.float()
+        # One number for each token of each choice: where it is told, which it is, and of which choice.
+        where, which, of = [], [], []
+        count = 0
+        for question, (options, found) in enumerate(zip(choices, nodes, strict=True)):
+            for choice in options:
+                where += [question, *(len(choices) + found[tuple(choice[:n])] for n in range(1, len(choice)))]
+                which += choice
+                of += [count] * len(choice)
+                count += 1
+        scores = (told[where, which] - told.logsumexp(-1)[where]).double().cpu()
+        sums = iter(torch.zeros(count, dtype=torch.double).index_add_(0, torch.tensor(of), scores).tolist())
+        return [[next(sums) for _ in options] for options in choices]
+
+    def _go_on(
+        self, row: torch.Tensor, slot: torch.Tensor, ids: torch.Tensor, seen: torch.Tensor, width: int
+    ) -> torch.Tensor:
+        """Reads N more tokens; their next-token logits, `[N, V]`.
+
+        Args:
+            row: where each stands, N.
+            slot: likewise, below `width`, N.
+            ids: N.
+            seen: which tokens in the cache and of its row's `width` new ones each sees, `[N, S + width]`.
+            width: new tokens a row, padding included.
+        """
+        every = torch.zeros(self._count, width, dtype=torch.long, device=self._device)
+        every[row, slot] = ids
+        mask = torch.zeros(self._count, width, seen.shape[1], dtype=torch.bool, device=self._device)
+        # Padding sees itself, as attention to nothing is undefined.
+        mask[:, :, -width:] = torch.eye(width, dtype=torch.bool, device=self._device)
+        mask[row, slot] = seen
+        embeddings = self._model.llm.get_input_embeddings()(every)
+        return self._model.read(embeddings, mask, (row, slot), self._cache)
+
+
+def _answer_unbranched(
+    model: UniRSModel, batch: Batch, end: int, max_new_tokens: int, log_probabilities: bool
+) -> list[Said]:
+    """By `transformers`, for a left-padded batch with one question a row."""
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -61,57 +250,10 @@ def generate(
     lengths = [row.index(end) if end in row else len(row) for row in said.tolist()]
     ids = [row[:length] for row, length in zip(said.tolist(), lengths, strict=True)]
     if not log_probabilities:
-        return Generated(ids, [[] for _ in ids])
+        return [Said(told, [], []) for told in ids]
     steps = [
         torch.log_softmax(logits.float(), dim=-1).gather(1, said[:, step, None])
         for step, logits in enumerate(out.logits)
     ]
     rows = torch.cat(steps, dim=1).tolist()
-    return Generated(ids, [row[: length + 1] for row, length in zip(rows, lengths, strict=True)])
-
-
-@torch.inference_mode()
-def rank(model: UniRSModel, batch: Batch, choices: Sequence[Sequence[list[int]]]) -> list[list[float]]:
-    """Log-likelihoods of the answers that a task allows, in one pass: all choices share what stands before them.
-
-    Args:
-        model: in evaluation mode, with a language model that takes branches.
-        batch: left-padded sequences that end where the answer begins.
-        choices: for each sequence, the token ids of its choices, end token included; none leaves a sequence out.
-
-    Returns:
-        For each sequence, the natural logarithm of each choice's probability, as if it stood alone.
-
-    Raises:
-        ModelError: the language model takes no branches.
-    """
-    if not model.branches:
-        raise ModelError("Ranking needs an attention that knows branches. Set llm.attention to 'sdpa'.")
-    length = batch.ids.shape[1]
-    widest = max(sum(map(len, row)) for row in choices)
-    ids = torch.zeros(len(choices), widest, dtype=torch.long)
-    until = torch.zeros_like(ids)
-    told_by: list[list[list[int]]] = []
-    for row, options in enumerate(choices):
-        start, places = 0, []
-        for choice in options:
-            end = start + len(choice)
-            ids[row, start:end] = torch.tensor(choice)
-            until[row, start:end] = length + end
-            # The first token is told by the prompt's last one, each other by the one before it.
-            places.append([0, *range(start + 1, end)])
-            start = end
-        told_by.append(places)
-    asked = replace(
-        batch,
-        ids=torch.cat([batch.ids, ids.to(batch.ids)], dim=1),
-        until=torch.cat([batch.until, until.to(batch.until)], dim=1),
-        visual=torch.cat([batch.visual, torch.zeros_like(ids, dtype=torch.bool).to(batch.visual.device)], dim=1),
-    )
-    needed = torch.zeros_like(asked.visual)
-    needed[:, length - 1 : -1] = True
-    told = model.logits(asked, needed).float().log_softmax(-1).view(len(choices), widest, -1)
-    return [
-        [float(told[row, places, choice].double().sum()) for places, choice in zip(told_by[row], options, strict=True)]
-        for row, options in enumerate(choices)
-    ]
+    return [Said(told, row[: len(told) + 1], []) for told, row in zip(ids, rows, strict=True)]

@@ -1,13 +1,13 @@
 """The model: encoder, change extractor, projector and language model in plain torch."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
-from unirs.batch import Batch, grids
+from unirs.batch import Batch, attention, grids
 from unirs.errors import ModelError
 from unirs.interfaces import ChangeExtractor, Encoder, MapsChange, as_module
 from unirs.media import Media
@@ -15,6 +15,8 @@ from unirs.projector import PROJECTORS, ProjectorKind
 from unirs.prompt import IGNORE
 
 LossKind = Literal["answer", "token"]
+Places = torch.Tensor | tuple[torch.Tensor, ...]
+"""What picks places of `[B, T]`: a bool mask, or a tensor of rows and one of columns; all of them where empty."""
 
 
 class UniRSModel(nn.Module):
@@ -106,15 +108,49 @@ class UniRSModel(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Next-token logits `[B, T, V]`."""
-        embeddings = self.embed(batch)
-        mask = batch.real().long()
+        return self.logits(batch, ())
+
+    def logits(self, batch: Batch, where: Places) -> torch.Tensor:
+        """Next-token logits of some places only, `[K, V]`: the output layer is the widest of all.
+
+        Args:
+            batch: B rows of T tokens.
+            where: indexes `[B, T]`: a mask with K true places, or rows and columns.
+        """
+        embeddings, seen = self.embed(batch), attention(batch.until)
         if self.branches:
-            hidden = ~batch.attention().unsqueeze(1)
-            # An additive mask, since not every attention implementation understands a boolean one.
-            mask = torch.zeros_like(hidden, dtype=embeddings.dtype)
-            mask = mask.masked_fill(hidden, torch.finfo(embeddings.dtype).min)
-        out = self.llm(inputs_embeds=embeddings, attention_mask=mask, position_ids=batch.positions(), use_cache=False)
-        logits: torch.Tensor = out.logits
+            return self.read(embeddings, seen, where)
+        mask = batch.real().long()
+        return self._run(where, inputs_embeds=embeddings, attention_mask=mask, position_ids=seen.sum(2) - 1)
+
+    def read(
+        self, embeddings: torch.Tensor, seen: torch.Tensor, where: Places, cache: DynamicCache | None = None
+    ) -> torch.Tensor:
+        """Next-token logits of some places, for a language model that takes branches.
+
+        Args:
+            embeddings: of the tokens to read, `[B, T, D]`.
+            seen: which of the S tokens in the cache and these T each of them sees, bool `[B, T, S + T]`.
+            where: as in `logits`.
+            cache: holds the S tokens; keeps these as well.
+        """
+        # An additive mask, since not every attention implementation understands a boolean one.
+        mask = torch.zeros(seen.shape, dtype=embeddings.dtype, device=seen.device)
+        mask.masked_fill_(~seen, torch.finfo(embeddings.dtype).min)
+        return self._run(
+            where,
+            inputs_embeds=embeddings,
+            attention_mask=mask.unsqueeze(1),
+            position_ids=seen.sum(2) - 1,
+            cache=cache,
+        )
+
+    def _run(self, where: Places, **inputs: Any) -> torch.Tensor:  # noqa: ANN401 - the language model's
+        hook = self.llm.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0][where],))
+        try:
+            logits: torch.Tensor = self.llm(**inputs, use_cache=inputs.get("cache") is not None).logits
+        finally:
+            hook.remove()
         return logits
 
     def loss(self, batch: Batch, kind: LossKind = "answer") -> torch.Tensor:
@@ -131,17 +167,3 @@ class UniRSModel(nn.Module):
         weights = batch.weights[:, 1:][learnt]
         losses = F.cross_entropy(logits.float(), batch.labels[:, 1:][learnt], reduction="none")
         return losses.mean() if kind == "token" else (weights * losses).sum() / len(batch.kinds)
-
-    def logits(self, batch: Batch, where: torch.Tensor) -> torch.Tensor:
-        """Next-token logits of some places only, `[K, V]`: the output layer is the widest of all.
-
-        Args:
-            batch: B rows of T tokens.
-            where: bool `[B, T]`, with K true places.
-        """
-        hook = self.llm.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][where],))
-        try:
-            logits: torch.Tensor = self(batch)
-        finally:
-            hook.remove()
-        return logits

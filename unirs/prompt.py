@@ -83,6 +83,7 @@ class Sequence:
         labels: the ids to learn, `IGNORE` elsewhere.
         until: the index from which on no token sees this one, `OPEN` where all do.
         weights: how much each label counts in the loss: 1 over the answers of its sample; 0 where nothing is learnt.
+        asks: the index of the last token of each question whose answer is to be found.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -90,6 +91,7 @@ class Sequence:
     labels: list[int] = field(default_factory=list)
     until: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    asks: list[int] = field(default_factory=list)
 
     def add(self, ids: list[int], *, learn: bool = False, visual: bool = False) -> None:
         """Appends tokens that see all tokens of branches that are not closed."""
@@ -113,6 +115,7 @@ class Sequence:
         self.labels += other.labels
         self.until += [min(until + start, OPEN) for until in other.until]
         self.weights += other.weights
+        self.asks += [ask + start for ask in other.asks]
 
 
 class _Rendered(NamedTuple):
@@ -188,17 +191,19 @@ class Renderer:
         sequence.weights = [weight * one for one in sequence.weights]
         return sequence
 
-    def generation(
-        self, prompt: Prompt, sample: Sample, turn: Turn, grids: int, tokens: int, clue: str = ""
-    ) -> Sequence:
-        """One turn of a sample up to where its answer begins.
+    def asking(self, prompt: Prompt, sample: Sample, grids: int, tokens: int, clue: str = "") -> Sequence:
+        """All turns of a sample in one sequence, each up to where its answer begins: see `Sequence.asks`.
 
         Raises:
-            DataError: the sequence is longer than `max_length`, or the question holds the visual placeholder.
+            DataError: the sequence is longer than `max_length`, or a question holds the visual placeholder.
         """
-        rendered = self._rendered(prompt(turn.fields, clue), None)
-        sequence = self._start(rendered.head, grids, tokens)
-        sequence.add(self._ids(rendered.tail))
+        turns = [self._rendered(prompt(turn.fields, clue), None) for turn in sample.turns]
+        sequence = self._start(turns[0].head, grids, tokens)
+        for turn in turns:
+            start = len(sequence.ids)
+            sequence.add(self._ids(turn.tail))
+            sequence.asks.append(len(sequence.ids) - 1)
+            sequence.close(start)
         return self._checked(sequence, sample)
 
     def choice(self, text: str) -> list[int]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unirs.batch import Batch
-from unirs.generate import generate, rank
+from unirs.generate import answer
 from unirs.metrics.base import Prediction
 from unirs.model import UniRSModel
 from unirs.prompt import Renderer
@@ -44,36 +44,32 @@ def reply(
     choices: Choices | None = None,
     log_probabilities: bool = False,
 ) -> list[Reply]:
-    """Answers the rows of an evaluation batch.
+    """Answers the questions of an evaluation batch.
 
     Args:
         model: in evaluation mode.
         renderer: with which the batch was made.
-        batch: left-padded, with `rows`.
+        batch: with `asks` and `rows`.
         max_new_tokens: the longest free text.
         choices: what each question allows; free text for all where left out.
         log_probabilities: also those of the tokens of free text.
 
     Returns:
-        One reply a row.
+        One reply a question.
     """
     allowed = [tuple(choices(row)) if choices else () for row in batch.rows]
-    replies: dict[int, Reply] = {}
-    free = [index for index, options in enumerate(allowed) if not options]
-    closed = [index for index, options in enumerate(allowed) if options]
+    tokens = [[renderer.choice(choice) for choice in options] for options in allowed]
     end = int(renderer.tokenizer.eos_token_id)
-    if free:
-        said = generate(
-            model, batch.take(free), end=end, max_new_tokens=max_new_tokens, log_probabilities=log_probabilities
-        )
-        for index, ids, scores in zip(free, said.ids, said.log_probabilities, strict=True):
-            text = str(renderer.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-            replies[index] = Reply(text, (*ids, end)[: len(scores) or len(ids)], tuple(scores), {})
-    if closed:
-        tokens = [[renderer.choice(choice) for choice in allowed[index]] for index in closed]
-        for index, options, scores in zip(closed, tokens, rank(model, batch.take(closed), tokens), strict=True):
+    told = answer(model, batch, tokens, end=end, max_new_tokens=max_new_tokens, log_probabilities=log_probabilities)
+    replies = []
+    for said, options, ids in zip(told, allowed, tokens, strict=True):
+        if options:
             # Of equally likely choices the first counts, as the task names them.
-            best = max(range(len(scores)), key=scores.__getitem__)
-            likelihoods = dict(zip(allowed[index], scores, strict=True))
-            replies[index] = Reply(allowed[index][best], tuple(options[best]), (scores[best],), likelihoods)
-    return [replies[index] for index in range(len(allowed))]
+            best = max(range(len(options)), key=said.likelihoods.__getitem__)
+            likelihoods = dict(zip(options, said.likelihoods, strict=True))
+            replies.append(Reply(options[best], tuple(ids[best]), (said.likelihoods[best],), likelihoods))
+        else:
+            text = str(renderer.tokenizer.decode(said.ids, skip_special_tokens=True)).strip()
+            whole = (*said.ids, end)[: len(said.log_probabilities) or len(said.ids)]
+            replies.append(Reply(text, whole, tuple(said.log_probabilities), {}))
+    return replies

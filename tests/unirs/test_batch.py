@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unirs.batch import Batch, collate, pack
+from unirs.batch import Batch, attention, collate, pack
 from unirs.media import MediaKind
 from unirs.prompt import IGNORE, OPEN, Sequence
 
@@ -27,6 +27,10 @@ def batch(*sequences: Sequence, left: bool) -> Batch:
     return collate(frames, kinds, sequences, [(index,) for index in range(len(sequences))], left=left)
 
 
+def positions(made: Batch) -> torch.Tensor:
+    return attention(made.until).sum(2) - 1
+
+
 def test_right_padding() -> None:
     made = batch(sequence(2, 2, 1), sequence(1, 2), left=False)
     assert made.ids.tolist() == [[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]]
@@ -34,8 +38,8 @@ def test_right_padding() -> None:
     assert made.real().tolist() == [[True] * 5, [True] * 3 + [False] * 2]
     assert made.labels.tolist() == [[IGNORE, IGNORE, IGNORE, 4, 5], [IGNORE, IGNORE, 3, IGNORE, IGNORE]]
     assert made.visual.tolist() == [[True] + [False] * 4] * 2
-    assert made.positions().tolist() == [[0, 1, 2, 3, 2], [0, 1, 2, 0, 0]]
-    assert made.attention().int().tolist() == [
+    assert positions(made).tolist() == [[0, 1, 2, 3, 2], [0, 1, 2, 0, 0]]
+    assert attention(made.until).int().tolist() == [
         [
             [1, 0, 0, 0, 0],
             [1, 1, 0, 0, 0],
@@ -60,8 +64,8 @@ def test_left_padding() -> None:
     assert made.real().tolist() == [[True] * 4, [False] * 2 + [True] * 2]
     assert made.labels.tolist() == [[IGNORE, IGNORE, IGNORE, 4], [IGNORE, IGNORE, IGNORE, 2]]
     assert made.visual.tolist() == [[True, False, False, False], [False, False, True, False]]
-    assert made.positions().tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
-    assert made.attention()[1].int().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+    assert positions(made).tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
+    assert attention(made.until)[1].int().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
 
 
 shapes = st.lists(
@@ -73,20 +77,20 @@ shapes = st.lists(
 def test_a_token_sees_the_prefix_and_its_own_turn(shapes: list[tuple[int, list[int]]], left: bool) -> None:
     made = batch(*(sequence(prefix, *turns) for prefix, turns in shapes), left=left)
     width = made.ids.shape[1]
-    for (prefix, turns), attention, positions in zip(
-        shapes, made.attention().tolist(), made.positions().tolist(), strict=True
+    for (prefix, turns), seeing, places in zip(
+        shapes, attention(made.until).tolist(), positions(made).tolist(), strict=True
     ):
         owners = [0] * prefix + [turn for turn, length in enumerate(turns, 1) for _ in range(length)]
         padding = [-1] * (width - len(owners))
         owners = padding + owners if left else owners + padding
         for query, owner in enumerate(owners):
-            seen = {key for key in range(width) if attention[query][key]}
+            seen = {key for key in range(width) if seeing[query][key]}
             if owner == -1:
-                assert (seen, positions[query]) == ({query}, 0)
+                assert (seen, places[query]) == ({query}, 0)
             else:
                 assert seen == {key for key in range(query + 1) if owners[key] in (0, owner)}
                 # As if the turn stood alone behind the prefix.
-                assert positions[query] == len(seen) - 1
+                assert places[query] == len(seen) - 1
 
 
 def test_branches_of_branches() -> None:
@@ -100,8 +104,8 @@ def test_branches_of_branches() -> None:
     made.add([5])  # the next question
     assert made.until == [OPEN, 4, 3, 4, OPEN]
     both = batch(made, left=False)
-    assert both.positions().tolist() == [[0, 1, 2, 2, 1]]
-    assert both.attention()[0].int().tolist() == [
+    assert positions(both).tolist() == [[0, 1, 2, 2, 1]]
+    assert attention(both.until)[0].int().tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [1, 1, 1, 0, 0],
@@ -124,10 +128,10 @@ def test_packing_keeps_sequences_apart(shapes: list[tuple[int, list[int]]]) -> N
             span = slice(start, start + alone.ids.shape[1])
             for name in ("ids", "labels", "visual"):
                 assert torch.equal(getattr(packed, name)[row, span], getattr(alone, name)[0])
-            assert torch.equal(packed.positions()[row, span], alone.positions()[0])
-            attention = packed.attention()[row, span]
-            assert torch.equal(attention[:, span], alone.attention()[0])
-            assert attention.sum() == alone.attention().sum()
+            assert torch.equal(positions(packed)[row, span], positions(alone)[0])
+            seeing = attention(packed.until)[row, span]
+            assert torch.equal(seeing[:, span], attention(alone.until)[0])
+            assert seeing.sum() == attention(alone.until).sum()
             start = span.stop
 
 
@@ -137,6 +141,20 @@ def test_media() -> None:
     assert made.frames[:, 0, 0, 0].tolist() == [1, 2, 2, 3, 3, 3]
     assert (made.kinds, made.counts, made.owners) == (("image", "pair", "video"), (1, 2, 3), ((0,), (1,), (1,), (2,)))
     assert made.rows == ()
+
+
+@pytest.mark.parametrize(("left", "places"), [(False, (2, 3)), (True, (4, 5))])
+def test_questions_move_with_their_row(left: bool, places: tuple[int, int]) -> None:
+    asking, longer = sequence(2, 1), sequence(2, 3)
+    asking.asks = [0, 1]
+    packed = Sequence()
+    packed.append(sequence(1, 1))
+    packed.append(asking)
+    longer.append(sequence(1, 1))
+    assert packed.asks == [2, 3]
+    longer.asks = [4]
+    made = batch(longer, packed, left=left)
+    assert made.asks == ((0, 4), (1, places[0]), (1, places[1]))
 
 
 def test_everything_moves() -> None:

@@ -1,15 +1,15 @@
-import copy
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.batch import Batch, collate
-from unirs.generate import generate
-from unirs.media import Media, MediaKind
+from unirs.generate import Said, answer
+from unirs.media import Media
 from unirs.model import UniRSModel
-from unirs.prompt import Prompt, Renderer, Sequence
+from unirs.prompt import OPEN, Prompt, Renderer, Sequence
 from unirs.sample import Sample, Turn
 
 LENGTH = 8
@@ -17,47 +17,55 @@ QUESTIONS = ("a?", "how many roads are there in here?", "x")
 
 
 class Asked:
-    """Each question about each medium."""
+    """All questions about each medium, in one sequence a medium."""
 
     def __init__(self, model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: list[Media]) -> None:
-        renderer, prompt = Renderer(tokenizer), Prompt("vqa", "{question}")
         generator = torch.Generator().manual_seed(1)
         self.model = model
+        self.renderer = Renderer(tokenizer)
+        self.media = media
         self.frames = [
             torch.randint(0, 256, (one.count, 3, 64, 64), dtype=torch.uint8, generator=generator) for one in media
         ]
-        self.kinds: list[MediaKind] = [one.kind for one in media]
-        self.owners = [(owner,) for owner in range(len(media)) for _ in QUESTIONS]
-        self.sequences = []
-        for one in media:
-            for question in QUESTIONS:
-                turn = Turn("t", ("y",), {"question": question})
-                self.sequences.append(
-                    renderer.generation(
-                        prompt, Sample("s", one, (turn,)), turn, model.grids(one), model.projector.tokens
-                    )
-                )
+        self.count = len(media) * len(QUESTIONS)
 
-    def batch(self) -> Batch:
-        return collate(self.frames, self.kinds, self.sequences, self.owners, left=True)
+    def sequence(self, one: Media, *questions: str) -> Sequence:
+        sample = Sample("s", one, tuple(Turn("t", ("y",), {"question": question}) for question in questions))
+        tokens = self.model.projector.tokens
+        return self.renderer.asking(Prompt("vqa", "{question}"), sample, self.model.grids(one), tokens)
 
-    def alone(self, index: int, sequence: Sequence | None = None) -> Batch:
-        (owner,) = self.owners[index]
-        said = sequence or self.sequences[index]
-        return collate([self.frames[owner]], [self.kinds[owner]], [said], [(0,)], left=True)
+    def batch(self, *, each: bool = False) -> Batch:
+        """All questions; with `each`, a row for each of them."""
+        asked = [(question,) for question in QUESTIONS] if each else [QUESTIONS]
+        rows = [self.sequence(one, *questions) for one in self.media for questions in asked]
+        owners = [(owner,) for owner in range(len(self.media)) for _ in asked]
+        return collate(self.frames, [one.kind for one in self.media], rows, owners, left=each)
+
+    def alone(self, index: int, *said: int) -> Batch:
+        """One question, and what is said to it so far."""
+        owner, question = divmod(index, len(QUESTIONS))
+        sequence = self.sequence(self.media[owner], QUESTIONS[question])
+        sequence.add(list(said))
+        return collate([self.frames[owner]], [self.media[owner].kind], [sequence], [(0,)])
+
+    def told(self, batch: Batch, end: int, length: int = LENGTH) -> list[list[int]]:
+        said = answer(self.model, batch, [()] * len(batch.asks), end=end, max_new_tokens=length)
+        return [one.ids for one in said]
 
     @torch.no_grad()
     def naive(self, index: int, end: int) -> list[int]:
         """The most likely token, again and again, without a cache."""
-        answer: list[int] = []
-        while len(answer) < LENGTH:
-            sequence = copy.deepcopy(self.sequences[index])
-            sequence.add(answer)
-            said = int(self.model(self.alone(index, sequence))[0, -1].argmax())
-            if said == end:
+        (row,) = self.alone(index).asks
+        said: list[int] = []
+        while len(said) < LENGTH:
+            batch = self.alone(index, *said)
+            # What is said belongs to the question's branch.
+            batch.until[0, batch.until[0] == row[1] + 1] = OPEN
+            token = int(self.model(batch)[0, -1].argmax())
+            if token == end:
                 break
-            answer.append(said)
-        return answer
+            said.append(token)
+        return said
 
 
 @pytest.fixture
@@ -67,31 +75,65 @@ def asked(make_model: Callable[..., UniRSModel], tokenizer: PreTrainedTokenizerB
 
 def test_batched_equals_single_equals_naive(asked: Asked) -> None:
     # An end token that some of the answers reach, so that they end at different lengths.
-    free = generate(asked.model, asked.batch(), end=129, max_new_tokens=LENGTH).ids
-    end = free[0][LENGTH // 2]
-    together = generate(asked.model, asked.batch(), end=end, max_new_tokens=LENGTH).ids
-    alone = [
-        generate(asked.model, asked.alone(index), end=end, max_new_tokens=LENGTH).ids[0]
-        for index in range(len(asked.sequences))
-    ]
-    assert together == alone == [asked.naive(index, end) for index in range(len(asked.sequences))]
-    assert len({tuple(answer) for answer in together}) > 1
-    assert len({len(answer) for answer in together}) > 1
+    end = asked.told(asked.batch(), 129)[0][LENGTH // 2]
+    together = asked.told(asked.batch(), end)
+    alone = [asked.told(asked.alone(index), end)[0] for index in range(asked.count)]
+    assert together == alone == [asked.naive(index, end) for index in range(asked.count)]
+    assert len({tuple(said) for said in together}) > 1
+    assert len({len(said) for said in together}) > 1
 
 
-def test_stops_at_the_end_token(asked: Asked) -> None:
-    (free,) = generate(asked.model, asked.alone(0), end=129, max_new_tokens=LENGTH).ids
-    assert len(free) == LENGTH
-    for end in set(free):
-        assert generate(asked.model, asked.alone(0), end=end, max_new_tokens=LENGTH).ids == [free[: free.index(end)]]
+def test_rows_that_are_done_drop_out(asked: Asked) -> None:
+    free = asked.told(asked.batch(), 129)
+    # Each token in turn ends the answers that hold it, and leaves the others.
+    for end in {token for said in free for token in said}:
+        shorter = [said[: said.index(end)] if end in said else said for said in free]
+        assert asked.told(asked.batch(), end) == shorter
+
+
+def test_little_memory(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = asked.told(asked.batch(), 129)
+    monkeypatch.setattr("unirs.generate._CELLS", 1)
+    assert asked.told(asked.batch(), 129) == expected
+
+
+def test_log_probabilities(asked: Asked) -> None:
+    end = asked.told(asked.batch(), 129)[0][LENGTH // 2]
+    batch = asked.batch()
+    said = answer(asked.model, batch, [()] * asked.count, end=end, max_new_tokens=LENGTH, log_probabilities=True)
+    for index, one in enumerate(said):
+        whole = [*one.ids, end][:LENGTH]
+        # As choices, each in a pass of its own.
+        (ranked,) = answer(asked.model, asked.alone(index), [[whole]], end=end, max_new_tokens=1)
+        assert sum(one.log_probabilities) == pytest.approx(ranked.likelihoods[0], abs=1e-4)
+        assert len(one.log_probabilities) == len(whole)
+
+
+@pytest.mark.parametrize("log_probabilities", [False, True])
+def test_models_that_know_no_branches_say_the_same(asked: Asked, log_probabilities: bool) -> None:
+    options = {"end": asked.told(asked.batch(), 129)[0][LENGTH // 2], "max_new_tokens": LENGTH}
+    no_choices: list[tuple[list[int], ...]] = [()] * asked.count
+
+    def say(batch: Batch) -> list[Said]:
+        return answer(asked.model, batch, no_choices, **options, log_probabilities=log_probabilities)
+
+    expected = say(asked.batch())
+    # Attention itself stays: flash attention needs a GPU.
+    with patch.object(UniRSModel, "branches", False):
+        said = say(asked.batch(each=True))
+    assert [one.ids for one in said] == [one.ids for one in expected]
+    for one, other in zip(said, expected, strict=True):
+        assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
 
 
 def test_longest_answer(asked: Asked) -> None:
-    (free,) = generate(asked.model, asked.alone(0), end=129, max_new_tokens=LENGTH).ids
+    (free,) = asked.told(asked.alone(0), 129)
+    assert len(free) == LENGTH
     for length in (1, 3):
-        assert generate(asked.model, asked.alone(0), end=129, max_new_tokens=length).ids == [free[:length]]
+        assert asked.told(asked.alone(0), 129, length) == [free[:length]]
 
 
+@pytest.mark.parametrize("branches", [True, False])
 @pytest.mark.parametrize(
     "wishes",
     [
@@ -106,11 +148,12 @@ def test_longest_answer(asked: Asked) -> None:
     ],
     ids=lambda wishes: next(iter(wishes)),
 )
-def test_checkpoint_does_not_choose_the_decoding(asked: Asked, wishes: dict[str, object]) -> None:
-    end = generate(asked.model, asked.alone(0), end=129, max_new_tokens=LENGTH).ids[0][-1]
-    expected = generate(asked.model, asked.batch(), end=end, max_new_tokens=LENGTH).ids
+def test_checkpoint_does_not_choose_the_decoding(asked: Asked, wishes: dict[str, object], branches: bool) -> None:
+    end = asked.told(asked.alone(0), 129)[0][-1]
+    expected = asked.told(asked.batch(), end)
     own = asked.model.llm.generation_config
     for name, value in wishes.items():
         setattr(own, name, value)
-    assert generate(asked.model, asked.batch(), end=end, max_new_tokens=LENGTH).ids == expected
+    with patch.object(UniRSModel, "branches", branches):
+        assert asked.told(asked.batch(each=not branches), end) == expected
     assert asked.model.llm.generation_config is own

@@ -117,17 +117,25 @@ def test_generation_begins_as_training_does(tokenizer: PreTrainedTokenizerBase, 
     tokenizer.chat_template = template
     renderer, asked = Renderer(tokenizer), sample(ask("a?", "bcd"))
     training = renderer.training(ASK, asked, grids=2, tokens=3)
-    generation = renderer.generation(ASK, asked, asked.turns[0], grids=2, tokens=3)
+    generation = renderer.asking(ASK, asked, grids=2, tokens=3)
     n = len(generation.ids)
     assert training.ids[:n] == generation.ids
     assert training.visual[:n] == generation.visual
     assert set(generation.labels) == {IGNORE}
     assert training.labels[:n] == generation.labels
     assert IGNORE not in training.labels[n:]
+    assert generation.asks == [n - 1]
+
+
+def test_questions_are_branches(tokenizer: PreTrainedTokenizerBase) -> None:
+    sequence = Renderer(tokenizer).asking(ASK, sample(ask("a?"), ask("bc?")), grids=1, tokens=1)
+    assert text(sequence.ids) == ".\n[vqa] a?\n\n[vqa] bc?\n"
+    assert sequence.until == [OPEN] + [11] * 10 + [22] * 11
+    assert sequence.asks == [10, 21]
 
 
 def test_tokens_a_picture(tokenizer: PreTrainedTokenizerBase) -> None:
-    sequence = Renderer(tokenizer).generation(ASK, sample(ask()), ask(), grids=3, tokens=4)
+    sequence = Renderer(tokenizer).asking(ASK, sample(ask()), grids=3, tokens=4)
     assert sum(sequence.visual) == 12
     assert [code for code, visual in zip(sequence.ids, sequence.visual, strict=True) if visual] == [0] * 12
 
@@ -139,7 +147,7 @@ def test_longest_sequence(tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(DataError, match=r"Sample 's' \(x\.png\) takes 14 tokens, 2 of them visual; max_length is 13"):
         Renderer(tokenizer, max_length=13).training(ASK, asked, 1, 2)
     with pytest.raises(DataError, match="takes 12 tokens"):
-        Renderer(tokenizer, max_length=11).generation(ASK, asked, asked.turns[0], 1, 2)
+        Renderer(tokenizer, max_length=11).asking(ASK, asked, 1, 2)
 
 
 def test_placeholder_in_a_question(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from unirs.batch import Batch, collate, grids
+from unirs.batch import Batch, attention, collate, grids
 from unirs.errors import ModelError
-from unirs.generate import rank
+from unirs.generate import answer
 from unirs.media import Image, Media, Pair, Video
 from unirs.metrics.base import Prediction
 from unirs.prompt import Prompt, Renderer
@@ -57,11 +57,11 @@ def batch_of(model: "UniRSModel", renderer: Renderer, shown: list[Media]) -> Bat
     for index, (one, question) in enumerate(zip(shown, QUESTIONS, strict=False)):
         asked = sample(one, question)
         count = partial(grids, fused=True)(one)
-        sequences.append(renderer.generation(ASK, asked, asked.turns[0], count, model.projector.tokens))
+        sequences.append(renderer.asking(ASK, asked, count, model.projector.tokens))
         rows.append(Prediction(str(index), "t", (), f"kind{index}", "", "", ()))
     pictures = [frames(one, seed) for seed, one in enumerate(shown)]
     owners = [(index,) for index in range(len(shown))]
-    batch = collate(pictures, [one.kind for one in shown], sequences, owners, left=True)
+    batch = collate(pictures, [one.kind for one in shown], sequences, owners)
     return replace(batch, rows=tuple(rows))
 
 
@@ -76,7 +76,9 @@ def test_one_pass_is_as_good_as_one_for_each_choice(
     model: "UniRSModel", renderer: Renderer, shown: list[Media]
 ) -> None:
     tokens = [renderer.choice(choice) for choice in CHOICES]
-    together = rank(model, batch_of(model, renderer, shown), [tokens, tokens[:2], tokens[2:]])
+    batch = batch_of(model, renderer, shown)
+    said = answer(model, batch, [tokens, tokens[:2], tokens[2:]], end=128, max_new_tokens=1)
+    together = [one.likelihoods for one in said]
     allowed = [CHOICES, CHOICES[:2], CHOICES[2:]]
     for seed, (one, question, options) in enumerate(zip(shown, QUESTIONS, allowed, strict=True)):
         expected = [alone(model, renderer, one, seed, question, choice) for choice in options]
@@ -112,7 +114,7 @@ def test_the_first_of_equal_choices(model: "UniRSModel", renderer: Renderer, sho
 def test_flash_attention_takes_no_branches(model: "UniRSModel", renderer: Renderer, shown: list[Media]) -> None:
     model.llm.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ModelError, match=r"knows branches.*'sdpa'"):
-        rank(model, batch_of(model, renderer, shown[:1]), [[[5, 6]]])
+        answer(model, batch_of(model, renderer, shown[:1]), [[[5, 6]]], end=128, max_new_tokens=1)
 
 
 def test_unbranched_sequences_learn_the_same(
@@ -130,6 +132,6 @@ def test_unbranched_sequences_learn_the_same(
     torch.testing.assert_close(model.loss(rows), expected)
     # As flash attention sees it: padding alone.
     mask = rows.real().long()
-    out = model.llm(inputs_embeds=model.embed(rows), attention_mask=mask, position_ids=rows.positions())
+    out = model.llm(inputs_embeds=model.embed(rows), attention_mask=mask, position_ids=attention(rows.until).sum(2) - 1)
     seen = rows.real()
     torch.testing.assert_close(out.logits[seen], model(rows)[seen], atol=1e-4, rtol=1e-4)
