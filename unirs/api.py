@@ -23,7 +23,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.batch import grids
 from unirs.clue import BaseVLM, ClueCache, make_clues
-from unirs.data import Collator, FrameCache, Item
+from unirs.data import Collator, FrameCache, Item, Shown
 from unirs.errors import ModelError, UniRSError, nearest
 from unirs.files import replacing_folder, resolve_source
 from unirs.hub_vlm import HubVLM
@@ -311,7 +311,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         with bar, _evaluating(self.model):
             for start in range(0, len(items), batch_size):
                 chunk = items[start : start + batch_size]
-                batch = collate([(item, decode(item.sample)) for item in chunk]).to(self.device)
+                batch = collate([(item, Shown(decode(item.sample))) for item in chunk]).to(self.device)
                 replies = reply(
                     self.model,
                     renderer,

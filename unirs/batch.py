@@ -16,7 +16,7 @@ class Batch:
     """A mixed batch. M media, F frames in all, B rows of up to T tokens.
 
     Attributes:
-        frames: uint8 `[F, 3, H, W]`, medium by medium.
+        frames: uint8 `[F, 3, H, W]`, medium by medium, of media without features.
         kinds: the kind of each medium, M.
         counts: frames of each medium, M.
         owners: which media each row speaks of, in their order; B.
@@ -27,6 +27,8 @@ class Batch:
         weights: float32 `[B, T]`, how much each label counts in the loss.
         asks: in evaluation, the row and the place of each question's last token; Q, row by row.
         rows: in evaluation, what each question asks; Q.
+        features: what the encoder sees in each medium, `[k, L, Dv]`, None where it is still to look; M.
+        media: M, None where something else is shown of them; empty where nobody need know.
     """
 
     frames: torch.Tensor
@@ -40,6 +42,8 @@ class Batch:
     weights: torch.Tensor
     asks: tuple[tuple[int, int], ...] = ()
     rows: tuple[Prediction, ...] = ()
+    features: tuple[torch.Tensor | None, ...] = ()
+    media: tuple[Media | None, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on a device; Lightning calls it."""
@@ -62,6 +66,7 @@ class Batch:
             until=change(self.until),
             labels=change(self.labels),
             weights=change(self.weights),
+            features=tuple(None if one is None else change(one) for one in self.features),
         )
 
 
@@ -108,21 +113,23 @@ def pack(sequences: List[Sequence]) -> tuple[list[Sequence], list[tuple[int, ...
 
 
 def collate(
-    frames: List[torch.Tensor],
+    frames: List[torch.Tensor | None],
     kinds: List[MediaKind],
     rows: List[Sequence],
     owners: List[tuple[int, ...]],
     *,
     left: bool = False,
+    features: List[torch.Tensor | None] | None = None,
 ) -> Batch:
     """Pads rows to one length.
 
     Args:
-        frames: uint8 `[k, 3, H, W]` for each medium.
+        frames: uint8 `[k, 3, H, W]` for each medium; None where its features are given.
         kinds: the kind of each medium.
         rows: what is said about the media.
         owners: which media each row speaks of.
         left: pad on the left, as language models that know no branches need it to generate.
+        features: what the encoder sees in each medium, `[k, L, Dv]`, where that is known.
     """
     longest = max(len(row.ids) for row in rows)
     shifts = [longest - len(row.ids) if left else 0 for row in rows]
@@ -133,11 +140,13 @@ def collate(
             row[shift : shift + len(value)] = torch.tensor(value)
         return padded
 
+    known = features or [None] * len(frames)
+    counts = [len(seen if one is None else one) for one, seen in zip(frames, known, strict=True)]  # type: ignore[arg-type]
     until = [[end + shift for end in row.until] for row, shift in zip(rows, shifts, strict=True)]
     return Batch(
-        frames=torch.cat(list(frames)),
+        frames=torch.cat([one for one in frames if one is not None] or [torch.empty(0, 3, 0, 0, dtype=torch.uint8)]),
         kinds=tuple(kinds),
-        counts=tuple(len(frame) for frame in frames),
+        counts=tuple(counts),
         owners=tuple(owners),
         ids=pad([row.ids for row in rows], 0),
         visual=pad([row.visual for row in rows], 0).bool(),
@@ -145,4 +154,5 @@ def collate(
         labels=pad([row.labels for row in rows], IGNORE),
         weights=pad([row.weights for row in rows], 0.0),
         asks=tuple((index, ask + shifts[index]) for index, row in enumerate(rows) for ask in row.asks),
+        features=tuple(known),
     )

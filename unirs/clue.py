@@ -98,6 +98,8 @@ class ClueCache:
 def media_key(media: Media) -> str:
     """Hashes what media show: kind, number of frames, and the files' bytes in order. Names do not count.
 
+    Blank media show nothing of their files.
+
     Returns:
         SHA-256 as 64 hexadecimal digits.
 
@@ -106,7 +108,8 @@ def media_key(media: Media) -> str:
     """
     try:
         how = media.how if isinstance(media, Altered) else "as it is"
-        return _hash(media.kind, media.count, how, *map(_hash_file, media.paths))
+        shown = () if how == "blank" else media.paths
+        return _hash(media.kind, media.count, how, *map(_hash_file, shown))
     except OSError as error:
         raise MediaError(
             f"{error.filename} cannot be read ({error.strerror}). Add the file, or correct the folder it is in."

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain, cycle, islice
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 
 import torch
 from lightning import LightningDataModule, Trainer
@@ -19,8 +19,9 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSamp
 from unirs import plugins
 from unirs.batch import Batch, collate, pack
 from unirs.errors import DataError, PluginError, nearest
+from unirs.features import FeatureCache, never_changes
 from unirs.interfaces import Encoder
-from unirs.media import Media
+from unirs.media import Alteration, Altered, Media
 from unirs.metrics.base import Prediction
 from unirs.prompt import Prompt, Renderer
 from unirs.sample import Sample, Split, Turn
@@ -125,6 +126,9 @@ class UniRSData(LightningDataModule):
         max_length: the longest sequence in tokens, visual ones included; a longer one is an error.
         num_workers: processes that decode and render beside the training process.
         cache_gb: memory in GB, in each of those processes, that keeps decoded and resized frames for later epochs.
+        feature_cache: folder that keeps what a frozen encoder sees in media that are not augmented, for later epochs
+            and for all runs: by the media's content, and by what the encoder makes of a test frame.
+        feature_cache_gb: disk space in GB for that folder, encoders of earlier runs included; 0 encodes anew each time.
         val_samples: samples of each task that validation answers; all where null.
         test_samples: samples of each task that a test answers; all where null.
         blank_media: a test also answers with black media, as a baseline.
@@ -140,6 +144,8 @@ class UniRSData(LightningDataModule):
         max_length: int = 4096,
         num_workers: int = 0,
         cache_gb: float = 1.0,
+        feature_cache: Path = Path("runs/features"),
+        feature_cache_gb: float = 10.0,
         val_samples: int | None = 64,
         test_samples: int | None = None,
         blank_media: bool = True,
@@ -160,12 +166,15 @@ class UniRSData(LightningDataModule):
         self.max_length = max_length
         self.num_workers = num_workers
         self.cache_gb = cache_gb
+        self.feature_cache = feature_cache
+        self.feature_cache_gb = feature_cache_gb
         self.val_samples = val_samples
         self.test_samples = test_samples
         self.blank_media = blank_media
         self.seed = seed
         self._splits: dict[tuple[str, SplitName], Split] = {}
-        self._decode: Callable[[Sample], torch.Tensor] | None = None
+        self._decode: FrameCache | None = None
+        self._features: FeatureCache | None = None
 
     def prepare_data(self) -> None:
         """Makes synthetic data where asked for; checks that all other data are there.
@@ -230,6 +239,17 @@ class UniRSData(LightningDataModule):
         """One loader for each of `eval_sets("test")`."""
         return [self._eval_loader(s.name, "test", self.test_samples, s.blank) for s in self.eval_sets("test")]
 
+    def keep_features(self, batch: Batch, features: Sequence[torch.Tensor]) -> None:
+        """Keeps what a frozen encoder saw in a batch for other epochs and runs, where there is a cache for it.
+
+        Args:
+            batch: from one of the loaders.
+            features: `[k, L, Dv]` of each of its media.
+        """
+        for media, known, seen in zip(batch.media, batch.features, features, strict=True):
+            if self._features is not None and media is not None and known is None:
+                self._features.put(media, seen)
+
     def eval_sets(self, split: SplitName) -> list[EvalSet]:
         """What the evaluation loaders of a split hold, in their order."""
         names = self.names(split)
@@ -241,7 +261,7 @@ class UniRSData(LightningDataModule):
     def _eval_loader(self, name: str, split: SplitName, limit: int | None, blank: bool = False) -> DataLoader[Batch]:
         items = self._items(name, split, limit)
         # What cannot see gets no clue either: that would tell it.
-        items = replace(items, blank=True) if blank else self._with_clues(items, "test", "always")
+        items = replace(items, alter="blank") if blank else self._with_clues(items, "test", "always")
         trainer = self._trainer
         ranks = trainer.world_size, trainer.global_rank
         sampler: DistributedSampler[Any] = DistributedSampler(items, *ranks, shuffle=False)
@@ -270,8 +290,11 @@ class UniRSData(LightningDataModule):
         module = cast("Processor", self._trainer.lightning_module)
         if self._decode is None:
             self._decode = FrameCache(module.encoder, int(self.cache_gb * 1e9))
+            if self.feature_cache_gb and never_changes(module.encoder):
+                with self._trainer.precision_plugin.forward_context():
+                    self._features = FeatureCache(self.feature_cache, module.encoder, int(self.feature_cache_gb * 1e9))
         prompts = {name: task.task.prompt for name, task in self.tasks.items()}
-        dataset: Dataset[Any] = Items(items, self._decode)
+        dataset: Dataset[Any] = Items(items, self._decode, self._features)
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -313,14 +336,12 @@ class Item:
     Attributes:
         task: its name.
         sample: with the turns to ask.
-        blank: show it black.
         clue: what a base VLM says about it.
         augment: show it turned and mirrored at random.
     """
 
     task: str
     sample: Sample
-    blank: bool = False
     clue: str = ""
     augment: bool = False
 
@@ -385,7 +406,8 @@ class FrameCache:
         frames = self._kept.get(sample.media)
         if frames is None:
             frames = sample.media.frames(self.size, self.fit)
-            if frames.nbytes <= self.room:
+            # What is altered costs more to keep than to make, or is shown once.
+            if frames.nbytes <= self.room and not isinstance(sample.media, Altered):
                 self.room -= frames.nbytes
                 self._kept[sample.media] = frames
         return frames
@@ -419,9 +441,13 @@ class Collator:
         self.training = training
         self.branches = branches
 
-    def __call__(self, items: Sequence[tuple[Item, torch.Tensor]]) -> Batch:
-        """Batches items and their frames."""
-        frames = [frames for _, frames in items]
+    def __call__(self, items: Sequence[tuple[Item, Shown]]) -> Batch:
+        """Batches items and what they show."""
+        media = tuple(None if item.augment else item.sample.media for item, _ in items)
+        return replace(self._batch(items), media=media)
+
+    def _batch(self, items: Sequence[tuple[Item, Shown]]) -> Batch:
+        frames, features = [shown.frames for _, shown in items], [shown.features for _, shown in items]
         kinds = [item.sample.media.kind for item, _ in items]
         grids = [self.grids(item.sample.media) for item, _ in items]
         if self.training:
@@ -430,18 +456,21 @@ class Collator:
                 for (item, _), count in zip(items, grids, strict=True)
             ]
             if self.branches:
-                return collate(frames, kinds, *pack([self.renderer.training(*one) for one in asked]))
+                rows, owners = pack([self.renderer.training(*one) for one in asked])
+                return collate(frames, kinds, rows, owners, features=features)
             plain = [(row, (owner,)) for owner, one in enumerate(asked) for row in self.renderer.unbranched(*one)]
-            return collate(frames, kinds, [row for row, _ in plain], [owner for _, owner in plain])
-        sequences, owners, rows = [], [], []
+            rows, owners = [row for row, _ in plain], [owner for _, owner in plain]
+            return collate(frames, kinds, rows, owners, features=features)
+        sequences, of, told = [], [], []
         for owner, ((item, _), count) in enumerate(zip(items, grids, strict=True)):
             prompt, turns = self.prompts[item.task], item.sample.turns
             for together in [turns] if self.branches else [(turn,) for turn in turns]:
                 sample = replace(item.sample, turns=together)
                 sequences.append(self.renderer.asking(prompt, sample, count, self.tokens, item.clue))
-                owners.append((owner,))
-            rows += [_row(item, turn, self.renderer.text(prompt, turn, count, item.clue)) for turn in turns]
-        return replace(collate(frames, kinds, sequences, owners, left=not self.branches), rows=tuple(rows))
+                of.append((owner,))
+            told += [_row(item, turn, self.renderer.text(prompt, turn, count, item.clue)) for turn in turns]
+        batch = collate(frames, kinds, sequences, of, left=not self.branches, features=features)
+        return replace(batch, rows=tuple(told))
 
 
 @dataclass(frozen=True)
@@ -453,7 +482,7 @@ class TaskItems(Dataset[Item]):
         samples: of one of its splits.
         order: which of them, and in which order.
         max_turns: the most turns of an item; a sample with more of them becomes several.
-        blank: as in `Item`.
+        alter: how its media are shown, if not as they are.
         augment: as in `Item`.
         clues: by medium; none where empty.
     """
@@ -462,7 +491,7 @@ class TaskItems(Dataset[Item]):
     samples: Split
     order: Sequence[int]
     max_turns: int
-    blank: bool = False
+    alter: Alteration | None = None
     augment: bool = False
     clues: Mapping[Media, str] = field(default_factory=dict)
     _ends: array[int] = field(init=False, repr=False, compare=False)
@@ -481,30 +510,49 @@ class TaskItems(Dataset[Item]):
         # Strided, so that questions which the file groups by type are spread over the parts.
         turns = sample.turns[index - start :: self._ends[place] - start]
         clue = self.clues[sample.media] if self.clues else ""
-        return Item(self.task, replace(sample, turns=turns), self.blank, clue, self.augment)
+        media = sample.media
+        if self.alter is not None and not isinstance(media, Altered):
+            media = Altered(media, self.alter)
+        return Item(self.task, replace(sample, media=media, turns=turns), clue, self.augment)
 
 
-class Items(Dataset[tuple[Item, torch.Tensor]]):
-    """Items with their frames.
+class Shown(NamedTuple):
+    """A medium for the model: one of the two.
 
-    Args:
-        items: what to decode; of a known length.
-        decode: gives a sample's frames, uint8 `[k, 3, H, W]`.
+    Attributes:
+        frames: uint8 `[k, 3, H, W]`.
+        features: what the encoder sees in them, `[k, L, Dv]`, where that is kept.
     """
 
-    def __init__(self, items: Dataset[Item], decode: Callable[[Sample], torch.Tensor]) -> None:
+    frames: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+
+
+class Items(Dataset[tuple[Item, Shown]]):
+    """Items with what they show.
+
+    Args:
+        items: of a known length.
+        decode: gives a sample's frames, uint8 `[k, 3, H, W]`.
+        features: where those of a frozen encoder are looked for.
+    """
+
+    def __init__(
+        self, items: Dataset[Item], decode: Callable[[Sample], torch.Tensor], features: FeatureCache | None = None
+    ) -> None:
         self.items = items
         self.decode = decode
+        self.features = features
 
     def __len__(self) -> int:
         return len(self.items)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> tuple[Item, torch.Tensor]:
+    def __getitem__(self, index: int) -> tuple[Item, Shown]:
         item = self.items[index]
-        frames = self.decode(item.sample)
-        if item.blank:
-            frames = torch.zeros_like(frames)
-        return item, _turned(frames) if item.augment else frames
+        if item.augment:
+            return item, Shown(_turned(self.decode(item.sample)))
+        known = None if self.features is None else self.features.get(item.sample.media)
+        return item, Shown(self.decode(item.sample)) if known is None else Shown(features=known)
 
 
 def _turned(frames: torch.Tensor) -> torch.Tensor:

@@ -56,9 +56,15 @@ class UniRSModel(nn.Module):
         """How many pictures' worth of visual tokens a medium costs."""
         return grids(media, fused=self.change is not None)
 
+    def encode(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+        """What the encoder sees in each medium, M tensors `[k, L, Dv]`; it looks at those without features only."""
+        new = [count for count, known in zip(batch.counts, batch.features, strict=True) if known is None]
+        seen = iter(torch.split(self.encoder(batch.frames), new) if new else ())
+        return tuple(next(seen) if known is None else known for known in batch.features)
+
     def see(self, batch: Batch) -> list[torch.Tensor]:
         """The visual tokens of each medium, M tensors `[n, L', D]` with n of `grids`."""
-        tokens = self.encoder(batch.frames)  # [F, L, Dv]
+        tokens = torch.cat(self.encode(batch))  # [F, L, Dv]
         starts = [sum(batch.counts[:medium]) for medium in range(len(batch.counts))]
         pairs = [start for start, kind in zip(starts, batch.kinds, strict=True) if kind == "pair"]
         if self.change is None or not pairs:
@@ -79,10 +85,9 @@ class UniRSModel(nn.Module):
         """
         if not isinstance(self.change, MapsChange):
             return [None] * len(batch.kinds)
-        tokens = torch.split(self.encoder(batch.frames), list(batch.counts))
         return [
             self.change.similarity(frames[:1], frames[1:])[0] if kind == "pair" else None
-            for kind, frames in zip(batch.kinds, tokens, strict=True)
+            for kind, frames in zip(batch.kinds, self.encode(batch), strict=True)
         ]
 
     def _idle(self) -> torch.Tensor | float:

@@ -1,5 +1,6 @@
 """The LightningModule: trains the model on answer tokens, and evaluates it by the text that it says."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -9,7 +10,6 @@ from typing import Any, Literal, cast
 import torch
 from lightning import LightningModule
 from torch import nn
-from transformers import get_cosine_schedule_with_warmup
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs import plugins
@@ -252,7 +252,7 @@ class UniRSModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's signature
         """The loss of a mixed batch."""
-        loss = self.model.loss(batch, self.loss)
+        loss = self.model.loss(self._looked_at(batch), self.loss)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.kinds))
         return loss
 
@@ -280,8 +280,14 @@ class UniRSModule(LightningModule):
         """The batch's rows with what the model says to each."""
         choices = self._choices if self.answering == "rank" else None
         renderer = Renderer(self._tokenizer())
+        batch = self._looked_at(batch)
         replies = reply(self.model, renderer, batch, max_new_tokens=self.max_new_tokens, choices=choices)
         return [replace(row, prediction=said.text) for row, said in zip(batch.rows, replies, strict=True)]
+
+    def _looked_at(self, batch: Batch) -> Batch:
+        features = self.model.encode(batch)
+        self.data.keep_features(batch, features)
+        return replace(batch, features=features)
 
     def _choices(self, row: Prediction) -> Sequence[str]:
         return self.data.tasks[row.task].task.choices_of(row.kind)
@@ -326,7 +332,8 @@ class UniRSModule(LightningModule):
             [group for group in groups if group["params"]], lr=self.optim.lr, betas=self.optim.betas
         )
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = get_cosine_schedule_with_warmup(optimizer, round(self.optim.warmup * steps), steps)
+        rate = partial(_rate, warmup=round(self.optim.warmup * steps), steps=steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _begin(self, sets: list[EvalSet]) -> None:
@@ -335,6 +342,14 @@ class UniRSModule(LightningModule):
 
 
 _PARTS = ("encoder", "change", "projector", "llm")
+
+
+def _rate(step: int, warmup: int, steps: int) -> float:
+    """What the learning rate is multiplied by: up to 1 on a line, then down to 0 on half a cosine."""
+    # Not transformers' schedule, whose module takes a second to import.
+    if step < warmup:
+        return step / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def _load_projector(model: UniRSModel, config: ProjectorConfig) -> None:

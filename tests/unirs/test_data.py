@@ -14,10 +14,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+from torch import nn
 
 from unirs.data import FrameCache, Item, MixtureSampler, NamedTask, UniRSData
 from unirs.errors import DataError, MediaError, PluginError
-from unirs.media import Fit, Image, Media
+from unirs.media import Altered, Fit, Image, Media
 from unirs.sample import Sample
 
 Cli = Callable[..., int]
@@ -111,16 +112,22 @@ def test_cache_keeps_frames_as_they_were_while_there_is_room(tmp_path: Path) -> 
         cache(samples[1])
 
 
+class Learning(nn.Linear):
+    """Stands for an encoder that learns."""
+
+    size, fit = (16, 16), Fit()
+
+
 class Reader:
     """Stands for the model: its batches are the decoded items themselves."""
 
-    encoder = SimpleNamespace(size=(16, 16), fit=Fit())
+    encoder = Learning(1, 1)
 
     def clues(self, media: Sequence[Media]) -> dict[Media, str]:
         return {medium: f"about {medium.paths[0].name}" for medium in media}
 
-    def collator(self, prompts: object, max_length: int, *, training: bool) -> Callable[[Decoded], Decoded]:  # noqa: ARG002
-        return lambda items: items
+    def collator(self, prompts: object, max_length: int, *, training: bool) -> Callable[[Any], Decoded]:  # noqa: ARG002
+        return lambda items: [(item, shown.frames) for item, shown in items]
 
 
 def reading(data: UniRSData) -> UniRSData:
@@ -181,7 +188,7 @@ def test_clues_are_for_the_tasks_and_uses_that_were_named(colour_tasks: list[dic
     data = reading(UniRSData([{**task, "clue": use} for task, use in zip(colour_tasks, uses, strict=True)]))
 
     def told(loaders: Sequence[Any]) -> set[tuple[str, bool, bool]]:
-        return {(item.task, item.blank, item.clue != "") for item in shown(loaders)}
+        return {(item.task, isinstance(item.sample.media, Altered), item.clue != "") for item in shown(loaders)}
 
     assert told([data.train_dataloader()]) == {("image", False, True), ("pair", False, False), ("video", False, False)}
     assert told(data.val_dataloader()) == {("image", False, True), ("pair", False, True), ("video", False, False)}
@@ -213,7 +220,7 @@ def test_a_test_shows_every_sample_and_then_black_media(colour_tasks: list[dict[
     data = reading(UniRSData(colour_tasks))
     decoded = [pair for loader in data.test_dataloader() for batch in loader for pair in batch]
     assert [item.task for item, _ in decoded] == [name for name in ("image", "pair", "video") for _ in range(4)] * 2
-    assert [item.blank for item, _ in decoded] == [False] * 12 + [True] * 12
+    assert [isinstance(item.sample.media, Altered) for item, _ in decoded] == [False] * 12 + [True] * 12
     for (item, frames), (_, black) in zip(decoded[:12], decoded[12:], strict=True):
         assert torch.equal(frames, item.sample.media.frames((16, 16)))
         assert black.shape == frames.shape

@@ -139,7 +139,7 @@ def test_several_sequences_share_a_medium(
     model = make_model().eval()
     batch = training(model, tokenizer, [media["image"], media["image"]])
     first = batch.frames[:1]
-    shared = replace(batch, frames=first, kinds=("image",), counts=(1,), owners=((0,), (0,)))
+    shared = replace(batch, frames=first, features=(None,), kinds=("image",), counts=(1,), owners=((0,), (0,)))
     twice = replace(batch, frames=first.repeat(2, 1, 1, 1))
     torch.testing.assert_close(model(shared), model(twice))
 
