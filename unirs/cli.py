@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from unirs import __version__
 from unirs.commands import COMMANDS, hide_warnings
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments and arguments[0] in _TRAINER_COMMANDS:
             return _train(arguments)
-        options = _parser().parse_args(arguments)
+        options = _parser(arguments).parse_args(arguments)
         options.run(options)
     except UniRSError as error:
         print(f"unirs: error: {error}", file=sys.stderr)
@@ -55,7 +56,8 @@ def _train(arguments: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Knows all commands, but only the options of the one that is asked for."""
     parser = argparse.ArgumentParser(
         prog="unirs", description="One vision-language model for remote sensing images, image pairs and videos."
     )
@@ -63,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, text in _TRAINER_COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
-
-    for command in COMMANDS:
-        command.register(commands)
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        if name == asked:
+            import_module(f"unirs.commands.{name}").register(command)
     return parser

@@ -182,7 +182,8 @@ def _text_tokenizer(processor: ProcessorMixin) -> PreTrainedTokenizerBase:
     template = processor.chat_template
     if isinstance(template, dict):
         template = template["default"]
-    if template is not None:
+    # A processor without a template of its own shows its tokenizer's, which takes text already.
+    if template is not None and template != tokenizer.chat_template:
         starts = tokenizer("")["input_ids"] == [tokenizer.bos_token_id] and "bos_token" not in template
         tokenizer.chat_template = ("{{ bos_token }}" if starts else "") + _AS_PARTS + template
     return tokenizer

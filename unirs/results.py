@@ -14,7 +14,7 @@ from typing import Any
 from unirs.errors import DataError
 from unirs.files import replacing_folder
 from unirs.metrics.base import Evaluation, Prediction
-from unirs.metrics.interval import interval, point
+from unirs.metrics.interval import intervals, point
 
 _WIDTH = 100
 
@@ -47,17 +47,12 @@ def summary(result: TaskResult) -> dict[str, dict[str, float]]:
         `{metric: {"value", "low", "high", "n"}}` in the order of the evaluation; the same for the same rows. A
         statistic that is undefined on these rows is NaN.
     """
-    clusters = [row.media for row in result.rows]
-    numbers = {}
-    for name, statistic in result.evaluation.statistics.items():
-        low, high = interval(statistic, clusters)
-        numbers[name] = {
-            "value": float(point(statistic)),
-            "low": float(low),
-            "high": float(high),
-            "n": int(statistic.n),
-        }
-    return numbers
+    statistics = result.evaluation.statistics
+    ends = intervals(list(statistics.values()), [row.media for row in result.rows])
+    return {
+        name: {"value": point(statistic), "low": low, "high": high, "n": int(statistic.n)}
+        for (name, statistic), (low, high) in zip(statistics.items(), ends, strict=True)
+    }
 
 
 def to_document(

@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer, cast_adapter_dtype
 from torch import nn
 
 from unirs.errors import ModelError, nearest
+
+if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
 Tune = Literal["full", "frozen", "lora"]
 _ADAPTER = "default"
@@ -77,6 +78,10 @@ def set_tuning(
         if not any(f".{name}".endswith(f".{target}") for name, _ in part.named_modules()):
             layers = {name.rpartition(".")[2] for name in _targets(part, keep)}
             raise ModelError(f"lora.targets: {type(part).__name__} has no layer '{target}'. {nearest(target, layers)}")
+    # Here as below: peft takes a second to import, and only some runs have adapters.
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.tuners_utils import cast_adapter_dtype
+
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -94,13 +99,13 @@ def set_tuning(
 
 def has_adapters(part: nn.Module) -> bool:
     """Whether any layer of a part has a LoRA adapter."""
-    return any(isinstance(module, BaseTunerLayer) for module in part.modules())
+    return bool(_adapted(part))
 
 
 @contextmanager
 def adapters_off(part: nn.Module) -> Iterator[None]:
     """The part as it was before its adapters learnt, for as long as the block lasts."""
-    layers = [module for module in part.modules() if isinstance(module, BaseTunerLayer) and not module.disable_adapters]
+    layers = [layer for layer in _adapted(part) if not layer.disable_adapters]
     learning = [parameter for parameter in part.parameters() if parameter.requires_grad]
     try:
         for layer in layers:
@@ -119,8 +124,7 @@ def base_state(part: nn.Module) -> dict[str, torch.Tensor]:
     """The part's `state_dict` without its adapters."""
     adapters = {
         id(value)
-        for layer in part.modules()
-        if isinstance(layer, BaseTunerLayer)
+        for layer in _adapted(part)
         for name in layer.adapter_layer_names
         for value in getattr(layer, name).parameters()
     }
@@ -130,11 +134,17 @@ def base_state(part: nn.Module) -> dict[str, torch.Tensor]:
 def train_adapters(part: nn.Module, mode: bool) -> None:
     """Keeps a part with adapters in evaluation mode, with running batch statistics, but for the adapters' dropout."""
     part.eval()
-    for module in part.modules():
-        if isinstance(module, BaseTunerLayer):
-            for child in module.children():
-                if child is not module.get_base_layer():
-                    child.train(mode)
+    for layer in _adapted(part):
+        for child in cast("nn.Module", layer).children():
+            if child is not layer.get_base_layer():
+                child.train(mode)
+
+
+def _adapted(part: nn.Module) -> "list[BaseTunerLayer]":
+    """The layers of a part that have adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in part.modules() if isinstance(module, BaseTunerLayer)]
 
 
 def _targets(part: nn.Module, keep: Sequence[nn.Module]) -> list[str]:

@@ -1,14 +1,22 @@
-"""The commands that need no trainer, a module each: `register(commands)` adds its parser, whose `run` does the work.
+"""The commands that need no trainer, a module each: `register(parser)` adds options, and `run`, which does the work.
 
-A module imports what the work needs inside `run`, so that `unirs --help` stays quick.
+Only the module of the command asked for is imported, and it imports what the work needs inside `run`, so that
+`unirs --help` stays quick.
 """
 
 import warnings
 
-from unirs.commands import ablate, bench, compare, convert, predict, score, synth, tasks
-
-COMMANDS = (predict, tasks, synth, bench, ablate, score, compare, convert)
-"""In the order of `unirs --help`."""
+COMMANDS = {
+    "predict": "answer a question about new pictures, pairs or videos",
+    "tasks": "list task plugins; write one (new); check one's data (check)",
+    "synth": "write synthetic data sets in the real formats",
+    "bench": "run models on a suite of tasks, beside published numbers",
+    "ablate": "train variants of a model several times, and compare them",
+    "score": "score saved answers again, without a model",
+    "compare": "compare two runs: differences, their chance, and what changed",
+    "convert": "write a VILA-1.5, UniRS or LLaVA checkpoint, or a run, as a saved model",
+}
+"""What each does, in the order of `unirs --help`."""
 
 
 def hide_warnings() -> None:

@@ -2,12 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 
-def register(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Adds the command's parser."""
-    parser = commands.add_parser("ablate", help="train variants of a model several times, and compare them")
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options to its parser."""
     parser.add_argument("--suite", type=Path, required=True, help="a YAML, e.g. benchmarks/suites/ablations.yaml")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/ablations"), help="folder to write to (default: %(default)s)"

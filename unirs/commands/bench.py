@@ -2,12 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 
-def register(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Adds the command's parser."""
-    parser = commands.add_parser("bench", help="run models on a suite of tasks, beside published numbers")
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options to its parser."""
     parser.add_argument("--suite", type=Path, required=True, help="a YAML, e.g. benchmarks/suites/quick.yaml")
     parser.add_argument(
         "--model",

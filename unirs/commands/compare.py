@@ -2,15 +2,13 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from unirs.errors import UniRSError
 from unirs.metrics.named import NAMES
 
 
-def register(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Adds the command's parser."""
-    parser = commands.add_parser("compare", help="compare two runs: differences, their chance, and what changed")
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options to its parser."""
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="folders of two runs: A and B")
     parser.add_argument("--stage", default="test", help="test, validate, bench or score (default: %(default)s)")
     parser.add_argument("--task", help="only this task; where left out, all")

@@ -2,14 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 
-def register(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Adds the command's parser."""
-    parser = commands.add_parser(
-        "convert", help="write a VILA-1.5, UniRS or LLaVA checkpoint, or a run, as a saved model"
-    )
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options to its parser."""
     parser.add_argument(
         "source",
         type=Path,

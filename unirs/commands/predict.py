@@ -2,12 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 
-def register(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Adds the command's parser."""
-    parser = commands.add_parser("predict", help="answer a question about new pictures, pairs or videos")
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options to its parser."""
     parser.add_argument("model", metavar="RUN", help="folder of a trained run or of a saved model, or a hub id")
     parser.add_argument(
         "media",

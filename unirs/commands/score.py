@@ -9,9 +9,8 @@ from unirs.metrics.named import NAMES
 from unirs.task import SplitName
 
 
-def register(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Adds the command's parser."""
-    parser = commands.add_parser("score", help="score saved answers again, without a model")
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options to its parser."""
     parser.add_argument(
         "file",
         type=Path,

@@ -2,16 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from unirs import plugins
 from unirs.errors import UniRSError, nearest
 from unirs.task import Task
 
 
-def register(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Adds the command's parser."""
-    parser = commands.add_parser("synth", help="write synthetic data sets in the real formats")
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options to its parser."""
     parser.add_argument(
         "--out", type=Path, required=True, help="folder to write to; each task gets a folder of its name"
     )

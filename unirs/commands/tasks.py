@@ -3,16 +3,14 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from unirs import plugins
 from unirs.errors import UniRSError
 from unirs.task import Task
 
 
-def register(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Adds the command's parser."""
-    parser = commands.add_parser("tasks", help="list task plugins; write one (new); check one's data (check)")
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options to its parser."""
     parser.add_argument(
         "--root", type=Path, default=Path("data"), help="where data sets lie, each in a folder of its task's name"
     )

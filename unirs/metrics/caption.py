@@ -1,4 +1,4 @@
-"""Caption metrics: BLEU, METEOR, ROUGE-L and CIDEr-D by pycocoevalcap's scorers, and whether change was told."""
+"""Caption metrics: BLEU, METEOR, ROUGE-L and CIDEr-D as pycocoevalcap has them, and whether change was told."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 _WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
-
-_ORDER = 4
-"""The longest n-gram of BLEU and CIDEr-D."""
 
 _EVENT = (
     r"(?:re)?built|constructed|appear(?:s|ed|ing)?|disappear(?:s|ed|ing)?|vanish(?:es|ed)?|emerg(?:es|ed|ing)|"
@@ -111,21 +108,26 @@ class CaptionMetrics:
         """
         import numpy as np
 
+        from unirs.metrics.overlap import ORDER, bleu_and_cider, bleu_value, rouge_l
+
         captions = [tokenize(row.prediction) for row in rows]
         references = [[tokenize(reference) for reference in row.references] for row in rows]
-        cider = _cider_scores(captions, references)
-        corpus = _bleu(captions, references)
+        counts, cider = bleu_and_cider(captions, references)
+        corpus = {
+            f"bleu_{order}": Statistic(rows=counts, value=functools.partial(bleu_value, order=order), n=len(rows))
+            for order in range(1, ORDER + 1)
+        }
         alignments = meteor_rows(captions, references) if full and self.meteor else None
         if alignments is not None:
             corpus["meteor"] = Statistic(rows=alignments, value=meteor_value, n=len(rows))
-        corpus["rouge_l"] = mean(_rouge_scores(captions, references))
+        corpus["rouge_l"] = mean(rouge_l(captions, references))
         corpus["cider"] = mean(cider)
         statistics = dict(corpus)
         for kind in ("changed", "unchanged"):
             mask = np.array([row.kind == kind for row in rows])
             if mask.any():
                 statistics |= {f"{name}/{kind}": _restrict(statistic, mask) for name, statistic in corpus.items()}
-        return Evaluation(captions, [float(score) for score in cider], statistics | _change_accuracy(rows, captions))
+        return Evaluation(captions, cider.tolist(), statistics | _change_accuracy(rows, captions))
 
 
 def _restrict(statistic: Statistic, mask: np.ndarray) -> Statistic:
@@ -144,56 +146,3 @@ def _change_accuracy(rows: Sequence[Prediction], captions: Sequence[str]) -> dic
         for row, caption in zip(rows, captions, strict=True)
     ]
     return {"change_accuracy": mean(right, known)}
-
-
-def _bleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Statistic]:
-    import numpy as np
-    from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
-
-    cooked = [
-        cook_test(caption, cook_refs(texts, n=_ORDER), eff="closest", n=_ORDER)
-        for caption, texts in zip(captions, references, strict=True)
-    ]
-    counts = [[*row["correct"], *row["guess"], row["testlen"], row["reflen"], 1] for row in cooked]
-    rows = np.array(counts, dtype=np.float64)
-    return {
-        f"bleu_{order}": Statistic(rows=rows, value=functools.partial(_bleu_value, order=order), n=len(rows))
-        for order in range(1, _ORDER + 1)
-    }
-
-
-def _bleu_value(sums: np.ndarray, *, order: int) -> np.ndarray:
-    """Of summed counts `[..., 11]`: correct and guessed n-grams, lengths, rows; constants as in pycocoevalcap."""
-    import numpy as np
-
-    tiny, small = 1e-15, 1e-9
-    correct, guess = sums[..., :order], sums[..., _ORDER : _ORDER + order]
-    length, reference_length, count = np.moveaxis(sums[..., 2 * _ORDER :], -1, 0)
-    precision = np.prod((correct + tiny) / (guess + small), axis=-1) ** (1 / order)
-    brevity = np.exp(np.minimum(0.0, 1 - (reference_length + small) / (length + tiny)))
-    return np.where(count > 0, precision * brevity, np.nan)
-
-
-def _rouge_scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    from pycocoevalcap.rouge.rouge import Rouge
-
-    scorer = Rouge()
-    # For pycocoevalcap a text without words has one empty word, which matches that of an empty reference.
-    return [
-        float(scorer.calc_score([caption], texts)) if caption else 0.0
-        for caption, texts in zip(captions, references, strict=True)
-    ]
-
-
-def _cider_scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-    """CIDEr-D of each row, `[n]`; document frequencies are those of all references given."""
-    import numpy as np
-    from pycocoevalcap.cider.cider_scorer import CiderScorer
-
-    if not any(any(texts) for texts in references):
-        return np.zeros(len(captions))  # pycocoevalcap fails where no reference has a word
-    scorer = CiderScorer(n=_ORDER)
-    for caption, texts in zip(captions, references, strict=True):
-        scorer += (caption, texts)
-    scores: np.ndarray = scorer.compute_score()[1]
-    return scores

@@ -66,7 +66,29 @@ def interval(
     Raises:
         ValueError: the labels are not one a row, or `resamples` or `level` is out of range.
     """
-    return _percentiles(_resampled(statistic, clusters, resamples, seed, level), level)
+    return intervals([statistic], clusters, resamples, seed, level)[0]
+
+
+def intervals(
+    statistics: Sequence[Statistic],
+    clusters: Sequence[Hashable],
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[tuple[float, float]]:
+    """The `interval` of each of several statistics over the same rows; the resamples are drawn once for all.
+
+    Args:
+        statistics: what to resample.
+        clusters: as in `interval`.
+        resamples: as in `interval`.
+        seed: as in `interval`.
+        level: as in `interval`.
+
+    Raises:
+        ValueError: as in `interval`.
+    """
+    return [_percentiles(values, level) for values in _resampled(statistics, clusters, resamples, seed, level)]
 
 
 def difference(
@@ -105,7 +127,7 @@ def difference(
         return above
 
     both = Statistic(rows=np.concatenate([first.rows, second.rows], axis=1), value=value, n=second.n)
-    values = _resampled(both, clusters, resamples, seed, level)
+    (values,) = _resampled([both], clusters, resamples, seed, level)
     low, high = _percentiles(values, level)
     # Sums of equal columns may differ in their last bits, which is no difference.
     smaller = min(np.sum(values <= _ROUNDING), np.sum(values >= -_ROUNDING))
@@ -115,21 +137,24 @@ def difference(
 
 
 def _resampled(
-    statistic: Statistic, clusters: Sequence[Hashable], resamples: int, seed: int, level: float
-) -> np.ndarray:
-    """The statistic's value in each resample where it is defined, `[resamples or fewer]`."""
+    statistics: Sequence[Statistic], clusters: Sequence[Hashable], resamples: int, seed: int, level: float
+) -> list[np.ndarray]:
+    """Each statistic's value in the resamples where it is defined, `[resamples or fewer]`."""
     import numpy as np
 
-    if len(clusters) != len(statistic.rows):
-        raise ValueError(f"{len(clusters)} cluster labels for {len(statistic.rows)} rows: give one a row.")
+    for statistic in statistics:
+        if len(clusters) != len(statistic.rows):
+            raise ValueError(f"{len(clusters)} cluster labels for {len(statistic.rows)} rows: give one a row.")
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f"Need resamples >= 1 and 0 < level < 1, not {resamples} and {level}.")
-    if not len(clusters):
-        return np.zeros(0)
-    sums = _sums_by_cluster(statistic.rows, clusters)
-    values = np.asarray(statistic.value(_resampled_sums(sums, resamples, np.random.default_rng(seed))))
-    defined: np.ndarray = values[~np.isnan(values)]
-    return defined
+    if not len(clusters) or not statistics:
+        return [np.zeros(0) for _ in statistics]
+    sums = _sums_by_cluster([statistic.rows for statistic in statistics], clusters)
+    totals = _resampled_sums(sums, resamples, np.random.default_rng(seed))
+    ends = np.cumsum([statistic.rows.shape[1] for statistic in statistics])
+    parts = np.split(totals, ends[:-1], axis=1)
+    values = [np.asarray(statistic.value(part)) for statistic, part in zip(statistics, parts, strict=True)]
+    return [value[~np.isnan(value)] for value in values]
 
 
 def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
@@ -141,13 +166,15 @@ def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _sums_by_cluster(rows: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
-    """`[n, k]` -> `[clusters, k]`."""
+def _sums_by_cluster(rows: Sequence[np.ndarray], clusters: Sequence[Hashable]) -> np.ndarray:
+    """Several `[n, k]` -> `[clusters, sum of k]`."""
     import numpy as np
 
     numbers: dict[Hashable, int] = {}
-    codes = np.fromiter((numbers.setdefault(label, len(numbers)) for label in clusters), dtype=np.intp, count=len(rows))
-    columns = [np.bincount(codes, weights=column, minlength=len(numbers)) for column in rows.T]
+    codes = np.fromiter(
+        (numbers.setdefault(label, len(numbers)) for label in clusters), dtype=np.intp, count=len(clusters)
+    )
+    columns = [np.bincount(codes, weights=column, minlength=len(numbers)) for each in rows for column in each.T]
     return np.stack(columns, axis=1)
 
 

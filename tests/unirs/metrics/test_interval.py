@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unirs.metrics.base import Statistic
-from unirs.metrics.interval import difference, interval, point
+from unirs.metrics.interval import difference, interval, intervals, point
 from unirs.metrics.statistics import accuracies, mean
 
 
@@ -32,6 +32,17 @@ def test_rows_of_a_cluster_stay_together() -> None:
     by_media = interval(mean(hits), [("a.tif",)] * 50 + [("b.tif",)] * 50)
     assert by_media == (0.0, 1.0)
     assert 0.35 < by_row[0] < by_row[1] < 0.65
+
+
+def test_intervals_are_those_of_each_statistic() -> None:
+    generator = np.random.default_rng(0)
+    hits, kinds = generator.random(60) < 0.5, [f"k{index % 3}" for index in range(60)]
+    statistics = [*accuracies("accuracy", hits.tolist(), kinds).values(), mean(generator.random(60))]
+    clusters = [index // 2 for index in range(60)]
+    alone = [interval(statistic, clusters, resamples=100, seed=1) for statistic in statistics]
+    together = intervals(statistics, clusters, resamples=100, seed=1)
+    assert np.array(together) == pytest.approx(np.array(alone), rel=1e-12)
+    assert intervals([], clusters) == []
 
 
 def test_equal_seeds_give_equal_intervals_and_others_do_not() -> None:

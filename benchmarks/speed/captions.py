@@ -1,0 +1,154 @@
+"""How long it takes to score the captions of a test set of LEVIR-CC's size, against pycocoevalcap's own scorers.
+
+    python benchmarks/speed/captions.py
+
+Ours are CIDEr-D, BLEU-1 to 4 and ROUGE-L as `CaptionMetrics` gives them, which splits the texts into words itself; the
+peer gets the words. Both give the same values to 1e-9, which is checked before anything is timed.
+
+With intervals, both see the same resamples of the pairs. The peer scores each resample anew, with one thing taken from
+outside of it: CIDEr-D's document frequencies are those of all pairs in every resample, as `CaptionMetrics` has them and
+says why. Counting them anew would be more work for the peer, and other values.
+"""
+
+import argparse
+import math
+import statistics
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from measure import Row, in_turn, rates, report
+from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+from pycocoevalcap.cider.cider_scorer import CiderScorer
+from pycocoevalcap.rouge.rouge import Rouge
+from unirs_tasks.synth.sentences import Event, Topic, describe
+
+from unirs.metrics.base import Prediction
+from unirs.metrics.caption import CaptionMetrics, tokenize
+from unirs.metrics.interval import intervals, point
+
+METRIC = CaptionMetrics(meteor=False)
+TOPICS: tuple[Topic, ...] = (
+    "many houses",
+    "a row of houses",
+    "two buildings",
+    "a building",
+    "a road",
+    "trees",
+    "a pond",
+)
+PLACES = ("left", "right", "top", "bottom", "top left", "top right", "bottom left", "bottom right", "center")
+REFERENCES = 5
+
+Texts = tuple[str, list[str]]
+Scores = dict[str, float]
+
+
+def main() -> None:
+    """Times what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=1929, help="of LEVIR-CC's test split (default: %(default)s)")
+    parser.add_argument("--resamples", type=int, default=20, help="that both sides score (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each side (default: %(default)s)")
+    options = parser.parse_args()
+    rows = captions(options.pairs)
+    texts = [(tokenize(row.prediction), [tokenize(text) for text in row.references]) for row in rows]
+    draws = np.random.default_rng(0).integers(len(rows), size=(options.resamples, len(rows)))
+
+    ours, peer = partial(values, rows), partial(peer_values, texts)
+    ours_many, peer_many = partial(ends, rows, options.resamples), partial(peer_ends, texts, draws)
+    check(ours(), peer())
+    check(ours_many(), peer_many())
+    # The peer would take minutes.
+    full, _ = in_turn(partial(ends, rows, 1000), lambda: None, rounds=options.rounds)
+    report(
+        "captions.py",
+        [
+            rates("values (bar 5)", len(rows), "pairs", in_turn(ours, peer, rounds=options.rounds)),
+            rates(
+                f"values and 95 % intervals of {options.resamples} resamples (bar 5)",
+                len(rows),
+                "pairs",
+                in_turn(ours_many, peer_many, rounds=options.rounds, warmup=0),
+            ),
+            Row("values and 95 % intervals of 1,000 resamples", statistics.median(full), None, "s", None),
+        ],
+    )
+
+
+def captions(pairs: int) -> list[Prediction]:
+    """Five references a pair, and answers that are right, of another pair, or cut short; half of the pairs changed."""
+    generator = np.random.default_rng(0)
+    rows: list[Prediction] = []
+    for number in range(pairs):
+        count = int(generator.integers(1, 4)) if number % 2 else 0
+        events: list[Event] = [
+            (TOPICS[topic], bool(generator.random() < 0.7), PLACES[generator.integers(len(PLACES))])
+            for topic in generator.permutation(len(TOPICS))[:count]
+        ]
+        said, *references = describe(generator, events, 1 + REFERENCES)
+        other = rows[-1].references[0] if rows else said
+        answer = (said, other, " ".join(said.split()[:5]))[generator.choice(3, p=[0.6, 0.25, 0.15])]
+        rows.append(Prediction(str(number), "levir_cc", (f"{number}.png",), "", "", answer, tuple(references)))
+    return rows
+
+
+def values(rows: Sequence[Prediction]) -> Scores:
+    """The product's values."""
+    return {name: point(statistic) for name, statistic in METRIC.evaluate(rows).statistics.items()}
+
+
+def ends(rows: Sequence[Prediction], resamples: int) -> Scores:
+    """The product's values and intervals."""
+    named = METRIC.evaluate(rows).statistics
+    found = intervals(list(named.values()), [row.media for row in rows], resamples)
+    scores = {name: point(statistic) for name, statistic in named.items()}
+    for name, (low, high) in zip(named, found, strict=True):
+        scores |= {f"{name} low": low, f"{name} high": high}
+    return scores
+
+
+def peer_values(texts: Sequence[Texts], frequencies: CiderScorer | None = None) -> Scores:
+    """Pycocoevalcap's values.
+
+    Args:
+        texts: words of each caption and of its references.
+        frequencies: whose document frequencies CIDEr-D takes; those of `texts` where left out.
+    """
+    bleu, rouge, cider = BleuScorer(n=4), Rouge(), CiderScorer(n=4)
+    for said, references in texts:
+        bleu += (said, references)
+        cider += (said, references)
+    if frequencies is None:
+        score = cider.compute_score()[0]
+    else:
+        cider.document_frequency = frequencies.document_frequency
+        score = np.mean(cider.compute_cider())
+    found = dict(zip(("bleu_1", "bleu_2", "bleu_3", "bleu_4"), bleu.compute_score(option="closest")[0], strict=True))
+    found["rouge_l"] = np.mean([rouge.calc_score([said], references) for said, references in texts])
+    return {name: float(value) for name, value in (found | {"cider": score}).items()}
+
+
+def peer_ends(texts: Sequence[Texts], draws: np.ndarray) -> Scores:
+    """Pycocoevalcap's values and their intervals, by scoring each of the resamples `[R, n]`."""
+    scores = peer_values(texts)
+    cider = CiderScorer(n=4)
+    for said, references in texts:
+        cider += (said, references)
+    cider.compute_doc_freq()
+    resampled = [peer_values([texts[index] for index in drawn], cider) for drawn in draws.tolist()]
+    for name in list(scores):
+        low, high = np.quantile([each[name] for each in resampled], [0.025, 0.975])
+        scores |= {f"{name} low": float(low), f"{name} high": float(high)}
+    return scores
+
+
+def check(ours: Scores, peer: Scores) -> None:
+    """Stops where the two sides differ."""
+    for name, value in peer.items():
+        if not math.isclose(ours[name], value, rel_tol=0, abs_tol=1e-9):
+            raise SystemExit(f"{name}: ours is {ours[name]!r}, pycocoevalcap's {value!r}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What the speed scripts share: two sides timed in turn, a table, and `runs/speed/<script>.json`."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from unirs.files import write_atomically
+from unirs.results import align
+
+OUT = Path("runs/speed")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a script's result.
+
+    Attributes:
+        name: what was done.
+        ours: UniRS's figure.
+        peer: the other side's, of the same run; None where there is no other side.
+        unit: of both.
+        ratio: how many times better ours is, or what the name says; None where there is no other side.
+    """
+
+    name: str
+    ours: float
+    peer: float | None
+    unit: str
+    ratio: float | None
+
+
+def in_turn(
+    ours: Callable[[], object], peer: Callable[[], object], *, rounds: int = 3, warmup: int = 1
+) -> tuple[list[float], list[float]]:
+    """Seconds of both sides, called one after the other; the warm-up rounds do not count.
+
+    Args:
+        ours: does the work once.
+        peer: does the same work once.
+        rounds: how often.
+        warmup: rounds before.
+    """
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for turn in range(warmup + rounds):
+        for side, work in zip(seconds, (ours, peer), strict=True):
+            start = time.perf_counter()
+            work()
+            if turn >= warmup:
+                side.append(time.perf_counter() - start)
+    return seconds
+
+
+def rates(name: str, count: int, unit: str, seconds: tuple[Sequence[float], Sequence[float]]) -> Row:
+    """A row of how many of something each side does in a second; its ratio is the median of the rounds' ratios."""
+    ours, peer = seconds
+    ratio = statistics.median(other / own for own, other in zip(ours, peer, strict=True))
+    return Row(name, count / statistics.median(ours), count / statistics.median(peer), f"{unit}/s", ratio)
+
+
+def report(script: str, rows: Sequence[Row]) -> None:
+    """Prints the table of a script's rows, and writes them to `runs/speed/<script>.json`."""
+    table = [["", "ours", "peer", "unit", "ratio"]]
+    for row in rows:
+        table.append([row.name, *map(_number, (row.ours, row.peer)), row.unit, _number(row.ratio)])
+    print(f"\n{script} on {machine()}\n" + "\n".join(align(table)))
+    path = OUT / f"{Path(script).stem}.json"
+    write_atomically(path, json.dumps([asdict(row) for row in rows], indent=2).encode() + b"\n")
+    print(f"Written to {path}")
+
+
+def machine() -> str:
+    """The processor, and how much of it this process may use."""
+    models = [line for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
+    name = models[0].partition(":")[2].strip() if models else platform.processor()
+    return f"{name}, {len(os.sched_getaffinity(0))} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
