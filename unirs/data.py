@@ -28,6 +28,8 @@ from unirs.sample import Sample, Split, Turn
 from unirs.task import SplitName, Task
 
 ClueUse = Literal["never", "test", "always"]
+_TURNS = 32
+"""Questions in a sequence of an evaluation: more share a prefix less often read, fewer pay less for attention."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,8 @@ class UniRSData(LightningDataModule):
             turns and mirrors its training media, all frames alike; for answers that name no directions).
         batch_size: samples a training batch, in each process.
         eval_batch_size: samples an evaluation batch, in each process.
-        max_turns: the most questions about one picture in one sequence; a picture with more of them becomes several
-            samples.
+        max_turns: in training, the most questions about one picture in one sequence; a picture with more of them
+            becomes several samples.
         max_length: the longest sequence in tokens, visual ones included; a longer one is an error.
         num_workers: processes that decode and render beside the training process.
         cache_gb: memory in GB, in each of those processes, that keeps decoded and resized frames for later epochs.
@@ -222,7 +224,10 @@ class UniRSData(LightningDataModule):
         """The weighted mixture of all tasks."""
         names = self.names("train")
         groups = [
-            replace(self._with_clues(self._items(name, "train", None), "always"), augment=self.tasks[name].augment)
+            replace(
+                self._with_clues(self._items(name, "train", None, self.max_turns), "always"),
+                augment=self.tasks[name].augment,
+            )
             for name in names
         ]
         weights = [self.tasks[name].weight for name in names]
@@ -259,7 +264,7 @@ class UniRSData(LightningDataModule):
         return sets
 
     def _eval_loader(self, name: str, split: SplitName, limit: int | None, blank: bool = False) -> DataLoader[Batch]:
-        items = self._items(name, split, limit)
+        items = self._items(name, split, limit, None)
         # What cannot see gets no clue either: that would tell it.
         items = replace(items, alter="blank") if blank else self._with_clues(items, "test", "always")
         trainer = self._trainer
@@ -267,7 +272,7 @@ class UniRSData(LightningDataModule):
         sampler: DistributedSampler[Any] = DistributedSampler(items, *ranks, shuffle=False)
         return self._loader(items, self.eval_batch_size, sampler, training=False)
 
-    def _items(self, name: str, split: SplitName, limit: int | None) -> TaskItems:
+    def _items(self, name: str, split: SplitName, limit: int | None, max_turns: int | None) -> TaskItems:
         """Samples with at most `max_turns` turns each; a limit takes a random choice, always the same."""
         samples = self.split(name, split)
         order: Sequence[int] = range(len(samples))
@@ -275,7 +280,7 @@ class UniRSData(LightningDataModule):
             # Not every n-th one: files may alternate between kinds.
             generator = torch.Generator().manual_seed(self.seed)
             order = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
-        return TaskItems(name, samples, order, self.max_turns)
+        return TaskItems(name, samples, order, max_turns)
 
     def _with_clues(self, items: TaskItems, *uses: ClueUse) -> TaskItems:
         """The items, with clues where their task is of one of the uses."""
@@ -462,10 +467,11 @@ class Collator:
             rows, owners = [row for row, _ in plain], [owner for _, owner in plain]
             return collate(frames, kinds, rows, owners, features=features)
         sequences, of, told = [], [], []
+        step = _TURNS if self.branches else 1
         for owner, ((item, _), count) in enumerate(zip(items, grids, strict=True)):
             prompt, turns = self.prompts[item.task], item.sample.turns
-            for together in [turns] if self.branches else [(turn,) for turn in turns]:
-                sample = replace(item.sample, turns=together)
+            for start in range(0, len(turns), step):
+                sample = replace(item.sample, turns=turns[start : start + step])
                 sequences.append(self.renderer.asking(prompt, sample, count, self.tokens, item.clue))
                 of.append((owner,))
             told += [_row(item, turn, self.renderer.text(prompt, turn, count, item.clue)) for turn in turns]
@@ -481,7 +487,7 @@ class TaskItems(Dataset[Item]):
         task: its name.
         samples: of one of its splits.
         order: which of them, and in which order.
-        max_turns: the most turns of an item; a sample with more of them becomes several.
+        max_turns: the most turns of an item; a sample with more of them becomes several. None for all.
         alter: how its media are shown, if not as they are.
         augment: as in `Item`.
         clues: by medium; none where empty.
@@ -490,14 +496,15 @@ class TaskItems(Dataset[Item]):
     task: str
     samples: Split
     order: Sequence[int]
-    max_turns: int
+    max_turns: int | None
     alter: Alteration | None = None
     augment: bool = False
     clues: Mapping[Media, str] = field(default_factory=dict)
     _ends: array[int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        parts = (math.ceil(self.samples.turns(index) / self.max_turns) for index in self.order)
+        most = self.max_turns
+        parts = (1 if most is None else math.ceil(self.samples.turns(index) / most) for index in self.order)
         object.__setattr__(self, "_ends", array("q", accumulate(parts)))
 
     def __len__(self) -> int:

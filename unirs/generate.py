@@ -15,8 +15,10 @@ from unirs.batch import Batch, attention
 from unirs.errors import ModelError
 from unirs.model import UniRSModel
 
-_CELLS = 1 << 26
-"""Numbers of an attention mask, or of logits, that are in memory at once."""
+_CELLS = 1 << 24
+"""Places of an attention mask in memory at once; what the language model keeps of a row's tokens grows with it."""
+_LOGITS = 1 << 27
+"""Logits in memory at once."""
 
 
 class Said(NamedTuple):
@@ -84,7 +86,7 @@ def _read(model: UniRSModel, batch: Batch, widest: int) -> Iterator["Reading"]:
     embeddings = model.embed(batch)
     count, length = batch.ids.shape
     vocabulary = model.llm.get_output_embeddings().weight.shape[0]
-    step = max(1, _CELLS // max(length**2, widest * int(vocabulary)))
+    step = max(1, min(_CELLS // length**2, _LOGITS // max(1, widest * int(vocabulary))))
     for start in range(0, count, step):
         rows = range(start, min(start + step, count))
         asks = {index: (row - start, place) for index, (row, place) in enumerate(batch.asks) if row in rows}

@@ -152,14 +152,18 @@ def many_turns(colours: Path, tmp_path: Path) -> list[dict[str, Any]]:
     return [{"name": str(colours / "plugin.py"), "root": str(tmp_path), "label": "many"}]
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_pictures_with_many_questions_become_several_samples(many_turns: list[dict[str, Any]], split: str) -> None:
+def test_evaluation_asks_all_questions_about_a_picture_at_once(many_turns: list[dict[str, Any]]) -> None:
     data = reading(UniRSData(many_turns, max_turns=3, blank_media=False))
-    items = list(shown([data.train_dataloader()] if split == "train" else data.test_dataloader()))
+    assert [len(item.sample.turns) for item in shown(data.test_dataloader())] == [7, 1, 3]
+
+
+def test_pictures_with_many_questions_become_several_samples(many_turns: list[dict[str, Any]]) -> None:
+    data = reading(UniRSData(many_turns, max_turns=3, blank_media=False))
+    items = list(shown([data.train_dataloader()]))
     assert Counter(item.sample.id for item in items) == {"0": 3, "1": 1, "2": 1}
     assert max(len(item.sample.turns) for item in items) == 3
     asked = sorted(turn.id for item in items for turn in item.sample.turns)
-    assert asked == sorted(turn.id for sample in data.split("many", split) for turn in sample.turns)  # type: ignore[arg-type]
+    assert asked == sorted(turn.id for sample in data.split("many", "train") for turn in sample.turns)
     # Of the picture with seven, no part has less than two.
     assert sorted(len(item.sample.turns) for item in items if item.sample.id == "0") == [2, 2, 3]
 

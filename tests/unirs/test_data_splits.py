@@ -9,6 +9,7 @@ from typing import Any
 
 import PIL.Image
 import pytest
+from torch import nn
 
 from unirs.data import Item, TaskItems, UniRSData
 from unirs.errors import DataError
@@ -32,8 +33,14 @@ def specs(tmp_path: Path) -> list[dict[str, Any]]:
     return [write(tmp_path / name, *splits) for name, splits in parts.items()]
 
 
+class Learning(nn.Linear):
+    """Stands for an encoder that learns."""
+
+    size, fit = (16, 16), Fit()
+
+
 class Reader:
-    encoder = SimpleNamespace(size=(16, 16), fit=Fit())
+    encoder = Learning(1, 1)
 
     def collator(self, *_: object, **__: object) -> Callable[[Any], Any]:
         return lambda items: items

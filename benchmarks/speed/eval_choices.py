@@ -1,0 +1,105 @@
+"""The likeliest of 25 classes for videos: UniRS's ranking against a likelihood pass for each class.
+
+    python benchmarks/speed/eval_choices.py
+
+The parts are the same (see parts.py), in float32. The peer does what evaluation harnesses do with closed answers: each
+class is a request of its own, a forward pass of LLaVA over the frames, the prompt and the class's text. Rankings must
+be the same, and the logarithms of the probabilities within 1e-4. Files in, ranking out, on both sides.
+"""
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from measure import in_turn, rates, report
+from parts import parts, pixels, token_ids
+from transformers import LlavaForConditionalGeneration, SiglipImageProcessorPil
+
+from unirs.api import UniRS
+from unirs.data import Item
+from unirs.foreign import read_checkpoint
+from unirs.media import Media
+from unirs.plugins import build
+from unirs.prompt import IGNORE, Renderer
+from unirs.sample import Sample, Turn
+from unirs.task import Task
+
+CLASSES = [
+    *("post-earthquake", "flood", "fire", "landslide", "mudslide", "traffic collision", "traffic congestion"),
+    *("harvesting", "ploughing", "constructing", "police chase", "conflict", "baseball", "basketball", "boating"),
+    *("cycling", "running", "soccer", "swimming", "car racing", "party", "concert", "parade/protest"),
+    *("religious activity", "non-event"),
+]
+CHOICES = [f"This is a video about {name}." for name in CLASSES]
+
+
+class Ours:
+    """All classes of a video in one go."""
+
+    def __init__(self, model: UniRS, task: Task, shown: list[Media]) -> None:
+        self.model = model
+        self.prompt = task.prompt
+        self.items = [Item("era", Sample(str(n), media, (Turn(str(n), ()),))) for n, media in enumerate(shown)]
+
+    def __call__(self) -> list[list[float]]:
+        """The log-likelihoods of the classes of each video."""
+        said = self.model.respond({"era": self.prompt}, self.items, choices=lambda _: CHOICES, batch_size=1)
+        return [list(reply.choices.values()) for _, reply, _ in said]
+
+
+class Peer:
+    """A pass for each class."""
+
+    def __init__(self, folder: Path, ours: Ours) -> None:
+        self.ours = ours
+        self.model = LlavaForConditionalGeneration.from_pretrained(folder / "llava", dtype=torch.float32).eval()
+        self.processor = SiglipImageProcessorPil.from_pretrained(folder / "llava")
+        self.renderer = Renderer(ours.model.tokenizer)
+
+    def __call__(self) -> list[list[float]]:
+        """The log-likelihoods of the classes of each video."""
+        return [[self.likelihood(item.sample, choice) for choice in CHOICES] for item in self.ours.items]
+
+    @torch.inference_mode()
+    def likelihood(self, sample: Sample, choice: str) -> float:
+        """Of one class."""
+        asked = Sample(sample.id, sample.media, (Turn("", (choice,)),))
+        tokens = self.ours.model.model.projector.tokens
+        sequence = self.renderer.training(self.ours.prompt, asked, sample.media.count, tokens)
+        logits = self.model(
+            input_ids=torch.tensor([token_ids(sequence, self.ours.model.tokenizer)]),
+            pixel_values=pixels(self.processor, sample.media),
+        ).logits[0]
+        labels = torch.tensor(sequence.labels[1:])
+        told = logits[:-1].log_softmax(-1).gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1)
+        return float(told[labels != IGNORE].double().sum())
+
+
+def main() -> None:
+    """Compares what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--frames", type=int, default=8, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
+    options = parser.parse_args()
+    with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data:
+        task: Task = build("unirs.tasks", {"name": "era", "root": Path(data) / "era", "frames": options.frames})
+        if task.synthesize is not None:
+            task.synthesize(30, 0)
+        shown = [sample.media for sample in task.samples("train")[: options.videos]]
+        ours = Ours(read_checkpoint(folder / "llava"), task, shown)
+        peer = Peer(folder, ours)
+        for own, other in zip(ours(), peer(), strict=True):
+            apart = max(abs(a - b) for a, b in zip(own, other, strict=True))
+            order = [sorted(range(len(CHOICES)), key=scores.__getitem__) for scores in (own, other)]
+            if apart > 1e-4 or order[0] != order[1]:
+                raise SystemExit(f"The sides rank differently; log-likelihoods are up to {apart} apart.")
+        seconds = in_turn(ours, peer, rounds=options.rounds, warmup=0)
+    name = f"ranking {len(CHOICES)} classes, videos of {options.frames} frames"
+    report("eval_choices.py", [rates(name, options.videos, "videos", seconds)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The share of a machine's peak in matrix products that a training step reaches.
+
+    python benchmarks/speed/roofline.py
+
+The peak is the fastest of several large square products, measured in the same run between the steps, in the same
+precision. A step is forward and backward pass and the optimiser's, of the model and the packed mixed batches of
+train.py with features kept, as in steady state. Counted are the operations of the matrix products that are really
+computed (`torch.utils.flop_counter`), nothing that is only spared.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from measure import Row, report
+from parts import parts
+from torch.utils.flop_counter import FlopCounterMode
+from train import Work, loaded
+
+_SIDES = (1024, 2048, 4096)
+
+
+def peak(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations a second of the fastest square matrix product."""
+    fastest = 0.0
+    for side in _SIDES:
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        seconds = min(timed(lambda a=a, b=b: a @ b, device) for _ in range(4))  # type: ignore[misc]
+        fastest = max(fastest, 2 * side**3 / seconds)
+    return fastest
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that it takes."""
+    _wait(device)
+    start = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    """Measures what the command line names."""
+    gpu = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--media", type=int, nargs=3, default=[26, 3, 1], metavar=("IMAGES", "PAIRS", "VIDEOS"))
+    parser.add_argument("--steps", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16" if gpu else "float32")
+    parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
+    options = parser.parse_args()
+    dtype, device = getattr(torch, options.dtype), torch.device("cuda" if gpu else "cpu")
+    with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data:
+        work = Work.synthetic(folder, Path(data), tuple(options.media), dtype)
+        module, batches = loaded(work, Path(data) / "features", device)
+        optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-4)
+
+        def step(batch: object) -> None:
+            optimizer.zero_grad()
+            module.model.loss(batch, "token").backward()  # type: ignore[arg-type]
+            optimizer.step()
+
+        shares, reached, peaks = [], [], []
+        for number, batch in enumerate(itertools.islice(itertools.cycle(batches), options.steps + 1)):
+            with FlopCounterMode(display=False) as counter:
+                step(batch)
+            seconds = min(timed(lambda batch=batch: step(batch), device) for _ in range(2))  # type: ignore[misc]
+            fastest = peak(dtype, device)
+            # The first step warms up.
+            if number:
+                reached.append(counter.get_total_flops() / seconds)
+                peaks.append(fastest)
+                shares.append(reached[-1] / fastest)
+    giga = [statistics.median(values) / 1e9 for values in (reached, peaks)]
+    name = f"training step of the peak, {options.dtype} on {device.type}"
+    report("roofline.py", [Row(name, giga[0], giga[1], "GFLOP/s", statistics.median(shares))])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""Training on images, pairs and 8-frame videos: UniRS against LLaVA under `transformers.Trainer`.
+
+    python benchmarks/speed/train.py
+
+The parts are the same on both sides (see parts.py): a frozen vision tower, a projector that learns, and SmolLM2-135M
+with LoRA. So are samples, tokens, precision, optimiser and threads, and the loss of the same samples must be the same.
+Of 100 media about 87 are pictures with eight questions each, 9 pairs with five captions and 4 videos, which is what the
+paper's weights 1, 5 and 10 make of its three data sets. A sample is an answer that is learnt: LLaVA has a row for each,
+with the pictures in front, as published scripts do; UniRS makes of them what it makes of them by default.
+
+UniRS's first epoch begins with an empty feature cache; steady state are the epochs after it. LLaVA's epochs are alike.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from measure import Row, rates, report
+from parts import parts, pixels, token_ids
+from torch.utils.data import Dataset
+from transformers import LlavaForConditionalGeneration, SiglipImageProcessorPil, TrainingArguments
+from transformers import Trainer as HuggingFaceTrainer
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from unirs.batch import Batch
+from unirs.data import Item, Shown, UniRSData
+from unirs.llm import LLMConfig
+from unirs.media import Media
+from unirs.module import OptimConfig, ProjectorConfig, UniRSModule
+from unirs.prompt import IGNORE, Renderer
+from unirs.prompt import Sequence as TokenSequence
+from unirs.sample import Sample, Split
+from unirs.tune import Lora, set_tuning
+
+BATCH = 16
+OPTIM = OptimConfig(lr=1e-4)
+QUESTIONS = 8
+
+
+@dataclass(frozen=True)
+class Work:
+    """What both sides train on.
+
+    Attributes:
+        folder: the parts.
+        data: the tasks' entries in a config.
+        take: how many samples of each task.
+        dtype: of the weights.
+    """
+
+    folder: Path
+    data: list[dict[str, Any]]
+    take: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def synthetic(cls, folder: Path, data: Path, take: tuple[int, ...], dtype: torch.dtype) -> "Work":
+        """Work on synthetic data, made in a folder."""
+        tasks: list[dict[str, Any]] = [
+            {"name": "rsvqa_lr", "protocol": "rsvqa", "synthetic": {"size": 64, "seed": 0}},
+            {"name": "levir_cc", "synthetic": {"size": 64, "seed": 0}},
+            {"name": "era", "synthetic": {"size": 30, "seed": 0}},
+        ]
+        return cls(folder, [{**task, "root": str(data / task["name"])} for task in tasks], take, dtype)
+
+    def read(self, cache: Path) -> UniRSData:
+        """The data, as UniRS is given them."""
+        data = UniRSData(self.data, batch_size=BATCH, max_turns=QUESTIONS, feature_cache=cache)
+        data.prepare_data()
+        for task, count in zip(data.tasks, self.take, strict=True):
+            # The same samples, and as many as the mixture has of each kind.
+            samples = [replace(one, turns=one.turns[:QUESTIONS]) for one in data.split(task, "train")[:count]]
+            data._splits[task, "train"] = Split(samples)
+        return data
+
+    def module(self) -> UniRSModule:
+        """UniRS's model; the projector begins as LLaVA's."""
+        module = UniRSModule(
+            encoder={"name": "hf", "source": str(self.folder / "vision_tower"), "dtype": _name(self.dtype)},
+            llm=LLMConfig(source=str(self.folder / "llm"), tune="lora", dtype=_name(self.dtype)),  # type: ignore[arg-type]
+            projector=ProjectorConfig(kind="mlp"),
+            optim=OPTIM,
+            loss="token",
+        )
+        state = _llava(self).model.multi_modal_projector.state_dict()
+        names = {"linear_1": "expand", "linear_2": "out"}
+        module.model.projector.load_state_dict(
+            {f"{names[key.split('.')[0]]}.{key.split('.')[1]}": value.float() for key, value in state.items()}
+        )
+        return module
+
+
+class Clock(Callback):
+    """Seconds of each epoch."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Begins to count."""
+        self._start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Stops."""
+        self.seconds.append(time.perf_counter() - self._start)
+
+
+def train_ours(work: Work, epochs: int) -> list[float]:
+    """Seconds of each of UniRS's epochs, the first one with an empty cache."""
+    clock = Clock()
+    with TemporaryDirectory() as cache:
+        trainer = Trainer(
+            max_epochs=epochs,
+            accelerator="auto",
+            devices=1,
+            gradient_clip_val=1.0,
+            limit_val_batches=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            use_distributed_sampler=False,
+            default_root_dir=cache,
+            callbacks=[clock],
+        )
+        trainer.fit(work.module(), datamodule=work.read(Path(cache)))
+    return clock.seconds
+
+
+class Rows(Dataset[dict[str, Any]]):
+    """LLaVA's samples: tokens made beforehand, pictures decoded and processed when they are asked for."""
+
+    def __init__(
+        self,
+        rows: Sequence[tuple[Media, TokenSequence]],
+        tokenizer: PreTrainedTokenizerBase,
+        processor: SiglipImageProcessorPil,
+    ) -> None:
+        self.rows = [(media, token_ids(sequence, tokenizer), sequence.labels) for media, sequence in rows]
+        self.processor = processor
+        self.pad = int(tokenizer.eos_token_id)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        media, ids, labels = self.rows[index]
+        return {"ids": ids, "labels": labels, "pixels": pixels(self.processor, media)}
+
+    def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Right-padded to the longest."""
+        longest = max(len(row["ids"]) for row in rows)
+
+        def pad(key: str, fill: int) -> torch.Tensor:
+            return torch.tensor([row[key] + [fill] * (longest - len(row[key])) for row in rows])
+
+        mask = [[1] * len(row["ids"]) + [0] * (longest - len(row["ids"])) for row in rows]
+        return {
+            "input_ids": pad("ids", self.pad),
+            "labels": pad("labels", IGNORE),
+            "attention_mask": torch.tensor(mask),
+            "pixel_values": torch.cat([row["pixels"] for row in rows]),
+        }
+
+
+def _llava(work: Work) -> LlavaForConditionalGeneration:
+    llava = LlavaForConditionalGeneration.from_pretrained(work.folder / "llava", dtype=work.dtype)
+    llava.requires_grad_(False)
+    set_tuning(llava.model.language_model, "lora", Lora())
+    llava.model.multi_modal_projector.requires_grad_(True)
+    return llava
+
+
+def _rows(work: Work, cache: Path) -> tuple[Rows, int]:
+    """LLaVA's rows."""
+    module, data = work.module(), work.read(cache)
+    if module.tokenizer is None:
+        raise TypeError("SmolLM2 comes with its tokenizer.")
+    renderer = Renderer(module.tokenizer)
+    found: list[tuple[Media, TokenSequence]] = []
+    for name, task in data.tasks.items():
+        for sample in data.split(name, "train"):
+            plain = renderer.unbranched(task.task.prompt, sample, sample.media.count, module.model.projector.tokens)
+            found += [(sample.media, sequence) for sequence in plain]
+    return Rows(found, module.tokenizer, SiglipImageProcessorPil.from_pretrained(work.folder / "llava")), len(found)
+
+
+def train_peer(work: Work, rows: Rows) -> float:
+    """Seconds of one of LLaVA's epochs."""
+    with TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            num_train_epochs=1,
+            per_device_train_batch_size=BATCH,
+            learning_rate=OPTIM.lr,
+            lr_scheduler_type="cosine",
+            max_grad_norm=1.0,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            use_cpu=not torch.cuda.is_available(),
+            seed=0,
+        )
+        trainer = HuggingFaceTrainer(_llava(work), arguments, data_collator=rows.collate, train_dataset=rows)
+        start = time.perf_counter()
+        trainer.train()
+        return time.perf_counter() - start
+
+
+@torch.no_grad()
+def check_loss(work: Work) -> float:
+    """How far the losses of the same samples are apart, by LLaVA's rows and by UniRS's packed trees, in float32.
+
+    Raises:
+        SystemExit: by more than 1e-4.
+    """
+    work = replace(work, dtype=torch.float32, take=(1, 1, 1))
+    with TemporaryDirectory() as cache:
+        rows, _ = _rows(work, Path(cache))
+        module, data, llava = work.module(), work.read(Path(cache)), _llava(work)
+        # Adapters that do something, the same on both sides.
+        own = dict(module.model.llm.base_model.named_parameters())
+        for name, value in llava.model.language_model.named_parameters():
+            if "lora_" in name:
+                value.copy_(own[name].normal_(std=0.05))
+        batch = _batch(module.eval(), data, [(name, data.split(name, "train")[0]) for name in data.tasks])
+        ours = float(module.model.loss(batch, "token"))
+        peer = float(llava.eval()(**rows.collate([rows[index] for index in range(len(rows))])).loss)
+    if abs(ours - peer) > 1e-4:
+        raise SystemExit(f"The losses of the same samples differ: {ours} and {peer}.")
+    return abs(ours - peer)
+
+
+def loaded(work: Work, cache: Path, device: torch.device) -> tuple[UniRSModule, list[Batch]]:
+    """The model in training mode, and an epoch's batches with what the frozen encoder sees in their media."""
+    module, data = work.module().to(device), work.read(cache)
+    every = [(name, sample) for name in data.tasks for sample in data.split(name, "train")]
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0)).tolist()
+    batches = []
+    for start in range(0, len(every), BATCH):
+        batch = _batch(module, data, [every[index] for index in order[start : start + BATCH]]).to(device)
+        with torch.no_grad():
+            batches.append(replace(batch, features=module.model.encode(batch)))
+    return module.train(), batches
+
+
+def _batch(module: UniRSModule, data: UniRSData, samples: Sequence[tuple[str, Sample]]) -> Batch:
+    prompts = {name: task.task.prompt for name, task in data.tasks.items()}
+    collate = module.collator(prompts, data.max_length, training=True)
+    size, fit = module.encoder.size, module.encoder.fit
+    return collate([(Item(task, sample), Shown(sample.media.frames(size, fit))) for task, sample in samples])
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def main() -> None:
+    """Compares what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--media", type=int, nargs=3, default=[26, 3, 1], metavar=("IMAGES", "PAIRS", "VIDEOS"))
+    parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="default: %(default)s")
+    parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
+    options = parser.parse_args()
+    with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data:
+        work = Work.synthetic(folder, Path(data), tuple(options.media), getattr(torch, options.dtype))
+        apart = check_loss(work)
+        print(f"Loss of the same samples: {apart:.1e} apart.")
+        rows, count = _rows(work, Path(data) / "features")
+        first: list[float] = []
+        steady: list[float] = []
+        peer: list[float] = []
+        for _ in range(options.rounds):
+            seconds = train_ours(work, 3)
+            first.append(seconds[0])
+            steady.append(min(seconds[1:]))
+            peer.append(train_peer(work, rows))
+    report(
+        "train.py",
+        [
+            rates(f"training, steady state, {options.dtype}", count, "samples", (steady, peer)),
+            rates(f"training, first epoch, {options.dtype}", count, "samples", (first, peer)),
+            Row("loss of the same samples, difference", apart, None, "nats", None),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The speed scripts that need a model, run whole with tiny parts: both sides must agree before they are timed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "benchmarks" / "speed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        (
+            ["train.py", "--media", "4", "2", "1", "--rounds", "1"],
+            ["training, steady state", "training, first epoch", "loss of the same samples"],
+        ),
+        (
+            ["eval_vqa.py", "--pictures", "1", "--questions", "6", "--rounds", "1"],
+            ["6 questions a picture, each", "6 questions a picture, batches"],
+        ),
+        (["eval_choices.py", "--frames", "2", "--rounds", "1"], ["ranking 25 classes"]),
+        (["roofline.py", "--media", "4", "2", "1", "--steps", "1"], ["training step of the peak"]),
+    ],
+    ids=lambda value: value[0].partition(".")[0],
+)
+def test_sides_agree(tmp_path: Path, command: list[str], names: list[str]) -> None:
+    script, *arguments = command
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / script), "--tiny", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "runs" / "speed" / script).with_suffix(".json").read_text())
+    assert [str(row["name"]).startswith(name) for row, name in zip(rows, names, strict=True)] == [True] * len(names)
+    assert all(row["ours"] > 0 for row in rows)
