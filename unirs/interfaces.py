@@ -14,6 +14,9 @@ from unirs.media import Fit
 class Encoder(Protocol):
     """Turns frames into vision tokens; an `nn.Module`. Resizing is done before, normalisation inside.
 
+    What an encoder sees is kept on disk where none of its parameters learns and `train()` leaves all of it in
+    evaluation mode (see `unirs.features`).
+
     Attributes:
         size: height and width in pixels of the frames it takes.
         fit: how pictures of another shape are brought to that size.

@@ -1,0 +1,175 @@
+"""How cost grows with frames, resolution, questions and processes, as a table and a plot.
+
+    python benchmarks/speed/growth.py --plot docs/speed.png
+
+Answers of eight tokens by the parts of parts.py, in float32, from files to texts: videos of 1 to 16 frames, pictures of
+112 to 448 pixels, 1 to 64 questions on a picture. Last, training of a small model from scratch by `unirs fit`, in one
+process and in two, on equally many cores. Needs `matplotlib`, of the dependency group `speed`.
+"""
+
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+import yaml
+from matplotlib import pyplot as plt
+from measure import Row, machine, report
+from parts import TINY, parts, pictures, questions
+
+from unirs import plugins
+from unirs.api import UniRS
+from unirs.data import Item
+from unirs.llm import LLMConfig, build_llm
+from unirs.media import Media, Video
+from unirs.model import UniRSModel
+from unirs.prompt import Prompt
+from unirs.sample import Sample, Turn
+from unirs.saved import SavedConfig
+
+TOKENS = 8
+ENCODER = {"name": "timm", "model": "resnet10t", "pretrained": False, "tune": "full", "layer": 3, "size": 64}
+# The logged rate is a running mean, in which the first, slow step then counts little.
+STEPS = 80
+
+
+def load(folder: Path, size: int | None) -> UniRS:
+    """The model, for pictures of another size than its vision tower's where one is given."""
+    options = {"name": "hf", "source": str(folder / "vision_tower"), "size": size}
+    encoder = plugins.build("unirs.encoders", options)
+    llm, tokenizer = build_llm(LLMConfig(source=str(folder / "llm"), tune="frozen"))
+    if tokenizer is None:
+        raise TypeError("The language model comes with its tokenizer.")
+    config = SavedConfig(options, None, "mlp", {}, {})
+    return UniRS(UniRSModel(encoder, None, llm, "mlp").eval(), tokenizer, config)
+
+
+def seconds(model: UniRS, media: Media, asked: Sequence[str], rounds: int) -> float:
+    """Median seconds from the file to the answers, after one round to warm up."""
+    turns = tuple(Turn(str(number), (), {"question": text}) for number, text in enumerate(asked))
+    item = Item("", Sample("", media, turns))
+    taken = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        list(model.respond({"": Prompt("", "{question}")}, [item], max_new_tokens=TOKENS))
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[1:])
+
+
+def processes(folder: Path, count: int) -> float:
+    """Samples that `unirs fit` takes a second in so many processes, which share this process's cores."""
+    config = {
+        "model": {
+            "encoder": {
+                "name": "timm",
+                "model": "resnet10t",
+                "pretrained": False,
+                "tune": "full",
+                "layer": 3,
+                "size": 64,
+            },
+            "llm": {"config": {"model_type": "llama", **TINY, "hidden_size": 64}, "vocab_size": 512},
+        },
+        "data": {
+            "tasks": [{"name": "levir_cc", "root": str(folder / "levir_cc"), "synthetic": {"size": 64, "seed": 0}}],
+            "batch_size": 16 // count,
+        },
+        "trainer": {
+            "default_root_dir": str(folder / f"run{count}"),
+            "max_steps": STEPS,
+            "max_epochs": -1,
+            "limit_val_batches": 0,
+            "accelerator": "cpu",
+            "devices": count,
+            "strategy": "ddp" if count > 1 else "auto",
+            "log_every_n_steps": 1,
+            "enable_progress_bar": False,
+        },
+    }
+    path = folder / f"fit{count}.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    subprocess.run(  # noqa: S603
+        [str(Path(sys.executable).with_name("unirs")), "fit", "--config", str(path)],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )
+    return _rate(folder / f"run{count}")
+
+
+def _rate(run: Path) -> float:
+    (log,) = run.glob("logs/*/metrics.csv")
+    with log.open(encoding="utf-8") as file:
+        rates = [float(row["samples/s"]) for row in csv.DictReader(file) if row.get("samples/s")]
+    return rates[-1]
+
+
+def plot(panels: dict[str, tuple[str, dict[int, float]]], path: Path) -> None:
+    """Draws a panel for each of what grows."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 3.0), layout="constrained")
+    for axis, (what, (unit, points)) in zip(axes, panels.items(), strict=True):
+        axis.plot(list(points), list(points.values()), marker="o", color="#1f5f8b")
+        axis.set_xlabel(what)
+        axis.set_ylabel(unit)
+        axis.set_xticks(list(points))
+        axis.set_ylim(bottom=0)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(machine(), fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Measures what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plot", type=Path, default=Path("runs/speed/growth.png"), help="default: %(default)s")
+    parser.add_argument("--frames", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224, 336, 448], help="pixels")
+    parser.add_argument("--questions", type=int, nargs="+", default=[1, 8, 16, 32, 64])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
+    options = parser.parse_args()
+    with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data, torch.inference_mode():
+        (picture, *_) = pictures(Path(data) / "rsvqa_lr", 1)
+        task = plugins.build("unirs.tasks", {"name": "era", "root": Path(data) / "era"})
+        task.synthesize(30, 0)
+        video = task.samples("train")[0].media.path
+        model, asked = load(folder, None), questions(max(options.questions), 0)
+        panels = {
+            "frames of a video": (
+                "seconds an answer",
+                {k: seconds(model, Video(video, k), asked[:1], options.rounds) for k in options.frames},
+            ),
+            "pixels of a side": (
+                "seconds an answer",
+                {s: seconds(load(folder, s), picture, asked[:1], options.rounds) for s in options.sizes},
+            ),
+            "questions on a picture": (
+                "seconds a picture",
+                {q: seconds(model, picture, asked[:q], options.rounds) for q in options.questions},
+            ),
+            "processes of a training": (
+                "samples a second",
+                {p: processes(Path(data), p) * p for p in options.processes},
+            ),
+        }
+    plot(panels, options.plot)
+    rows = []
+    for what, (unit, points) in panels.items():
+        first = next(iter(points.values()))
+        rows += [Row(f"{what}: {x}", value, first, unit, value / first) for x, value in points.items()]
+    report("growth.py", rows)
+    print(f"Drawn: {options.plot}")
+
+
+if __name__ == "__main__":
+    main()
