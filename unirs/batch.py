@@ -10,6 +10,9 @@ from unirs.media import Media, MediaKind
 from unirs.metrics.base import Prediction
 from unirs.prompt import IGNORE, Sequence
 
+SHORT = 512
+"""Tokens of a row up to which attention costs little beside all else."""
+
 
 @dataclass
 class Batch:
@@ -95,21 +98,46 @@ def pack(sequences: List[Sequence]) -> tuple[list[Sequence], list[tuple[int, ...
         sequences: what is said about one medium each.
 
     Returns:
-        Rows no longer than the longest sequence, and which media each speaks of.
+        Rows, and which media each speaks of. A row is no longer than its longest sequence, or than the shorter of the
+        longest sequence of all and `SHORT`: the cost of attention grows with the square of a row's length.
     """
-    capacity = max(len(sequence.ids) for sequence in sequences)
+    usual = min(SHORT, max(len(sequence.ids) for sequence in sequences))
     rows: list[Sequence] = []
     owners: list[tuple[int, ...]] = []
+    room: list[int] = []
     for owner in sorted(range(len(sequences)), key=lambda index: -len(sequences[index].ids)):
         sequence = sequences[owner]
-        fitting = (index for index, row in enumerate(rows) if len(row.ids) + len(sequence.ids) <= capacity)
-        index = next(fitting, len(rows))
+        length = len(sequence.ids)
+        index = next((index for index, left in enumerate(room) if length <= left), len(rows))
         if index == len(rows):
             rows.append(Sequence())
             owners.append(())
+            room.append(max(length, usual))
         rows[index].append(sequence)
         owners[index] += (owner,)
+        room[index] -= length
     return rows, owners
+
+
+def by_length(until: torch.Tensor) -> list[tuple[torch.Tensor, int]]:
+    """Parts right-padded rows so that long ones cost short ones no padding.
+
+    Args:
+        until: as in `Batch`.
+
+    Returns:
+        For each part the indices of its rows and the length of the longest. The others are more than half as long, or
+        the longest is no longer than `SHORT`.
+    """
+    lengths = (until > 0).sum(1)
+    parts = []
+    left = torch.arange(len(lengths), device=until.device)
+    while len(left):
+        longest = int(lengths[left].max())
+        here = lengths[left] > (longest // 2 if longest > SHORT else 0)
+        parts.append((left[here], longest))
+        left = left[~here]
+    return parts
 
 
 def collate(

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
-from unirs.batch import Batch, attention, grids
+from unirs.batch import Batch, attention, by_length, grids
 from unirs.errors import ModelError
 from unirs.interfaces import ChangeExtractor, Encoder, MapsChange, as_module
 from unirs.media import Media
@@ -122,10 +122,13 @@ class UniRSModel(nn.Module):
             batch: B rows of T tokens.
             where: indexes `[B, T]`: a mask with K true places, or rows and columns.
         """
-        embeddings, seen = self.embed(batch), attention(batch.until)
+        return self._told(self.embed(batch), batch.until, where)
+
+    def _told(self, embeddings: torch.Tensor, until: torch.Tensor, where: Places) -> torch.Tensor:
+        seen = attention(until)
         if self.branches:
             return self.read(embeddings, seen, where)
-        mask = batch.real().long()
+        mask = (until > 0).long()
         return self._run(where, inputs_embeds=embeddings, attention_mask=mask, position_ids=seen.sum(2) - 1)
 
     def read(
@@ -167,8 +170,15 @@ class UniRSModel(nn.Module):
                 questions weighs no more than a video with one, and the word that tells whether something changed does
                 not drown among those that follow from it. `token` is the usual mean over all tokens (the paper's).
         """
-        learnt = batch.labels[:, 1:] != IGNORE
-        logits = self.logits(batch, F.pad(learnt, (0, 1)))
-        weights = batch.weights[:, 1:][learnt]
-        losses = F.cross_entropy(logits.float(), batch.labels[:, 1:][learnt], reduction="none")
-        return losses.mean() if kind == "token" else (weights * losses).sum() / len(batch.kinds)
+        embeddings = self.embed(batch)
+        learnt = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
+        weights = F.pad(batch.weights[:, 1:], (0, 1))
+        losses, weighed = [], []
+        for rows, length in by_length(batch.until):
+            labels = learnt[rows, :length]
+            where = labels != IGNORE
+            logits = self._told(embeddings[rows, :length], batch.until[rows, :length], where)
+            losses.append(F.cross_entropy(logits.float(), labels[where], reduction="none"))
+            weighed.append(weights[rows, :length][where])
+        loss = torch.cat(losses)
+        return loss.mean() if kind == "token" else (torch.cat(weighed) * loss).sum() / len(batch.kinds)

@@ -1,9 +1,12 @@
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unirs.batch import Batch, attention, collate, pack
+import unirs.batch
+from unirs.batch import Batch, attention, by_length, collate, pack
 from unirs.media import MediaKind
 from unirs.prompt import IGNORE, OPEN, Sequence
 
@@ -114,11 +117,17 @@ def test_branches_of_branches() -> None:
     ]
 
 
-@given(st.lists(st.tuples(st.integers(1, 4), st.lists(st.integers(1, 4), min_size=1, max_size=3)), min_size=1))
-def test_packing_keeps_sequences_apart(shapes: list[tuple[int, list[int]]]) -> None:
+some = st.lists(st.tuples(st.integers(1, 4), st.lists(st.integers(1, 4), min_size=1, max_size=3)), min_size=1)
+
+
+@given(some, st.integers(1, 20))
+def test_packing_keeps_sequences_apart(shapes: list[tuple[int, list[int]]], short: int) -> None:
     sequences = [sequence(prefix, *turns) for prefix, turns in shapes]
-    rows, owners = pack(sequences)
-    assert max(len(row.ids) for row in rows) == max(len(one.ids) for one in sequences)
+    with patch.object(unirs.batch, "SHORT", short):
+        rows, owners = pack(sequences)
+    assert max(len(row.ids) for row in rows) <= max(len(one.ids) for one in sequences)
+    for made, shown in zip(rows, owners, strict=True):
+        assert len(made.ids) <= max(short, *(len(sequences[owner].ids) for owner in shown))
     assert sorted(owner for row in owners for owner in row) == list(range(len(sequences)))
     packed = batch(*rows, left=False)
     for row, shown in enumerate(owners):
@@ -133,6 +142,20 @@ def test_packing_keeps_sequences_apart(shapes: list[tuple[int, list[int]]]) -> N
             assert torch.equal(seeing[:, span], attention(alone.until)[0])
             assert seeing.sum() == attention(alone.until).sum()
             start = span.stop
+
+
+@given(some, st.integers(1, 8))
+def test_parts_by_length_hold_every_row_once(shapes: list[tuple[int, list[int]]], short: int) -> None:
+    made = batch(*(sequence(prefix, *turns) for prefix, turns in shapes), left=False)
+    lengths = made.real().sum(1).tolist()
+    with patch.object(unirs.batch, "SHORT", short):
+        parts = [(rows.tolist(), length) for rows, length in by_length(made.until)]
+    assert sorted(row for rows, _ in parts for row in rows) == list(range(len(lengths)))
+    for rows, length in parts:
+        assert max(lengths[row] for row in rows) == length
+        assert length <= short or min(lengths[row] for row in rows) > length // 2
+    longest = [length for _, length in parts]
+    assert longest == sorted(set(longest), reverse=True)
 
 
 def test_media() -> None:

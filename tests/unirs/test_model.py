@@ -3,13 +3,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs.batch import Batch, collate, pack
+from unirs.batch import Batch, by_length, collate, pack
 from unirs.errors import ModelError
 from unirs.interfaces import as_module
 from unirs.media import Media
-from unirs.model import UniRSModel
+from unirs.model import LossKind, UniRSModel
 from unirs.prompt import IGNORE, Prompt, Renderer
 from unirs.sample import Sample, Turn
 
@@ -63,9 +64,17 @@ def test_packed_turns_equal_single_ones(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("short", [8, 512])
+@pytest.mark.parametrize("kind", ["answer", "token"])
 def test_packed_rows_teach_what_single_ones_do(
-    model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+    model: UniRSModel,
+    tokenizer: PreTrainedTokenizerBase,
+    media: dict[str, Media],
+    monkeypatch: pytest.MonkeyPatch,
+    short: int,
+    kind: LossKind,
 ) -> None:
+    monkeypatch.setattr("unirs.batch.SHORT", short)
     renderer = Renderer(tokenizer)
     shown = [media["image"], media["pair"], media["video"], media["image"]]
     turns = [TURNS[:1], TURNS[1:], TURNS, TURNS[:1]]
@@ -75,10 +84,17 @@ def test_packed_rows_teach_what_single_ones_do(
     ]
     pictures, kinds = [frames(one, seed) for seed, one in enumerate(shown)], [one.kind for one in shown]
     rows, owners = pack(sequences)
-    assert len(rows) < len(sequences)
-    packed = model.loss(collate(pictures, kinds, rows, owners))
-    alone = model.loss(collate(pictures, kinds, sequences, [(index,) for index in range(len(shown))]))
-    torch.testing.assert_close(packed, alone, atol=1e-5, rtol=0)
+    assert (len(rows) < len(sequences)) == (short == 512)
+    packed = collate(pictures, kinds, rows, owners)
+    assert (len(by_length(packed.until)) > 1) == (short == 8)
+    alone = collate(pictures, kinds, sequences, [(index,) for index in range(len(shown))])
+    # All in one go.
+    taught = model.logits(alone, F.pad(alone.labels[:, 1:], (0, 1), value=IGNORE) != IGNORE)
+    labels, weights = (part[:, 1:][alone.labels[:, 1:] != IGNORE] for part in (alone.labels, alone.weights))
+    losses = F.cross_entropy(taught, labels, reduction="none")
+    expected = losses.mean() if kind == "token" else (losses * weights).sum() / len(shown)
+    for batch in (packed, alone):
+        torch.testing.assert_close(model.loss(batch, kind), expected, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
