@@ -11,7 +11,8 @@ from unirs.errors import DataError
 from unirs.files import Row, broken_json
 
 _CHUNK = 1 << 20
-_SPACE = re.compile(r"[ \t\n\r]*")
+_SPACES = " \t\n\r"
+_SPACE = re.compile(f"[{_SPACES}]*")
 # The longest thing but a string that the end of a chunk can cut in two: `-Infinity`.
 _LONGEST_WORD = 16
 
@@ -57,6 +58,9 @@ class _Scanner:
 
     def peek(self) -> str:
         """The next character that is no space; empty at the end of the file."""
+        found = self.text[self.place : self.place + 1]
+        if found and found not in _SPACES:
+            return found
         while True:
             space = _SPACE.match(self.text, self.place)
             self.place = space.end() if space else self.place
@@ -97,9 +101,11 @@ class _Scanner:
     def byte(self) -> int:
         """Where in the file the next character stands."""
         place, byte = self._known
-        passed = self.text[place : self.place]
-        self._known = self.place, byte + (len(passed) if passed.isascii() else len(passed.encode()))
-        return self._known[1]
+        # Python knows of a text whether it is ASCII: most windows need not be encoded.
+        ascii_only = self.text.isascii()
+        byte += self.place - place if ascii_only else len(self.text[place : self.place].encode())
+        self._known = self.place, byte
+        return byte
 
     def broken(self, error: json.JSONDecodeError) -> DataError:
         """What to raise where the file is not JSON."""

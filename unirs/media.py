@@ -168,7 +168,9 @@ class Video:
         """
         import PIL.Image
 
-        return _stack([_fit(PIL.Image.fromarray(frame), size, fit) for frame in _decode_video(self.path, self.count)])
+        from unirs.video import read_frames
+
+        return _stack([_fit(PIL.Image.fromarray(frame), size, fit) for frame in read_frames(self.path, self.count)])
 
 
 Alteration = Literal["blank", "swapped", "repeated", "shuffled"]
@@ -205,8 +207,13 @@ class Altered:
     def frames(self, size: tuple[int, int] | None = None, fit: Fit = RESIZE) -> torch.Tensor:
         """Decodes the media and alters the frames; arguments, result and errors are the media's.
 
-        The order of shuffled frames is always the same for the same file name, and never the right one.
+        Black frames of a given size are made without a look at the media. The order of shuffled frames is always the
+        same for the same file name, and never the right one.
         """
+        if self.how == "blank" and size is not None:
+            import torch
+
+            return torch.zeros(self.count, 3, *size, dtype=torch.uint8)
         frames = self.media.frames(size, fit)
         match self.how:
             case "blank":
@@ -234,7 +241,10 @@ def _open(path: Path) -> PIL.Image.Image:
 
     try:
         with PIL.Image.open(path) as picture:
-            mode, rgb = picture.mode, picture.convert("RGB")
+            picture.load()
+            mode = picture.mode
+            # Converting would copy what is RGB.
+            rgb = picture if mode == "RGB" else picture.convert("RGB")
     except FileNotFoundError:
         raise MediaError(f"Picture {path} does not exist. Add the file, or correct the folder it is in.") from None
     # Pillow's decoders raise these, SyntaxError (broken PNG) included; OSError covers its own UnidentifiedImageError.
@@ -269,36 +279,8 @@ def _stack(frames: list[np.ndarray]) -> torch.Tensor:
     import numpy as np
     import torch
 
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
-
-
-def _decode_video(path: Path, count: int) -> np.ndarray:
-    import decord
-    import numpy as np
-
-    # Not a DECORDError: raised where decord gives up looking for frames that a broken file promises.
-    from decord._ffi.base import DECORDLimitReachedError
-
-    if not path.is_file():
-        state = "is not a file" if path.exists() else "does not exist"
-        raise MediaError(f"Video {path} {state}. Add the file, or correct the folder it is in.")
-    try:
-        reader = decord.VideoReader(str(path), num_threads=1)
-        total = len(reader)
-    except (decord.DECORDError, RuntimeError) as error:
-        raise MediaError(f"Video {path} does not open ({_first_line(error)}). Replace the file.") from error
-    if total < count:
-        raise MediaError(
-            f"Video {path} has {total} frames, {count} were asked for. "
-            f"Ask for at most {total} frames, or drop the video."
-        )
-    indices = np.linspace(0, total - 1, count).round().astype(int)
-    try:
-        frames: np.ndarray = reader.get_batch(indices).asnumpy()
-    except (decord.DECORDError, DECORDLimitReachedError, RuntimeError) as error:
-        raise MediaError(f"Video {path} does not decode ({_first_line(error)}). Replace the file.") from error
-    return frames
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    height, width, channels = frames[0].shape
+    stacked = np.empty((len(frames), channels, height, width), np.uint8)
+    for place, frame in zip(stacked, frames, strict=True):
+        place[:] = frame.transpose(2, 0, 1)
+    return torch.from_numpy(stacked)

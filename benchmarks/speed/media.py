@@ -1,0 +1,355 @@
+"""Frames of videos and pictures: UniRS against OpenCV, PyAV and Pillow, and later epochs against the first.
+
+    python benchmarks/speed/media.py --videos 200 --pictures 200
+
+Videos are 5 s of 24 frames a second, 640x640, H.264, painted as UniRS's synthetic ERA is, and kept in `data/speed`.
+x264's own setting gives each one key frame; a second set has one a second. Every side gets 8 frames at the same
+indices, resizes them by the same function, and has the same threads: one, and then one in each of several workers.
+Needs `opencv-python-headless`, of the dependency group `speed`.
+"""
+
+import argparse
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import PIL.Image
+import torch
+from measure import Row, in_turn, rates, report
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+from unirs_tasks.synth.events import EVENTS
+from unirs_tasks.synth.layout import compose, random_plan
+from unirs_tasks.synth.scene import random_look
+from unirs_tasks.synth.video import FRAMES as PAINTED
+from unirs_tasks.synth.video import SIZE as PAINTED_SIDE
+from unirs_tasks.synth.video import WORLD, Camera, Scene
+from unirs_tasks.synth.writing import map_items
+
+from unirs.data import FrameCache
+from unirs.files import write_atomically
+from unirs.media import RESIZE, Fit, Image, Video
+from unirs.sample import Sample
+
+DATA = Path("data/speed")
+COUNT, FPS, SIDE = 8, 24, 640
+
+# Levels of 255, on average over a resized frame: room for other ways from YUV to RGB, and not for another frame.
+TOLERANCE = 2.0
+
+Reader = Callable[[Path], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What `FrameCache` asks of an encoder."""
+
+    size: tuple[int, int]
+    fit: Fit = RESIZE
+
+
+def main() -> None:
+    """Measures, and writes `runs/speed/media.json`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=200, help="how many videos; some are read by each side in turn")
+    parser.add_argument("--seconds", type=int, default=5, help="length of a video")
+    parser.add_argument("--pictures", type=int, default=200, help="how many pictures of each format")
+    parser.add_argument("--size", type=int, default=224, help="height and width of what is kept, in px")
+    parser.add_argument("--workers", type=int, default=2, help="processes of the loaders")
+    parser.add_argument("--rounds", type=int, default=5, help="parts that the videos are read in, side by side")
+    options = parser.parse_args()
+    one_thread()
+    size = (options.size, options.size)
+    sparse, dense = videos(options.videos, options.seconds)
+    readers = Readers(size)
+    for paths in (sparse, dense):
+        check_videos(readers, paths[:: max(1, len(paths) // 10)])
+    rows = []
+    for paths, keys in ((sparse, "one key frame"), (dense, "a key frame a second")):
+        for peer, name in (
+            (readers.seeking, "frame-wise seeking (OpenCV)"),
+            (readers.through, "reading through (PyAV)"),
+        ):
+            seconds = in_parts(partial(read, readers.ours), partial(read, peer), paths, options.rounds)
+            rows.append(rates(f"8 frames, {keys}: {name}", len(paths) // options.rounds, "videos", seconds))
+    for peer, name in ((readers.seeking, "frame-wise seeking (OpenCV)"), (readers.through, "reading through (PyAV)")):
+        load = partial(epoch_of, workers=options.workers)
+        seconds = in_parts(partial(load, readers.ours), partial(load, peer), sparse, options.rounds)
+        what = f"8 frames, one key frame, {options.workers} workers: {name}"
+        rows.append(rates(what, len(sparse) // options.rounds, "videos", seconds))
+    for workers in sorted({0, options.workers}):
+        epochs = Epochs(sparse, size, workers)
+        seconds = in_turn(epochs.later, epochs.first, warmup=0)
+        rows.append(rates(f"a later epoch, {workers} workers: the first", len(sparse), "videos", seconds))
+    rows += pictures(options.pictures)
+    report(__file__, rows)
+
+
+def one_thread() -> None:
+    """Takes all threads but one from every library, in this process and in those that it starts."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "threads;1"
+
+
+class Readers:
+    """Reads 8 frames of a video, uint8 `[8, 3, H, W]`, in three ways.
+
+    Args:
+        size: height and width of the frames.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+    def ours(self, path: Path) -> torch.Tensor:
+        """UniRS."""
+        return Video(path, COUNT).frames(self.size)
+
+    def seeking(self, path: Path) -> torch.Tensor:
+        """OpenCV, told to go to each frame."""
+        film = cv2.VideoCapture(str(path))
+        frames = []
+        for index in spread(int(film.get(cv2.CAP_PROP_FRAME_COUNT))):
+            film.set(cv2.CAP_PROP_POS_FRAMES, index)
+            found, frame = film.read()
+            if not found:
+                raise SystemExit(f"OpenCV finds no frame {index} in {path}. Delete {path.parent} to make it again.")
+            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+        return self._resized(frames)
+
+    def through(self, path: Path) -> torch.Tensor:
+        """PyAV, from the first frame to the last."""
+        frames = []
+        with av.open(str(path)) as film:
+            stream = film.streams.video[0]
+            stream.codec_context.thread_count = 1
+            wanted = set(spread(stream.frames))
+            for index, frame in enumerate(film.decode(stream)):
+                if index in wanted:
+                    frames.append(frame.to_ndarray(format="rgb24"))
+        return self._resized(frames)
+
+    def _resized(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
+        pictures = [PIL.Image.fromarray(frame) for frame in frames]
+        small = [np.asarray(one.resize(self.size[::-1], PIL.Image.Resampling.BICUBIC)) for one in pictures]
+        return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).contiguous()
+
+
+def spread(total: int) -> list[int]:
+    """The indices that `Video` shows."""
+    return [int(index) for index in np.linspace(0, total - 1, COUNT).round()]
+
+
+def check_videos(readers: Readers, paths: Sequence[Path]) -> None:
+    """Sees to it that all readers show the same frames, and that other frames would be noticed.
+
+    Raises:
+        SystemExit: they do not.
+    """
+    for path in paths:
+        truth = readers.through(path).float()
+        moved = min((after - before).abs().mean().item() for before, after in pairwise(truth))
+        for reader in (readers.ours, readers.seeking):
+            apart = (reader(path).float() - truth).abs().mean((1, 2, 3)).max().item()
+            if apart > min(TOLERANCE, moved / 2):
+                raise SystemExit(
+                    f"{reader.__name__} differs by {apart:.2f} levels in a frame of {path}, whose frames differ by "
+                    f"{moved:.2f}. Delete {path.parent} to make it again."
+                )
+
+
+def in_parts(
+    ours: Callable[[Sequence[Path]], object],
+    peer: Callable[[Sequence[Path]], object],
+    paths: Sequence[Path],
+    parts: int,
+) -> tuple[list[float], list[float]]:
+    """Seconds of both sides for each part of the files; neither is the one that first reads them from the disk."""
+    for path in paths:
+        path.read_bytes()
+    length = len(paths) // parts
+    cut = [paths[part * length : (part + 1) * length] for part in range(parts)]
+    own, other = iter(cut), iter(cut)
+    return in_turn(lambda: ours(next(own)), lambda: peer(next(other)), rounds=parts, warmup=0)
+
+
+def read(reader: Reader, paths: Sequence[Path]) -> None:
+    """Reads files one by one."""
+    for path in paths:
+        reader(path)
+
+
+class Films(Dataset[torch.Tensor]):
+    """What a reader makes of files.
+
+    Args:
+        reader: of one.
+        paths: the files.
+    """
+
+    def __init__(self, reader: Reader, paths: Sequence[Path]) -> None:
+        self.reader = reader
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.reader(self.paths[index])
+
+
+def epoch_of(reader: Reader, paths: Sequence[Path], workers: int) -> None:
+    """Reads files through a loader, its start and end included."""
+    for _ in DataLoader(Films(reader, paths), batch_size=4, num_workers=workers, collate_fn=torch.cat):
+        pass
+
+
+class Epochs:
+    """First and second epochs through a `FrameCache` and a loader, each in an order of its own.
+
+    Args:
+        paths: videos.
+        size: height and width of what is kept.
+        workers: processes of the loader.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: tuple[int, int], workers: int) -> None:
+        self.paths, self.size, self.workers = paths, size, workers
+        self.first()
+
+    def first(self) -> None:
+        """The first epoch of a new cache."""
+        cache = FrameCache(Shape(self.size), limit=10**9)  # type: ignore[arg-type]
+        films = Films(partial(_cached, cache), self.paths)
+        self.loader = DataLoader(
+            films,
+            batch_size=4,
+            sampler=RandomSampler(films),
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            collate_fn=torch.cat,
+        )
+        self.later()
+
+    def later(self) -> None:
+        """Another epoch of the last cache."""
+        for _ in self.loader:
+            pass
+
+
+def _cached(cache: FrameCache, path: Path) -> torch.Tensor:
+    return cache(Sample("", Video(path, COUNT), ()))
+
+
+def pictures(count: int) -> Iterator[Row]:
+    """Rows of pictures, read at their own size: pixels must be equal.
+
+    Raises:
+        SystemExit: they are not.
+    """
+    folder = DATA / "pictures"
+    map_items(partial(_paint_picture, folder), range(count), seed=1, description="pictures")
+    for suffix in ("tif", "png"):
+        paths = [folder / f"{number:05d}.{suffix}" for number in range(count)]
+        for peer, name in ((_pillow, "Pillow"), (_opencv, "OpenCV")):
+            if not all(torch.equal(_ours(path), peer(path)) for path in paths):
+                raise SystemExit(f"{name} reads other pixels from {folder}. Delete the folder to make it again.")
+            seconds = in_turn(partial(read, _ours, paths), partial(read, peer, paths), rounds=9)
+            yield rates(f"{suffix.upper()} 256x256: {name}", count, "pictures", seconds)
+
+
+def _ours(path: Path) -> torch.Tensor:
+    return Image(path).frames()
+
+
+def _pillow(path: Path) -> torch.Tensor:
+    return _tensor(np.asarray(PIL.Image.open(path).convert("RGB")))
+
+
+def _opencv(path: Path) -> torch.Tensor:
+    return _tensor(np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)))
+
+
+def _tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
+
+
+def _paint_picture(folder: Path, number: int, rng: np.random.Generator) -> None:
+    paths = [folder / f"{number:05d}.{suffix}" for suffix in ("tif", "png")]
+    if all(path.exists() for path in paths):
+        return
+    picture = PIL.Image.fromarray(compose(rng, random_plan(rng, "urban")).render(random_look(rng)))
+    for path in paths:
+        buffer = io.BytesIO()
+        picture.save(buffer, {".tif": "TIFF", ".png": "PNG"}[path.suffix])
+        write_atomically(path, buffer.getvalue())
+
+
+def videos(count: int, seconds: int) -> tuple[list[Path], list[Path]]:
+    """Videos with one key frame, and the same videos with one a second; made where they are not there."""
+    folder = DATA / f"videos_{seconds}s"
+    folders = folder / "one_key", folder / "key_a_second"
+    map_items(partial(_paint_video, folders, seconds * FPS), range(count), seed=0, description="videos")
+    sparse, dense = ([folder / f"{number:05d}.mp4" for number in range(count)] for folder in folders)
+    return sparse, dense
+
+
+def _paint_video(folders: tuple[Path, Path], length: int, number: int, rng: np.random.Generator) -> None:
+    paths = [folder / f"{number:05d}.mp4" for folder in folders]
+    if all(path.exists() for path in paths):
+        return
+    names = list(EVENTS)
+    frames = list(_shots(EVENTS[names[number % len(names)]](rng), Camera.sample(rng), length, rng))
+    for path, distance in zip(paths, (None, FPS), strict=True):
+        write_atomically(path, _encoded(frames, distance))
+
+
+def _shots(scene: Scene, camera: Camera, length: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """The painter's clip at 640x640: enlarged, its camera slowed down to 24 frames a second, with fresh grain."""
+    scale = SIDE / PAINTED_SIDE
+    side = round(WORLD * scale)
+    grain = rng.normal(0, 2.5, (SIDE + 64, SIDE + 64, 3)).astype(np.float32)
+    path = (*camera.center.T, camera.angle, camera.zoom)
+    shown = -1
+    for time in np.linspace(0, PAINTED - 1, length):
+        if int(time) != shown:
+            shown = int(time)
+            world = scene.ground.copy()
+            for layer in scene.layers:
+                layer.draw(world, shown)
+            world = world.resize((side, side), PIL.Image.Resampling.BICUBIC)
+        x, y, angle, zoom = (float(np.interp(time, range(PAINTED), column)) for column in path)
+        cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
+        left = x * scale + side / 2 - (cos - sin) * SIDE / 2
+        top = y * scale + side / 2 - (sin + cos) * SIDE / 2
+        way = (cos, -sin, left, sin, cos, top)
+        frame = world.transform((SIDE, SIDE), PIL.Image.Transform.AFFINE, way, PIL.Image.Resampling.BILINEAR)
+        down, right = rng.integers(0, 64, 2)
+        noisy = np.asarray(frame) + grain[down : down + SIDE, right : right + SIDE]
+        yield noisy.clip(0, 255).astype(np.uint8)
+
+
+def _encoded(frames: Sequence[np.ndarray], distance: int | None) -> bytes:
+    """An MP4 of x264's own settings, but for speed, and for the distance of key frames where given."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as film:
+        stream = film.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "threads": "1"})
+        stream.height = stream.width = SIDE
+        stream.pix_fmt = "yuv420p"
+        if distance is not None:
+            stream.gop_size = distance
+        for frame in frames:
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        film.mux(stream.encode())
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    main()
