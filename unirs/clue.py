@@ -17,8 +17,8 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from unirs.errors import DataError, MediaError, nearest
-from unirs.media import Altered, Media, MediaKind
+from unirs.errors import DataError, nearest
+from unirs.media import Media, MediaKind, content_key
 from unirs.prompt import CLUE_END, CLUE_START, VISUAL
 
 CLUE_PROMPTS: dict[MediaKind, str] = {
@@ -95,27 +95,6 @@ class ClueCache:
             ) from error
 
 
-def media_key(media: Media) -> str:
-    """Hashes what media show: kind, number of frames, and the files' bytes in order. Names do not count.
-
-    Blank media show nothing of their files.
-
-    Returns:
-        SHA-256 as 64 hexadecimal digits.
-
-    Raises:
-        MediaError: a file cannot be read.
-    """
-    try:
-        how = media.how if isinstance(media, Altered) else "as it is"
-        shown = () if how == "blank" else media.paths
-        return _hash(media.kind, media.count, how, *map(_hash_file, shown))
-    except OSError as error:
-        raise MediaError(
-            f"{error.filename} cannot be read ({error.strerror}). Add the file, or correct the folder it is in."
-        ) from error
-
-
 def clean_clue(text: str) -> str:
     """One line without what could be mistaken for parts of a prompt."""
     # A space in their place, since what stood around a marker could join to another one.
@@ -152,7 +131,8 @@ def make_clues(
     """
     weights = vlm.fingerprint
     keys = {
-        one: _hash(media_key(one), _prompt(prompts, one.kind), weights, max_new_tokens) for one in dict.fromkeys(media)
+        one: _hash(content_key(one), _prompt(prompts, one.kind), weights, max_new_tokens)
+        for one in dict.fromkeys(media)
     }
     clues = cache.get_many(set(keys.values())) if cache else {}
     missing: dict[MediaKind, dict[str, Media]] = {}
@@ -184,8 +164,3 @@ def _prompt(prompts: Mapping[MediaKind, str], kind: MediaKind) -> str:
 
 def _hash(*parts: str | int) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

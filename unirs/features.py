@@ -1,25 +1,19 @@
 """What a frozen encoder sees in media, kept on disk: later epochs and later runs need not decode and encode them."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from unirs.clue import media_key
 from unirs.interfaces import Encoder, as_module
 from unirs.manifest import hash_tensors
-
-if TYPE_CHECKING:
-    from unirs.media import Media
+from unirs.media import Media, content_key
 
 _LOOKS = 20
 """How often a cache that fills up measures its folder: other processes fill it too, and none waits for another."""
@@ -98,7 +92,7 @@ class FeatureCache:
 
     def _file(self, media: Media) -> Path:
         # Read each time: quick beside decoding, and a list of all media would grow with the data in each worker.
-        key = media_key(media)
+        key = content_key(media)
         return self._folder / key[:2] / f"{key}.safetensors"
 
     def _make_room(self, needed: int) -> None:

@@ -6,6 +6,7 @@ The kind is a type and never guessed from a count. Media hold paths only; frames
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,6 +228,33 @@ class Altered:
 
 
 Media = Image | Pair | Video | Altered
+
+
+def content_key(media: Media) -> str:
+    """Hashes what media show: kind, number of frames, and the files' bytes in order. Names do not count.
+
+    Blank media show nothing of their files.
+
+    Returns:
+        SHA-256 as 64 hexadecimal digits.
+
+    Raises:
+        MediaError: a file cannot be read.
+    """
+    try:
+        how = media.how if isinstance(media, Altered) else "as it is"
+        shown = () if how == "blank" else media.paths
+        parts = (media.kind, media.count, how, *map(_hash_file, shown))
+    except OSError as error:
+        raise MediaError(
+            f"{error.filename} cannot be read ({error.strerror}). Add the file, or correct the folder it is in."
+        ) from error
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _disorder(count: int, salt: str) -> list[int]:

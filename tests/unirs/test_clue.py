@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unirs
-from unirs.clue import CLUE_PROMPTS, ClueCache, clean_clue, make_clues, media_key
+from unirs.clue import CLUE_PROMPTS, ClueCache, clean_clue, make_clues
 from unirs.errors import DataError, MediaError
-from unirs.media import Image, Media, MediaKind, Pair, Video
+from unirs.media import Image, Media, MediaKind, Pair, Video, content_key
 from unirs.prompt import CLUE_END, CLUE_START, VISUAL
 
 
@@ -152,17 +152,17 @@ def test_every_kind_has_a_prompt() -> None:
 class TestMediaKey:
     def test_content_in_order_counts_and_names_do_not(self, media: list[Media], tmp_path: Path) -> None:
         copy = Path(shutil.copytree(tmp_path / "data", tmp_path / "copy"))
-        assert media_key(Pair(copy / "5", copy / "6")) == media_key(Pair(tmp_path / "data/5", tmp_path / "data/6"))
-        assert len({media_key(one) for one in media}) == len(media)
+        assert content_key(Pair(copy / "5", copy / "6")) == content_key(Pair(tmp_path / "data/5", tmp_path / "data/6"))
+        assert len({content_key(one) for one in media}) == len(media)
 
     def test_kind_and_frames_count(self, media: list[Media]) -> None:
         path = media[0].paths[0]
         shown: list[Media] = [Image(path), Pair(path, path), Video(path, 1), Video(path, 2)]
-        assert len({media_key(one) for one in shown}) == 4
+        assert len({content_key(one) for one in shown}) == 4
 
     def test_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(MediaError, match=r"no\.png cannot be read \(No such file"):
-            media_key(Image(tmp_path / "no.png"))
+            content_key(Image(tmp_path / "no.png"))
 
 
 class TestClean:
