@@ -56,8 +56,11 @@ def _write(folder: Path, *, tiny: bool) -> None:
         # Wide enough for answers to differ between prompts, as a trained model's do.
         llm.get_output_embeddings().weight.data.mul_(20)
     else:
-        llm, tokenizer = build_llm(LLMConfig(source=SMOLLM2))
-        llm.config.quantization_config = None
+        loaded, tokenizer = build_llm(LLMConfig(source=SMOLLM2))
+        loaded.config.quantization_config = None
+        # Its weights are no longer quantised, which it remembers all the same.
+        llm = type(loaded)(loaded.config)
+        llm.load_state_dict(loaded.state_dict())
     if tokenizer is None:
         raise TypeError("SmolLM2 comes with its tokenizer.")
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
