@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -182,11 +183,24 @@ def _text_tokenizer(processor: ProcessorMixin) -> PreTrainedTokenizerBase:
     template = processor.chat_template
     if isinstance(template, dict):
         template = template["default"]
-    # A processor without a template of its own shows its tokenizer's, which takes text already.
-    if template is not None and template != tokenizer.chat_template:
-        starts = tokenizer("")["input_ids"] == [tokenizer.bos_token_id] and "bos_token" not in template
-        tokenizer.chat_template = ("{{ bos_token }}" if starts else "") + _AS_PARTS + template
+    if template is not None:
+        tokenizer.chat_template = template
+        # A processor without a template of its own shows its tokenizer's, which takes text already.
+        if not _takes_text(tokenizer):
+            starts = tokenizer("")["input_ids"] == [tokenizer.bos_token_id] and "bos_token" not in template
+            tokenizer.chat_template = ("{{ bos_token }}" if starts else "") + _AS_PARTS + template
     return tokenizer
+
+
+_SAID = "What is shown?"
+
+
+def _takes_text(tokenizer: PreTrainedTokenizerBase) -> bool:
+    try:
+        told = tokenizer.apply_chat_template([{"role": "user", "content": _SAID}], tokenize=False)
+    except (TypeError, ValueError, TemplateError):
+        return False
+    return _SAID in str(told)
 
 
 def _assemble(

@@ -286,6 +286,17 @@ def test_llava_is_asked_in_its_own_words(folders: Folders, tmp_path: Path, name:
     assert converted.answer(Image(tmp_path / "picture.png"), "What is shown?", max_new_tokens=6) == expected
 
 
+def test_llava_with_the_text_template_of_its_tokenizer(folders: Folders, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(folders("llava-clip-even-default"), tmp_path / "llava"))
+    (source / "chat_template.jinja").unlink()
+    processor = transformers.AutoProcessor.from_pretrained(source)
+    template = "{% for message in messages %}{{ 'Q: ' + message['content'] }}{% endfor %}"
+    processor.tokenizer.chat_template = template
+    processor.tokenizer.save_pretrained(source)
+    converted = convert(source, tmp_path / "out")
+    assert converted.tokenizer.chat_template == template
+
+
 @pytest.mark.parametrize(
     ("name", "fit"),
     [
