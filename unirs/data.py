@@ -127,7 +127,8 @@ class UniRSData(LightningDataModule):
             becomes several samples.
         max_length: the longest sequence in tokens, visual ones included; a longer one is an error.
         num_workers: processes that decode and render beside the training process.
-        cache_gb: memory in GB, in each of those processes, that keeps decoded and resized frames for later epochs.
+        cache_gb: memory in GB, in each of those processes, that keeps decoded and resized frames for later epochs
+            where no features are kept.
         feature_cache: folder that keeps what a frozen encoder sees in media that are not augmented, for later epochs
             and for all runs: by the media's content, and by what the encoder makes of a test frame.
         feature_cache_gb: disk space in GB for that folder, encoders of earlier runs included; 0 encodes anew each time.
@@ -294,10 +295,12 @@ class UniRSData(LightningDataModule):
     ) -> DataLoader[Batch]:
         module = cast("Processor", self._trainer.lightning_module)
         if self._decode is None:
-            self._decode = FrameCache(module.encoder, int(self.cache_gb * 1e9))
             if self.feature_cache_gb and never_changes(module.encoder):
                 with self._trainer.precision_plugin.forward_context():
                     self._features = FeatureCache(self.feature_cache, module.encoder, int(self.feature_cache_gb * 1e9))
+            # Frames whose features are kept are not asked for again.
+            needed = self._features is None or any(task.augment for task in self.tasks.values())
+            self._decode = FrameCache(module.encoder, int(self.cache_gb * 1e9) if needed else 0)
         prompts = {name: task.task.prompt for name, task in self.tasks.items()}
         dataset: Dataset[Any] = Items(items, self._decode, self._features)
         return DataLoader(
