@@ -120,7 +120,7 @@ def plot(panels: dict[str, tuple[str, dict[int, float]]], path: Path) -> None:
         axis.set_xlabel(what)
         axis.set_ylabel(unit)
         axis.set_xticks(list(points))
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * max(points.values()))
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(machine(), fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
