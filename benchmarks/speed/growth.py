@@ -2,8 +2,8 @@
 
     python benchmarks/speed/growth.py --plot docs/speed.png
 
-Answers of eight tokens by the parts of parts.py, in float32, from files to texts: videos of 1 to 16 frames, pictures of
-112 to 448 pixels, 1 to 64 questions on a picture. Last, training of a small model from scratch by `unirs fit`, in one
+Answers of eight tokens by the parts of parts.py, in float32, from files to texts: videos of 1 to 8 frames, pictures of
+112 to 336 pixels, 1 to 32 questions on a picture. Last, training of a small model from scratch by `unirs fit`, in one
 process and in two, on equally many cores. Needs `matplotlib`, of the dependency group `speed`.
 """
 
@@ -131,11 +131,11 @@ def main() -> None:
     """Measures what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, default=Path("runs/speed/growth.png"), help="default: %(default)s")
-    parser.add_argument("--frames", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224, 336, 448], help="pixels")
-    parser.add_argument("--questions", type=int, nargs="+", default=[1, 8, 16, 32, 64])
+    parser.add_argument("--frames", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224, 336], help="pixels")
+    parser.add_argument("--questions", type=int, nargs="+", default=[1, 8, 16, 32])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
     options = parser.parse_args()
     with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data, torch.inference_mode():

@@ -53,8 +53,8 @@ def main() -> None:
     """Measures what the command line names."""
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--media", type=int, nargs=3, default=[26, 3, 1], metavar=("IMAGES", "PAIRS", "VIDEOS"))
-    parser.add_argument("--steps", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--media", type=int, nargs=3, default=[2, 1, 1], metavar=("IMAGES", "PAIRS", "VIDEOS"))
+    parser.add_argument("--steps", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16" if gpu else "float32")
     parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
     options = parser.parse_args()

@@ -273,8 +273,8 @@ def _name(dtype: torch.dtype) -> str:
 def main() -> None:
     """Compares what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--media", type=int, nargs=3, default=[26, 3, 1], metavar=("IMAGES", "PAIRS", "VIDEOS"))
-    parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--media", type=int, nargs=3, default=[12, 1, 1], metavar=("IMAGES", "PAIRS", "VIDEOS"))
+    parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
     options = parser.parse_args()
