@@ -312,6 +312,8 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             for start in range(0, len(items), batch_size):
                 chunk = items[start : start + batch_size]
                 batch = collate([(item, Shown(decode(item.sample))) for item in chunk]).to(self.device)
+                with torch.no_grad():
+                    batch = replace(batch, features=self.model.encode(batch))
                 replies = reply(
                     self.model,
                     renderer,

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -52,6 +53,9 @@ class FeatureCache:
         self._grid = (encoder.grid[0] * encoder.grid[1], encoder.dim)
         self._room = 0
         self._full = False
+        # Tells caches of other encoders that this one is in use, where nothing is written to it any more.
+        with suppress(OSError):
+            os.utime(self._folder)
 
     def get(self, media: Media) -> torch.Tensor | None:
         """The tokens `[k, L, D]` of a medium, or None where they are not there.
@@ -97,11 +101,9 @@ class FeatureCache:
 
     def _make_room(self, needed: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Tells other encoders' caches that this one is in use.
-        self._folder.touch()
+        os.utime(self._folder)
         used = {folder: _size(folder) for folder in self._root.iterdir() if folder.is_dir()}
-        others = sorted((folder for folder in used if folder != self._folder), key=lambda one: one.stat().st_mtime)
-        for folder in others:
+        for folder in sorted((folder for folder in used if folder != self._folder), key=_used_at):
             if sum(used.values()) + needed <= self._limit:
                 break
             shutil.rmtree(folder, ignore_errors=True)
@@ -133,16 +135,18 @@ def _recognise(encoder: Encoder) -> str:
 
 
 def _size(folder: Path) -> int:
-    return sum(found.st_size for found in _files(folder))
-
-
-def _files(folder: Path) -> list[os.stat_result]:
-    states = []
+    size = 0
     for below, _, names in os.walk(folder):
         for name in names:
-            try:
-                states.append((Path(below) / name).stat())
-            except FileNotFoundError:
-                # Another process has just renamed or removed it.
-                continue
-    return states
+            # Another process may just have renamed or removed it.
+            with suppress(FileNotFoundError):
+                size += (Path(below) / name).stat().st_size
+    return size
+
+
+def _used_at(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        # Another process has just made room.
+        return 0.0

@@ -183,6 +183,19 @@ def test_encoders_unused_for_longest_give_way(tmp_path: Path, picture: Image) ->
     assert [one.get(picture) is not None for one in (*kept[:2], third)] == [False, True, True]
 
 
+def test_reading_alone_is_use(tmp_path: Path, picture: Image) -> None:
+    for gain, age in ((1.0, 100), (2.0, 200)):
+        cache(tmp_path, Frozen(gain)).put(picture, tokens())
+        (folder,) = [path for path in (tmp_path / "features").iterdir() if path.stat().st_mtime > 10**6]
+        os.utime(folder, (age, age))
+    size = files(tmp_path)[0].stat().st_size
+    # The older one is opened by a run that finds all that it needs.
+    read = cache(tmp_path, Frozen(1.0))
+    cache(tmp_path, Frozen(3.0), limit=2 * size).put(picture, tokens())
+    assert read.get(picture) is not None
+    assert cache(tmp_path, Frozen(2.0)).get(picture) is None
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path, picture: Image) -> None:
     (tmp_path / "features").write_text("a file")
     kept = cache(tmp_path)
