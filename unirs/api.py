@@ -23,11 +23,11 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.batch import grids
 from unirs.clue import BaseVLM, ClueCache, make_clues
-from unirs.data import Collator, FrameCache, Item, Shown
 from unirs.errors import ModelError, UniRSError, nearest
 from unirs.files import replacing_folder, resolve_source
 from unirs.hub_vlm import HubVLM
 from unirs.interfaces import Encoder
+from unirs.items import Collator, FrameCache, Item, Shown
 from unirs.manifest import fingerprint
 from unirs.media import Media
 from unirs.metrics.base import Prediction

@@ -17,10 +17,11 @@ from tqdm import tqdm
 from unirs.api import UniRS
 from unirs.baselines import most_frequent
 from unirs.bench_table import bench_tables, csv_report, json_report, latex_report, markdown_report, to_text
-from unirs.data import Item, NamedTask
+from unirs.data import NamedTask
 from unirs.errors import DataError, UniRSError, nearest
 from unirs.files import read_json, resolve_source, write_atomically
 from unirs.hub_vlm import HubVLM
+from unirs.items import Item
 from unirs.manifest import hash_files
 from unirs.media import Alteration, Altered, MediaKind
 from unirs.metrics.base import Prediction

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import math
-from array import array
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import accumulate, chain, cycle, islice
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
 from lightning import LightningDataModule, Trainer
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler
 
 from unirs import plugins
-from unirs.batch import Batch, collate, pack
+from unirs.batch import Batch
 from unirs.errors import DataError, PluginError, nearest
 from unirs.features import FeatureCache, never_changes
 from unirs.interfaces import Encoder
-from unirs.media import Alteration, Altered, Media
-from unirs.metrics.base import Prediction
-from unirs.prompt import Prompt, Renderer
-from unirs.sample import Sample, Split, Turn
+from unirs.items import Collator, FrameCache, Item, Items, MixtureSampler, TaskItems
+from unirs.media import Media
+from unirs.prompt import Prompt
+from unirs.sample import Split
 from unirs.task import SplitName, Task
 
 ClueUse = Literal["never", "test", "always"]
-_TURNS = 32
-"""Questions in a sequence of an evaluation: more share a prefix less often read, fewer pay less for attention."""
 
 
 @dataclass(frozen=True)
@@ -335,248 +330,6 @@ class Processor(Protocol):
     def clues(self, media: Sequence[Media]) -> Mapping[Media, str]:
         """What a base VLM says about media. Collective: every process names the same."""
         ...
-
-
-@dataclass(frozen=True)
-class Item:
-    """A sample of a task.
-
-    Attributes:
-        task: its name.
-        sample: with the turns to ask.
-        clue: what a base VLM says about it.
-        augment: show it turned and mirrored at random.
-    """
-
-    task: str
-    sample: Sample
-    clue: str = ""
-    augment: bool = False
-
-
-class MixtureSampler(DistributedSampler[Any]):
-    """Draws an epoch from concatenated groups of samples, each as often as its weight says, in random order.
-
-    A weight of 2.5 shows each sample twice and a random half of them once more. The groups are spread evenly over the
-    epoch, so that every batch holds nearly the same mixture: less noise in the gradients, and few shapes for kernels
-    that are made and cached shape by shape. Every process takes its share of the same order, and the order depends on
-    seed and epoch only.
-
-    Args:
-        sizes: samples of each group.
-        weights: one for each group.
-        num_replicas: processes.
-        rank: this process.
-        seed: of the order.
-    """
-
-    def __init__(self, sizes: Sequence[int], weights: Sequence[float], num_replicas: int, rank: int, seed: int) -> None:
-        self.sizes = list(sizes)
-        self.weights = list(weights)
-        total = sum(round(size * weight) for size, weight in zip(sizes, weights, strict=True))
-        if total == 0:
-            raise DataError("The mixture is empty: every task has weight 0 or no samples.")
-        super().__init__(range(total), num_replicas, rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        # Each group's draws at even distances, from a random place on, and all of them sorted by place.
-        placed: list[tuple[float, int]] = []
-        start = 0
-        for size, weight in zip(self.sizes, self.weights, strict=True):
-            count = round(size * weight)
-            passes = (torch.randperm(size, generator=generator).tolist() for _ in range(math.ceil(weight)))
-            drawn = list(islice(chain.from_iterable(passes), count))
-            offset = float(torch.rand((), generator=generator))
-            placed += [((place + offset) / count, start + index) for place, index in enumerate(drawn)]
-            start += size
-        order = [index for _, index in sorted(placed)]
-        # Begun again, so that all processes get equally many, were there fewer samples than processes.
-        return islice(cycle(order), self.rank, self.total_size, self.num_replicas)
-
-
-class FrameCache:
-    """Decodes a sample's media, and keeps the resized frames in memory while there is room.
-
-    Args:
-        encoder: what the frames are for.
-        limit: bytes.
-    """
-
-    def __init__(self, encoder: Encoder, limit: int) -> None:
-        # Not the encoder itself: workers would be sent its weights.
-        self.size, self.fit = encoder.size, encoder.fit
-        self.room = limit
-        self._kept: dict[object, torch.Tensor] = {}
-
-    def __call__(self, sample: Sample) -> torch.Tensor:
-        """The frames of a sample, uint8 `[k, 3, H, W]`."""
-        frames = self._kept.get(sample.media)
-        if frames is None:
-            frames = sample.media.frames(self.size, self.fit)
-            # What is altered costs more to keep than to make, or is shown once.
-            if frames.nbytes <= self.room and not isinstance(sample.media, Altered):
-                self.room -= frames.nbytes
-                self._kept[sample.media] = frames
-        return frames
-
-
-class Collator:
-    """Makes a batch of decoded items, all turns of a sample in one sequence where the model takes branches.
-
-    Args:
-        renderer: makes token ids.
-        prompts: of each task.
-        grids: how many pictures' worth of visual tokens a medium costs.
-        tokens: visual tokens a picture.
-        training: whether answers are in the sequences.
-        branches: whether the model takes sequences that branch.
-    """
-
-    def __init__(
-        self,
-        renderer: Renderer,
-        prompts: Mapping[str, Prompt],
-        grids: Callable[[Media], int],
-        tokens: int,
-        training: bool,
-        branches: bool = True,
-    ) -> None:
-        self.renderer = renderer
-        self.prompts = prompts
-        self.grids = grids
-        self.tokens = tokens
-        self.training = training
-        self.branches = branches
-
-    def __call__(self, items: Sequence[tuple[Item, Shown]]) -> Batch:
-        """Batches items and what they show."""
-        media = tuple(None if item.augment else item.sample.media for item, _ in items)
-        return replace(self._batch(items), media=media)
-
-    def _batch(self, items: Sequence[tuple[Item, Shown]]) -> Batch:
-        frames, features = [shown.frames for _, shown in items], [shown.features for _, shown in items]
-        kinds = [item.sample.media.kind for item, _ in items]
-        grids = [self.grids(item.sample.media) for item, _ in items]
-        if self.training:
-            asked = [
-                (self.prompts[item.task], item.sample, count, self.tokens, item.clue)
-                for (item, _), count in zip(items, grids, strict=True)
-            ]
-            if self.branches:
-                rows, owners = pack([self.renderer.training(*one) for one in asked])
-                return collate(frames, kinds, rows, owners, features=features)
-            plain = [(row, (owner,)) for owner, one in enumerate(asked) for row in self.renderer.unbranched(*one)]
-            rows, owners = [row for row, _ in plain], [owner for _, owner in plain]
-            return collate(frames, kinds, rows, owners, features=features)
-        sequences, of, told = [], [], []
-        step = _TURNS if self.branches else 1
-        for owner, ((item, _), count) in enumerate(zip(items, grids, strict=True)):
-            prompt, turns = self.prompts[item.task], item.sample.turns
-            for start in range(0, len(turns), step):
-                sample = replace(item.sample, turns=turns[start : start + step])
-                sequences.append(self.renderer.asking(prompt, sample, count, self.tokens, item.clue))
-                of.append((owner,))
-            told += [_row(item, turn, self.renderer.text(prompt, turn, count, item.clue)) for turn in turns]
-        batch = collate(frames, kinds, sequences, of, left=not self.branches, features=features)
-        return replace(batch, rows=tuple(told))
-
-
-@dataclass(frozen=True)
-class TaskItems(Dataset[Item]):
-    """Samples of a task as items, made when they are asked for: large data sets need not stand in memory as objects.
-
-    Attributes:
-        task: its name.
-        samples: of one of its splits.
-        order: which of them, and in which order.
-        max_turns: the most turns of an item; a sample with more of them becomes several. None for all.
-        alter: how its media are shown, if not as they are.
-        augment: as in `Item`.
-        clues: by medium; none where empty.
-    """
-
-    task: str
-    samples: Split
-    order: Sequence[int]
-    max_turns: int | None
-    alter: Alteration | None = None
-    augment: bool = False
-    clues: Mapping[Media, str] = field(default_factory=dict)
-    _ends: array[int] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        most = self.max_turns
-        parts = (1 if most is None else math.ceil(self.samples.turns(index) / most) for index in self.order)
-        object.__setattr__(self, "_ends", array("q", accumulate(parts)))
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    def __getitem__(self, index: int) -> Item:
-        place = bisect_right(self._ends, index)
-        start = self._ends[place - 1] if place else 0
-        sample = self.samples[self.order[place]]
-        # Strided, so that questions which the file groups by type are spread over the parts.
-        turns = sample.turns[index - start :: self._ends[place] - start]
-        clue = self.clues[sample.media] if self.clues else ""
-        media = sample.media
-        if self.alter is not None and not isinstance(media, Altered):
-            media = Altered(media, self.alter)
-        return Item(self.task, replace(sample, media=media, turns=turns), clue, self.augment)
-
-
-class Shown(NamedTuple):
-    """A medium for the model: one of the two.
-
-    Attributes:
-        frames: uint8 `[k, 3, H, W]`.
-        features: what the encoder sees in them, `[k, L, Dv]`, where that is kept.
-    """
-
-    frames: torch.Tensor | None = None
-    features: torch.Tensor | None = None
-
-
-class Items(Dataset[tuple[Item, Shown]]):
-    """Items with what they show.
-
-    Args:
-        items: of a known length.
-        decode: gives a sample's frames, uint8 `[k, 3, H, W]`.
-        features: where those of a frozen encoder are looked for.
-    """
-
-    def __init__(
-        self, items: Dataset[Item], decode: Callable[[Sample], torch.Tensor], features: FeatureCache | None = None
-    ) -> None:
-        self.items = items
-        self.decode = decode
-        self.features = features
-
-    def __len__(self) -> int:
-        return len(self.items)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> tuple[Item, Shown]:
-        item = self.items[index]
-        if item.augment:
-            return item, Shown(_turned(self.decode(item.sample)))
-        known = None if self.features is None else self.features.get(item.sample.media)
-        return item, Shown(self.decode(item.sample)) if known is None else Shown(features=known)
-
-
-def _turned(frames: torch.Tensor) -> torch.Tensor:
-    """One of the eight ways to look down at the same place; of four where frames are not square."""
-    quarters, mirrored = divmod(int(torch.randint(8, ())), 2)
-    if mirrored:
-        frames = frames.flip(-1)
-    square = frames.shape[-1] == frames.shape[-2]
-    return torch.rot90(frames, quarters if square else 2 * (quarters % 2), (-2, -1))
-
-
-def _row(item: Item, turn: Turn, prompt: str) -> Prediction:
-    media = tuple(map(str, item.sample.media.paths))
-    return Prediction(turn.id, item.task, media, turn.kind, prompt, "", turn.references, item.clue)
 
 
 def _is_synthetic(value: object) -> bool:

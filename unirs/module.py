@@ -17,9 +17,10 @@ from unirs.api import Clues, UniRS
 from unirs.batch import Batch, grids
 from unirs.change import ChangeExtraction
 from unirs.convert import load_exactly, read_projector
-from unirs.data import Collator, EvalSet, UniRSData
+from unirs.data import EvalSet, UniRSData
 from unirs.errors import ModelError, nearest
 from unirs.interfaces import Encoder, check_parts
+from unirs.items import Collator
 from unirs.llm import LLMConfig, build_llm, describe_llm, tokenizer_from_json, train_tokenizer
 from unirs.manifest import fingerprint
 from unirs.media import Media

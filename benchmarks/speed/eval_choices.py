@@ -17,8 +17,8 @@ from parts import parts, pixels, token_ids
 from transformers import LlavaForConditionalGeneration, SiglipImageProcessorPil
 
 from unirs.api import UniRS
-from unirs.data import Item
 from unirs.foreign import read_checkpoint
+from unirs.items import Item
 from unirs.media import Media
 from unirs.plugins import build
 from unirs.prompt import IGNORE, Renderer

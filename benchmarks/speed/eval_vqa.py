@@ -17,8 +17,8 @@ from parts import parts, pictures, pixels, questions, token_ids
 from transformers import LlavaForConditionalGeneration, SiglipImageProcessorPil
 
 from unirs.api import UniRS
-from unirs.data import Item
 from unirs.foreign import read_checkpoint
+from unirs.items import Item
 from unirs.media import Image
 from unirs.prompt import Prompt, Renderer
 from unirs.sample import Sample, Turn

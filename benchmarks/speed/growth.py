@@ -26,7 +26,7 @@ from parts import TINY, parts, pictures, questions
 
 from unirs import plugins
 from unirs.api import UniRS
-from unirs.data import Item
+from unirs.items import Item
 from unirs.llm import LLMConfig, build_llm
 from unirs.media import Media, Video
 from unirs.model import UniRSModel

@@ -32,8 +32,8 @@ from unirs_tasks.synth.video import SIZE as PAINTED_SIDE
 from unirs_tasks.synth.video import WORLD, Camera, Scene
 from unirs_tasks.synth.writing import map_items
 
-from unirs.data import FrameCache
 from unirs.files import write_atomically
+from unirs.items import FrameCache
 from unirs.media import RESIZE, Fit, Image, Video
 from unirs.sample import Sample
 

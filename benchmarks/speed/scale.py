@@ -139,7 +139,7 @@ def working(samples: "partial[Split]", workers: int, count: int) -> Figures:
     # Not above: the indexing processes would count it as memory of the index.
     from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-    from unirs.data import TaskItems
+    from unirs.items import TaskItems
 
     class Touched(Dataset[int]):
         """Items, made and thrown away."""

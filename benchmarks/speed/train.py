@@ -30,7 +30,8 @@ from transformers import Trainer as HuggingFaceTrainer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.batch import Batch
-from unirs.data import Item, Shown, UniRSData
+from unirs.data import UniRSData
+from unirs.items import Item, Shown
 from unirs.llm import LLMConfig
 from unirs.media import Media
 from unirs.module import OptimConfig, ProjectorConfig, UniRSModule

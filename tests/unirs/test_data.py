@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from torch import nn
 
-from unirs.data import FrameCache, Item, MixtureSampler, NamedTask, UniRSData
+from unirs.data import NamedTask, UniRSData
 from unirs.errors import DataError, MediaError, PluginError
+from unirs.items import FrameCache, Item, MixtureSampler
 from unirs.media import Altered, Fit, Image, Media
 from unirs.sample import Sample
 

@@ -11,8 +11,9 @@ import PIL.Image
 import pytest
 from torch import nn
 
-from unirs.data import Item, TaskItems, UniRSData
+from unirs.data import UniRSData
 from unirs.errors import DataError
+from unirs.items import Item, TaskItems
 from unirs.media import Fit, Image
 from unirs.sample import LazySamples, Sample, Split, Turn
 
