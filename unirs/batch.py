@@ -28,7 +28,7 @@ class Batch:
         until: int64 `[B, T]`, the index from which on no token sees this one; 0 for padding.
         labels: int64 `[B, T]`, `IGNORE` where nothing is learnt.
         weights: float32 `[B, T]`, how much each label counts in the loss.
-        asks: in evaluation, the row and the place of each question's last token; Q, row by row.
+        asks: in evaluation, the row and the place of each question's last token; Q.
         rows: in evaluation, what each question asks; Q.
         features: what the encoder sees in each medium, `[k, L, Dv]`, None where it is still to look; M.
         media: M, None where something else is shown of them; empty where nobody need know.

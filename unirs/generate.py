@@ -1,19 +1,22 @@
 """Decoding: greedy, and the same for a question whatever else is in its batch.
 
-All questions about a medium share what stands before them: it is read once, and so is each question. Answers then go on
-from there, a branch each (see `unirs.prompt.Sequence`).
+All questions about a medium share what stands before them: it is read once. Questions are read behind it, several a
+row, and answers go on from there, a branch each (see `unirs.prompt.Sequence`).
 """
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, GenerationConfig
 
 from unirs.batch import Batch, attention
 from unirs.errors import ModelError
 from unirs.model import UniRSModel
+from unirs.prompt import OPEN
 
 _CELLS = 1 << 24
 """Places of an attention mask in memory at once; what the language model keeps of a row's tokens grows with it."""
@@ -62,7 +65,8 @@ def answer(
     if not model.branches:
         if any(choices):
             raise ModelError("Ranking needs an attention that knows branches. Set llm.attention to 'sdpa'.")
-        return _answer_unbranched(model, batch, end, max_new_tokens, log_probabilities)
+        rows = _answer_unbranched(model, batch, end, max_new_tokens, log_probabilities)
+        return [rows[row] for row, _ in batch.asks]
     said: dict[int, Said] = {}
     for reading in _read(model, batch, max(sum(map(len, options)) for options in choices)):
         allowed = [choices[question] for question in reading.asks]
@@ -89,9 +93,14 @@ def _read(model: UniRSModel, batch: Batch, widest: int) -> Iterator["Reading"]:
     step = max(1, min(_CELLS // length**2, _LOGITS // max(1, widest * int(vocabulary))))
     for start in range(0, count, step):
         rows = range(start, min(start + step, count))
-        asks = {index: (row - start, place) for index, (row, place) in enumerate(batch.asks) if row in rows}
+        asks = {
+            index: (row - start, place)
+            for index, (row, place) in sorted(enumerate(batch.asks), key=itemgetter(1))
+            if row in rows
+        }
         if asks:
-            yield Reading(model, embeddings[start : rows.stop], batch.until[start : rows.stop], asks)
+            part = slice(start, rows.stop)
+            yield Reading(model, embeddings[part], batch.until[part], batch.owners[part], asks)
 
 
 class Reading:
@@ -101,21 +110,49 @@ class Reading:
         model: in evaluation mode.
         embeddings: `[B, T, D]`.
         until: as in `Batch`, `[B, T]`.
+        owners: as in `Batch`, B; what rows of one medium share is read for the first of them only.
         asks: by question, the row and the place of its last token; row by row.
     """
 
     def __init__(
-        self, model: UniRSModel, embeddings: torch.Tensor, until: torch.Tensor, asks: dict[int, tuple[int, int]]
+        self,
+        model: UniRSModel,
+        embeddings: torch.Tensor,
+        until: torch.Tensor,
+        owners: Sequence[tuple[int, ...]],
+        asks: dict[int, tuple[int, int]],
     ) -> None:
         self.asks = list(asks)
         self._model = model
         self._device = until.device
         self._cache = DynamicCache()
-        self._count, self._length = until.shape
+        self._count = len(owners)
         self._rows, places = torch.tensor(list(asks.values()), device=self._device).view(-1, 2).unbind(1)
-        seen = attention(until)
-        self._first = model.read(embeddings, seen, (self._rows, places), self._cache)  # [Q, V]
-        self._seen = seen[self._rows, places]  # [Q, T]
+        shared, lengths = (until >= OPEN).sum(1), (until > 0).sum(1)  # [B]
+        before = self._read_shared(embeddings, shared, owners)
+        own = [slice(*ends) for ends in zip(shared.tolist(), lengths.tolist(), strict=True)]
+        ends = _rows(until, own) - shared.unsqueeze(1)  # [B, W]
+        seen = torch.cat([before.unsqueeze(1).expand(-1, ends.shape[1], -1), attention(ends)], dim=2)
+        last = (self._rows, places - shared[self._rows])
+        self._first = model.read(_rows(embeddings, own), seen, last, self._cache)  # [Q, V]
+        self._seen = seen[last]  # [Q, S + W]
+        self._length = seen.shape[2]
+
+    def _read_shared(
+        self, embeddings: torch.Tensor, shared: torch.Tensor, owners: Sequence[tuple[int, ...]]
+    ) -> torch.Tensor:
+        """Reads the first `shared` tokens of rows into the cache; which places there a row sees, bool `[B, S]`."""
+        media = list(dict.fromkeys(owners))
+        rows = torch.tensor([owners.index(owner) for owner in media], device=self._device)
+        heads = [slice(length) for length in shared[rows].tolist()]
+        until = _rows(torch.full(embeddings.shape[:2], OPEN, device=self._device)[rows], heads)
+        none = torch.empty(2, 0, dtype=torch.long, device=self._device)
+        self._model.read(_rows(embeddings[rows], heads), attention(until), tuple(none), self._cache)
+        if len(rows) < self._count:
+            self._cache.batch_select_indices(
+                torch.tensor([media.index(owner) for owner in owners], device=self._device)
+            )
+        return torch.arange(until.shape[1], device=self._device) < shared.unsqueeze(1)
 
     def generate(self, questions: Sequence[int], end: int, max_new_tokens: int, log_probabilities: bool) -> list[Said]:
         """Answers some of the questions, greedily. Nothing can be asked afterwards.
@@ -225,10 +262,15 @@ class Reading:
         return self._model.read(embeddings, mask, (row, slot), self._cache)
 
 
+def _rows(values: torch.Tensor, parts: Sequence[slice]) -> torch.Tensor:
+    """A part of each row, from the left edge on and filled up with zeros."""
+    return pad_sequence([row[part] for row, part in zip(values, parts, strict=True)], batch_first=True)
+
+
 def _answer_unbranched(
     model: UniRSModel, batch: Batch, end: int, max_new_tokens: int, log_probabilities: bool
 ) -> list[Said]:
-    """By `transformers`, for a left-padded batch with one question a row."""
+    """By `transformers`, for a left-padded batch with one question a row; row by row."""
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,

@@ -22,8 +22,8 @@ from unirs.metrics.base import Prediction
 from unirs.prompt import Prompt, Renderer
 from unirs.sample import Sample, Split, Turn
 
-_TURNS = 32
-"""Questions in a sequence of an evaluation: more share a prefix less often read, fewer pay less for attention."""
+_ROOM = 256
+"""Tokens of questions in a row of an evaluation: attention costs less where they are few, all else where many."""
 
 
 @dataclass(frozen=True)
@@ -158,17 +158,19 @@ class Collator:
             plain = [(row, (owner,)) for owner, one in enumerate(asked) for row in self.renderer.unbranched(*one)]
             rows, owners = [row for row, _ in plain], [owner for _, owner in plain]
             return collate(frames, kinds, rows, owners, features=features)
-        sequences, of, told = [], [], []
-        step = _TURNS if self.branches else 1
+        sequences, of, order = [], [], []
+        told: list[Prediction] = []
+        room = _ROOM if self.branches else 0
         for owner, ((item, _), count) in enumerate(zip(items, grids, strict=True)):
-            prompt, turns = self.prompts[item.task], item.sample.turns
-            for start in range(0, len(turns), step):
-                sample = replace(item.sample, turns=turns[start : start + step])
-                sequences.append(self.renderer.asking(prompt, sample, count, self.tokens, item.clue))
+            prompt = self.prompts[item.task]
+            for sequence, turns in self.renderer.asking(prompt, item.sample, count, self.tokens, item.clue, room):
+                sequences.append(sequence)
                 of.append((owner,))
-            told += [_row(item, turn, self.renderer.text(prompt, turn, count, item.clue)) for turn in turns]
+                order += [len(told) + turn for turn in turns]
+            told += [_row(item, turn, self.renderer.text(prompt, turn, count, item.clue)) for turn in item.sample.turns]
         batch = collate(frames, kinds, sequences, of, left=not self.branches, features=features)
-        return replace(batch, rows=tuple(told))
+        asks = dict(zip(order, batch.asks, strict=True))
+        return replace(batch, asks=tuple(asks[question] for question in range(len(told))), rows=tuple(told))
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,23 @@
 """From a turn to token ids and labels: the one place where prompts are made, for training and evaluation.
 
 A rendered prompt reads, in the tokenizer's chat template or a plain one: visual placeholders, task tag, instruction.
-All turns of a sample share what stands before the tag, so that one sequence can hold many of them (see `Sequence`).
+One sequence holds many turns of a sample, and what they begin with in common once (see `Sequence`).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from string import Formatter
 from typing import TYPE_CHECKING, NamedTuple
 
 from unirs.errors import DataError, ModelError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from collections.abc import Sequence as List
 
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -74,8 +77,9 @@ OPEN = 1 << 30
 class Sequence:
     """Token ids of one sequence that branches: what stands before is shared, and branches do not see each other.
 
-    The prefix with the visual tokens is shared by all turns, and a turn's question by all its answers. Every answer is
-    computed as if prefix, question and answer stood alone in the sequence.
+    The prefix with the visual tokens is shared by all turns, the beginning of a question by those that begin alike, and
+    a question by all its answers. Every answer is computed as if prefix, question and answer stood alone in the
+    sequence.
 
     Attributes:
         ids: token ids; 0 where a visual token stands.
@@ -116,6 +120,67 @@ class Sequence:
         self.until += [min(until + start, OPEN) for until in other.until]
         self.weights += other.weights
         self.asks += [ask + start for ask in other.asks]
+
+
+def _parts(texts: List[list[int]], room: int) -> list[list[int]]:
+    """Parts texts so that those which begin alike stand together, sorted.
+
+    Args:
+        texts: token ids.
+        room: tokens in a part, beginnings that its texts share once; one text alone may take more.
+
+    Returns:
+        Which texts each part has.
+    """
+    order = sorted(range(len(texts)), key=texts.__getitem__)
+    ordered = [texts[index] for index in order]
+    lengths = [(len(text), len(text) - _alike(before, text)) for before, text in pairwise([[], *ordered])]
+
+    def starts(room: int) -> list[int]:
+        found: list[int] = []
+        left = 0
+        for place, (alone, more) in enumerate(lengths):
+            left -= more
+            if left < 0 or not found:
+                found.append(place)
+                left = room - alone
+        return found
+
+    # As even as so few parts can be, since rows are padded to the longest.
+    fewest = len(starts(room))
+    even = bisect_left(range(room), True, key=lambda less: len(starts(less)) == fewest)
+    return [order[start:end] for start, end in pairwise([*starts(even), len(order)])]
+
+
+def _branches(sequence: Sequence, texts: List[list[int]]) -> Iterator[tuple[int, list[int]]]:
+    """Appends sorted texts, each a branch that shares its beginning with the one before.
+
+    Args:
+        sequence: holds what all of them share.
+        texts: token ids.
+
+    Yields:
+        Which text has just been appended, and where in the sequence its tokens stand. What is appended now belongs to
+        it.
+    """
+    start = len(sequence.ids)
+    before: list[int] = []
+    path: list[int] = []
+    for index, text in enumerate(texts):
+        shared = _alike(before, text)
+        if shared < len(path):
+            sequence.close(path[shared])
+        path = path[:shared] + list(range(len(sequence.ids), len(sequence.ids) + len(text) - shared))
+        sequence.add(text[shared:])
+        before = text
+        yield index, path
+    sequence.close(start)
+
+
+def _alike(one: list[int], other: list[int]) -> int:
+    """How many tokens two texts begin with in common."""
+    unlike = (place for place, (left, right) in enumerate(zip(one, other, strict=False)) if left != right)
+    return next(unlike, min(len(one), len(other)))
 
 
 class _Rendered(NamedTuple):
@@ -177,34 +242,44 @@ class Renderer:
 
     def _tree(self, turns: list[list[_Rendered]], grids: int, tokens: int, weight: float) -> Sequence:
         sequence = self._start(turns[0][0].head, grids, tokens)
-        for rendered in turns:
-            *question, last = self._ids(rendered[0].tail)
-            start = len(sequence.ids)
-            sequence.add(question)
-            for answer in rendered:
+        tails = sorted((self._ids(rendered[0].tail), turn) for turn, rendered in enumerate(turns))
+        for place, _ in _branches(sequence, [tail[:-1] for tail, _ in tails]):
+            tail, turn = tails[place]
+            for answer in turns[turn]:
                 branch = len(sequence.ids)
                 # The question's last token belongs to each branch, since it is what predicts the answer's first.
-                sequence.add([last])
+                sequence.add(tail[-1:])
                 sequence.add(self._ids(answer.answer), learn=True)
                 sequence.close(branch)
-            sequence.close(start)
         sequence.weights = [weight * one for one in sequence.weights]
         return sequence
 
-    def asking(self, prompt: Prompt, sample: Sample, grids: int, tokens: int, clue: str = "") -> Sequence:
-        """All turns of a sample in one sequence, each up to where its answer begins: see `Sequence.asks`.
+    def asking(
+        self, prompt: Prompt, sample: Sample, grids: int, tokens: int, clue: str = "", room: int | None = None
+    ) -> list[tuple[Sequence, list[int]]]:
+        """All turns of a sample, each up to where its answer begins: see `Sequence.asks`.
+
+        Args:
+            prompt: the task's.
+            sample: its answers do not matter.
+            grids: pictures the language model sees.
+            tokens: visual tokens a picture.
+            clue: what a base VLM says about the media.
+            room: tokens in a sequence after the visual ones, unless one turn alone takes more; None for all in one.
+
+        Returns:
+            Sequences, and which turns each asks, in the order of its `asks`; turns that begin alike stand together.
 
         Raises:
-            DataError: the sequence is longer than `max_length`, or a question holds the visual placeholder.
+            DataError: a sequence is longer than `max_length`, or a question holds the visual placeholder.
         """
         turns = [self._rendered(prompt(turn.fields, clue), None) for turn in sample.turns]
-        sequence = self._start(turns[0].head, grids, tokens)
-        for turn in turns:
-            start = len(sequence.ids)
-            sequence.add(self._ids(turn.tail))
-            sequence.asks.append(len(sequence.ids) - 1)
-            sequence.close(start)
-        return self._checked(sequence, sample)
+        tails = [self._ids(turn.tail) for turn in turns]
+        parts = _parts(tails, sum(map(len, tails)) if room is None else room)
+        sequences = [self._start(turns[0].head, grids, tokens) for _ in parts]
+        for sequence, part in zip(sequences, parts, strict=True):
+            sequence.asks = [path[-1] for _, path in _branches(sequence, [tails[turn] for turn in part])]
+        return [(self._checked(sequence, sample), part) for sequence, part in zip(sequences, parts, strict=True)]
 
     def choice(self, text: str) -> list[int]:
         """Token ids of an answer, as training has them: what the chat template makes of it, and the end token."""

@@ -66,7 +66,8 @@ class Peer:
         rows = []
         for sample, turn in asked:
             alone = Sample(sample.id, sample.media, (turn,))
-            rows.append(token_ids(self.renderer.asking(ASK, alone, 1, tokens), tokenizer))
+            ((sequence, _),) = self.renderer.asking(ASK, alone, 1, tokens)
+            rows.append(token_ids(sequence, tokenizer))
         longest = max(map(len, rows))
         end = int(tokenizer.eos_token_id)
         ids = torch.tensor([[end] * (longest - len(row)) + row for row in rows])

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -13,11 +14,11 @@ from unirs.prompt import OPEN, Prompt, Renderer, Sequence
 from unirs.sample import Sample, Turn
 
 LENGTH = 8
-QUESTIONS = ("a?", "how many roads are there in here?", "x")
+QUESTIONS = ("a?", "how many roads are there in here?", "x", "how many roads?", "a?", "how many roads are there?")
 
 
 class Asked:
-    """All questions about each medium, in one sequence a medium."""
+    """All questions about each medium."""
 
     def __init__(self, model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: list[Media]) -> None:
         generator = torch.Generator().manual_seed(1)
@@ -29,22 +30,27 @@ class Asked:
         ]
         self.count = len(media) * len(QUESTIONS)
 
-    def sequence(self, one: Media, *questions: str) -> Sequence:
+    def sequences(self, one: Media, *questions: str, room: int | None = None) -> list[tuple[Sequence, list[int]]]:
         sample = Sample("s", one, tuple(Turn("t", ("y",), {"question": question}) for question in questions))
         tokens = self.model.projector.tokens
-        return self.renderer.asking(Prompt("vqa", "{question}"), sample, self.model.grids(one), tokens)
+        return self.renderer.asking(Prompt("vqa", "{question}"), sample, self.model.grids(one), tokens, room=room)
 
-    def batch(self, *, each: bool = False) -> Batch:
-        """All questions; with `each`, a row for each of them."""
-        asked = [(question,) for question in QUESTIONS] if each else [QUESTIONS]
-        rows = [self.sequence(one, *questions) for one in self.media for questions in asked]
-        owners = [(owner,) for owner in range(len(self.media)) for _ in asked]
-        return collate(self.frames, [one.kind for one in self.media], rows, owners, left=each)
+    def batch(self, room: int | None = None, *, left: bool = False) -> Batch:
+        """All questions, those of a medium in rows of some tokens."""
+        rows, owners, asked = [], [], []
+        for owner, one in enumerate(self.media):
+            for sequence, turns in self.sequences(one, *QUESTIONS, room=room):
+                rows.append(sequence)
+                owners.append((owner,))
+                asked += [owner * len(QUESTIONS) + turn for turn in turns]
+        batch = collate(self.frames, [one.kind for one in self.media], rows, owners, left=left)
+        asks = dict(zip(asked, batch.asks, strict=True))
+        return replace(batch, asks=tuple(asks[question] for question in range(self.count)))
 
     def alone(self, index: int, *said: int) -> Batch:
         """One question, and what is said to it so far."""
         owner, question = divmod(index, len(QUESTIONS))
-        sequence = self.sequence(self.media[owner], QUESTIONS[question])
+        ((sequence, _),) = self.sequences(self.media[owner], QUESTIONS[question])
         sequence.add(list(said))
         return collate([self.frames[owner]], [self.media[owner].kind], [sequence], [(0,)])
 
@@ -73,10 +79,11 @@ def asked(make_model: Callable[..., UniRSModel], tokenizer: PreTrainedTokenizerB
     return Asked(make_model().eval(), tokenizer, list(media.values()))
 
 
-def test_batched_equals_single_equals_naive(asked: Asked) -> None:
+@pytest.mark.parametrize("room", [None, 40, 0])
+def test_batched_equals_single_equals_naive(asked: Asked, room: int | None) -> None:
     # An end token that some of the answers reach, so that they end at different lengths.
     end = asked.told(asked.batch(), 129)[0][LENGTH // 2]
-    together = asked.told(asked.batch(), end)
+    together = asked.told(asked.batch(room), end)
     alone = [asked.told(asked.alone(index), end)[0] for index in range(asked.count)]
     assert together == alone == [asked.naive(index, end) for index in range(asked.count)]
     assert len({tuple(said) for said in together}) > 1
@@ -94,7 +101,8 @@ def test_rows_that_are_done_drop_out(asked: Asked) -> None:
 def test_little_memory(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = asked.told(asked.batch(), 129)
     monkeypatch.setattr("unirs.generate._CELLS", 1)
-    assert asked.told(asked.batch(), 129) == expected
+    for room in (None, 40):
+        assert asked.told(asked.batch(room), 129) == expected
 
 
 def test_log_probabilities(asked: Asked) -> None:
@@ -120,7 +128,7 @@ def test_models_that_know_no_branches_say_the_same(asked: Asked, log_probabiliti
     expected = say(asked.batch())
     # Attention itself stays: flash attention needs a GPU.
     with patch.object(UniRSModel, "branches", False):
-        said = say(asked.batch(each=True))
+        said = say(asked.batch(0, left=True))
     assert [one.ids for one in said] == [one.ids for one in expected]
     for one, other in zip(said, expected, strict=True):
         assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
@@ -155,5 +163,5 @@ def test_checkpoint_does_not_choose_the_decoding(asked: Asked, wishes: dict[str,
     for name, value in wishes.items():
         setattr(own, name, value)
     with patch.object(UniRSModel, "branches", branches):
-        assert asked.told(asked.batch(each=not branches), end) == expected
+        assert asked.told(asked.batch(None if branches else 0, left=not branches), end) == expected
     assert asked.model.llm.generation_config is own

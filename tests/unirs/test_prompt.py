@@ -1,9 +1,14 @@
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from unirs.batch import attention
 from unirs.errors import DataError, ModelError
 from unirs.media import Image, Media, Pair
 from unirs.plugins import build
@@ -94,8 +99,8 @@ def test_several_answers_and_turns_share_the_prefix(tokenizer: PreTrainedTokeniz
     asked = sample(ask("a?", "b", "c"), ask("d?", "e"))
     sequence = Renderer(tokenizer).training(ASK, asked, grids=1, tokens=1)
     # The last token of a question stands before each of its answers.
-    assert text(sequence.ids) == ".\n[vqa] a?\nb$\nc$\n[vqa] d?\ne$"
-    assert sequence.until == [OPEN] + [16] * 9 + [13] * 3 + [16] * 3 + [28] * 12
+    assert text(sequence.ids) == ".\n[vqa] a?\nb$\nc$d?\ne$"
+    assert sequence.until == [OPEN] + [21] * 7 + [16] * 2 + [13] * 3 + [16] * 3 + [21] * 5
     assert text([label for label in sequence.labels if label != IGNORE]) == "b$c$e$"
     assert sequence.weights == [0.0 if label == IGNORE else 1 / 3 for label in sequence.labels]
     assert all(label in (IGNORE, token) for label, token in zip(sequence.labels, sequence.ids, strict=True))
@@ -117,7 +122,7 @@ def test_generation_begins_as_training_does(tokenizer: PreTrainedTokenizerBase, 
     tokenizer.chat_template = template
     renderer, asked = Renderer(tokenizer), sample(ask("a?", "bcd"))
     training = renderer.training(ASK, asked, grids=2, tokens=3)
-    generation = renderer.asking(ASK, asked, grids=2, tokens=3)
+    ((generation, _),) = renderer.asking(ASK, asked, grids=2, tokens=3)
     n = len(generation.ids)
     assert training.ids[:n] == generation.ids
     assert training.visual[:n] == generation.visual
@@ -127,15 +132,49 @@ def test_generation_begins_as_training_does(tokenizer: PreTrainedTokenizerBase, 
     assert generation.asks == [n - 1]
 
 
-def test_questions_are_branches(tokenizer: PreTrainedTokenizerBase) -> None:
-    sequence = Renderer(tokenizer).asking(ASK, sample(ask("a?"), ask("bc?")), grids=1, tokens=1)
-    assert text(sequence.ids) == ".\n[vqa] a?\n\n[vqa] bc?\n"
-    assert sequence.until == [OPEN] + [11] * 10 + [22] * 11
-    assert sequence.asks == [10, 21]
+def test_questions_are_branches_of_what_they_begin_with(tokenizer: PreTrainedTokenizerBase) -> None:
+    asked = sample(*map(ask, ("bc?", "a?", "bcd", "a?", "b")))
+    ((sequence, turns),) = Renderer(tokenizer).asking(ASK, asked, grids=1, tokens=1)
+    assert text(sequence.ids) == ".\n[vqa] a?\nb\nc?\nd\n"
+    assert sequence.until == [OPEN] + [18] * 7 + [11] * 3 + [18] + [13] + [18] + [16] * 2 + [18] * 2
+    assert turns == [1, 3, 4, 0, 2]
+    assert sequence.asks == [10, 10, 12, 15, 17]
+
+
+WORDS = st.text(st.sampled_from("ab?"), max_size=6)
+
+
+@given(questions=st.lists(WORDS, min_size=1, max_size=8), answers=st.lists(WORDS, min_size=1, max_size=3))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_answer_sees_its_question_and_nothing_else(
+    tokenizer: PreTrainedTokenizerBase, questions: list[str], answers: list[str]
+) -> None:
+    renderer = Renderer(tokenizer)
+    turns = [ask(question, *answers) for question in questions]
+    sequence = renderer.training(ASK, sample(*turns), grids=1, tokens=2)
+    seen = attention(torch.tensor([sequence.until]))[0]
+    ends = [place for place, label in enumerate(sequence.labels) if label == END]
+    read = Counter(text(torch.tensor(sequence.ids)[seen[end]].tolist()) for end in ends)
+    assert read == Counter(f"..\n[vqa] {question}\n{answer}$" for question in questions for answer in answers)
+
+
+@given(questions=st.lists(WORDS, min_size=1, max_size=8), room=st.none() | st.integers(0, 40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_question_is_asked_once(
+    tokenizer: PreTrainedTokenizerBase, questions: list[str], room: int | None
+) -> None:
+    asked = Renderer(tokenizer).asking(ASK, sample(*map(ask, questions)), grids=1, tokens=2, room=room)
+    assert sorted(turn for _, turns in asked for turn in turns) == list(range(len(questions)))
+    for sequence, turns in asked:
+        assert room is None or len(sequence.ids) - 2 <= room or len(turns) == 1 or len(set(sequence.asks)) == 1
+        seen = attention(torch.tensor([sequence.until]))[0]
+        for turn, place in zip(turns, sequence.asks, strict=True):
+            read = torch.tensor(sequence.ids)[seen[place]].tolist()
+            assert text(read) == f"..\n[vqa] {questions[turn]}\n"
 
 
 def test_tokens_a_picture(tokenizer: PreTrainedTokenizerBase) -> None:
-    sequence = Renderer(tokenizer).asking(ASK, sample(ask()), grids=3, tokens=4)
+    ((sequence, _),) = Renderer(tokenizer).asking(ASK, sample(ask()), grids=3, tokens=4)
     assert sum(sequence.visual) == 12
     assert [code for code, visual in zip(sequence.ids, sequence.visual, strict=True) if visual] == [0] * 12
 

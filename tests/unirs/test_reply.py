@@ -57,7 +57,8 @@ def batch_of(model: "UniRSModel", renderer: Renderer, shown: list[Media]) -> Bat
     for index, (one, question) in enumerate(zip(shown, QUESTIONS, strict=False)):
         asked = sample(one, question)
         count = partial(grids, fused=True)(one)
-        sequences.append(renderer.asking(ASK, asked, count, model.projector.tokens))
+        ((sequence, _),) = renderer.asking(ASK, asked, count, model.projector.tokens)
+        sequences.append(sequence)
         rows.append(Prediction(str(index), "t", (), f"kind{index}", "", "", ()))
     pictures = [frames(one, seed) for seed, one in enumerate(shown)]
     owners = [(index,) for index in range(len(shown))]
