@@ -25,9 +25,10 @@ from unirs.batch import grids
 from unirs.clue import BaseVLM, ClueCache, make_clues
 from unirs.errors import ModelError, UniRSError, nearest
 from unirs.files import replacing_folder, resolve_source
+from unirs.frames import FrameCache
 from unirs.hub_vlm import HubVLM
 from unirs.interfaces import Encoder
-from unirs.items import Collator, FrameCache, Item, Shown
+from unirs.items import Collator, Item, Shown
 from unirs.manifest import fingerprint
 from unirs.media import Media
 from unirs.metrics.base import Prediction

@@ -17,8 +17,9 @@ from unirs import plugins
 from unirs.batch import Batch
 from unirs.errors import DataError, PluginError, nearest
 from unirs.features import FeatureCache, never_changes
+from unirs.frames import FrameCache
 from unirs.interfaces import Encoder
-from unirs.items import Collator, FrameCache, Item, Items, MixtureSampler, TaskItems
+from unirs.items import Collator, Item, Items, MixtureSampler, TaskItems
 from unirs.media import Media
 from unirs.prompt import Prompt
 from unirs.sample import Split
@@ -122,7 +123,7 @@ class UniRSData(LightningDataModule):
             becomes several samples.
         max_length: the longest sequence in tokens, visual ones included; a longer one is an error.
         num_workers: processes that decode and render beside the training process.
-        cache_gb: memory in GB, in each of those processes, that keeps decoded and resized frames for later epochs
+        cache_gb: memory in GB, shared by those processes, that keeps decoded and resized frames for later epochs
             where no features are kept.
         feature_cache: folder that keeps what a frozen encoder sees in media that are not augmented, for later epochs
             and for all runs: by the media's content, and by what the encoder makes of a test frame.
@@ -158,6 +159,9 @@ class UniRSData(LightningDataModule):
             raise PluginError(f"Several tasks are named {', '.join(names)}. Give each a 'label' of its own.")
         if not tasks:
             raise PluginError("data.tasks is empty: name at least one task.")
+        for name, size in (("cache_gb", cache_gb), ("feature_cache_gb", feature_cache_gb)):
+            if size < 0:
+                raise DataError(f"data.{name} is {size:g}. Give a number of GB, or 0 to keep nothing.")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.max_turns = max_turns

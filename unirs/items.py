@@ -16,7 +16,6 @@ from torch.utils.data import Dataset, DistributedSampler
 from unirs.batch import Batch, collate, pack
 from unirs.errors import DataError
 from unirs.features import FeatureCache
-from unirs.interfaces import Encoder
 from unirs.media import Alteration, Altered, Media
 from unirs.metrics.base import Prediction
 from unirs.prompt import Prompt, Renderer
@@ -82,32 +81,6 @@ class MixtureSampler(DistributedSampler[Any]):
         order = [index for _, index in sorted(placed)]
         # Begun again, so that all processes get equally many, were there fewer samples than processes.
         return islice(cycle(order), self.rank, self.total_size, self.num_replicas)
-
-
-class FrameCache:
-    """Decodes a sample's media, and keeps the resized frames in memory while there is room.
-
-    Args:
-        encoder: what the frames are for.
-        limit: bytes.
-    """
-
-    def __init__(self, encoder: Encoder, limit: int) -> None:
-        # Not the encoder itself: workers would be sent its weights.
-        self.size, self.fit = encoder.size, encoder.fit
-        self.room = limit
-        self._kept: dict[object, torch.Tensor] = {}
-
-    def __call__(self, sample: Sample) -> torch.Tensor:
-        """The frames of a sample, uint8 `[k, 3, H, W]`."""
-        frames = self._kept.get(sample.media)
-        if frames is None:
-            frames = sample.media.frames(self.size, self.fit)
-            # What is altered costs more to keep than to make, or is shown once.
-            if frames.nbytes <= self.room and not isinstance(sample.media, Altered):
-                self.room -= frames.nbytes
-                self._kept[sample.media] = frames
-        return frames
 
 
 class Collator:

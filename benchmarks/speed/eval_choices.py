@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--frames", type=int, default=4, help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
     options = parser.parse_args()
     with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data:

@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=64, help="on each picture (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="rows of the batched peer (default: %(default)s)")
     parser.add_argument("--longest", type=int, default=4, help="tokens of an answer (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
     options = parser.parse_args()
     with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data:

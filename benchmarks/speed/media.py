@@ -10,7 +10,6 @@ Needs `opencv-python-headless`, of the dependency group `speed`.
 
 import argparse
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +32,7 @@ from unirs_tasks.synth.video import WORLD, Camera, Scene
 from unirs_tasks.synth.writing import map_items
 
 from unirs.files import write_atomically
-from unirs.items import FrameCache
+from unirs.frames import FrameCache
 from unirs.media import RESIZE, Fit, Image, Video
 from unirs.sample import Sample
 
@@ -95,7 +94,6 @@ def one_thread() -> None:
     """Takes all threads but one from every library, in this process and in those that it starts."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "threads;1"
 
 
 class Readers:
@@ -114,7 +112,7 @@ class Readers:
 
     def seeking(self, path: Path) -> torch.Tensor:
         """OpenCV, told to go to each frame."""
-        film = cv2.VideoCapture(str(path))
+        film = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         frames = []
         for index in spread(int(film.get(cv2.CAP_PROP_FRAME_COUNT))):
             film.set(cv2.CAP_PROP_POS_FRAMES, index)
@@ -258,7 +256,7 @@ def pictures(count: int) -> Iterator[Row]:
     map_items(partial(_paint_picture, folder), range(count), seed=1, description="pictures")
     for suffix in ("tif", "png"):
         paths = [folder / f"{number:05d}.{suffix}" for number in range(count)]
-        for peer, name in ((_pillow, "Pillow"), (_opencv, "OpenCV")):
+        for peer, name in ((_pillow, "Pillow"), (_opencv, "OpenCV"), (_pyav, "PyAV")):
             if not all(torch.equal(_ours(path), peer(path)) for path in paths):
                 raise SystemExit(f"{name} reads other pixels from {folder}. Delete the folder to make it again.")
             seconds = in_turn(partial(read, _ours, paths), partial(read, peer, paths), rounds=9)
@@ -275,6 +273,12 @@ def _pillow(path: Path) -> torch.Tensor:
 
 def _opencv(path: Path) -> torch.Tensor:
     return _tensor(np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)))
+
+
+def _pyav(path: Path) -> torch.Tensor:
+    with av.open(str(path)) as file:
+        (frame,) = file.decode(video=0)
+        return _tensor(frame.to_ndarray(format="rgb24"))
 
 
 def _tensor(pixels: np.ndarray) -> torch.Tensor:

@@ -17,10 +17,9 @@ from PIL import Image as Pillow
 from torch import nn
 
 from unirs.data import NamedTask, UniRSData
-from unirs.errors import DataError, MediaError, PluginError
-from unirs.items import FrameCache, Item, MixtureSampler
-from unirs.media import Altered, Fit, Image, Media
-from unirs.sample import Sample
+from unirs.errors import DataError, PluginError
+from unirs.items import Item, MixtureSampler
+from unirs.media import Altered, Fit, Media
 
 Cli = Callable[..., int]
 Decoded = list[tuple[Item, torch.Tensor]]
@@ -93,24 +92,6 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
 def test_mixture_of_nothing() -> None:
     with pytest.raises(DataError, match="mixture is empty"):
         mixture([(3, 0.0), (0, 1.0)])
-
-
-def test_cache_keeps_frames_as_they_were_while_there_is_room(tmp_path: Path) -> None:
-    samples = []
-    for name, colour in {"a": (9, 8, 7), "b": (1, 2, 3)}.items():
-        Pillow.new("RGB", (20, 10), colour).save(tmp_path / f"{name}.png")
-        samples.append(Sample(name, Image(tmp_path / f"{name}.png"), ()))
-    size = (8, 6)
-    expected = [sample.media.frames(size) for sample in samples]
-    encoder: Any = SimpleNamespace(size=size, fit=Fit())
-    cache = FrameCache(encoder, limit=expected[0].nbytes + expected[1].nbytes - 1)
-    for _ in range(2):
-        assert all(torch.equal(cache(sample), frames) for sample, frames in zip(samples, expected, strict=True))
-    for sample in samples:
-        sample.media.paths[0].unlink()
-    assert torch.equal(cache(samples[0]), expected[0])
-    with pytest.raises(MediaError, match=r"b\.png does not exist"):
-        cache(samples[1])
 
 
 class Learning(nn.Linear):
@@ -267,6 +248,13 @@ def test_two_tasks_of_one_name() -> None:
     with pytest.raises(PluginError, match=r"Several tasks are named era.*label"):
         UniRSData([{"name": "era"}, {"name": "rsvqa_lr"}, {"name": "era", "frames": 4}])
     assert list(UniRSData([{"name": "era"}, {"name": "era", "label": "era4", "frames": 4}]).tasks) == ["era", "era4"]
+
+
+@pytest.mark.parametrize("name", ["cache_gb", "feature_cache_gb"])
+def test_caches_of_less_than_nothing(name: str) -> None:
+    size: dict[str, Any] = {name: -1}
+    with pytest.raises(DataError, match=f"data.{name} is -1. Give a number of GB, or 0"):
+        UniRSData([{"name": "era"}], **size)
 
 
 def test_no_tasks() -> None:
