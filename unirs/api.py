@@ -25,7 +25,6 @@ from unirs.batch import grids
 from unirs.clue import BaseVLM, ClueCache, make_clues
 from unirs.errors import ModelError, UniRSError, nearest
 from unirs.files import replacing_folder, resolve_source
-from unirs.frames import FrameCache
 from unirs.hub_vlm import HubVLM
 from unirs.interfaces import Encoder
 from unirs.items import Collator, Item, Shown
@@ -303,7 +302,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         Yields:
             Each turn's row with the answer, the reply, and the change map `[h, w]` of its pair.
         """
-        decode = FrameCache(cast("Encoder", self.model.encoder), 0)
+        encoder = cast("Encoder", self.model.encoder)
         count = partial(grids, fused=self.model.change is not None)
         renderer = Renderer(self.tokenizer, self.config.max_length)
         tokens, branches = self.model.projector.tokens, self.model.branches
@@ -312,7 +311,8 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         with bar, _evaluating(self.model):
             for start in range(0, len(items), batch_size):
                 chunk = items[start : start + batch_size]
-                batch = collate([(item, Shown(decode(item.sample))) for item in chunk]).to(self.device)
+                frames = [item.sample.media.frames(encoder.size, encoder.fit) for item in chunk]
+                batch = collate(list(zip(chunk, map(Shown, frames), strict=True))).to(self.device)
                 with torch.no_grad():
                     batch = replace(batch, features=self.model.encode(batch))
                 replies = reply(
@@ -324,9 +324,9 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
                     log_probabilities=details,
                 )
                 maps = self.model.change_maps(batch) if details else [None] * len(chunk)
-                for row, said, (place, _) in zip(batch.rows, replies, batch.asks, strict=True):
-                    (owner,) = batch.owners[place]
-                    yield replace(row, prediction=said.text), said, maps[owner]
+                for asked, said, (row, _) in zip(batch.rows, replies, batch.asks, strict=True):
+                    (owner,) = batch.owners[row]
+                    yield replace(asked, prediction=said.text), said, maps[owner]
                 bar.update(len(chunk))
 
 

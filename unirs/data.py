@@ -123,8 +123,8 @@ class UniRSData(LightningDataModule):
             becomes several samples.
         max_length: the longest sequence in tokens, visual ones included; a longer one is an error.
         num_workers: processes that decode and render beside the training process.
-        cache_gb: memory in GB, shared by those processes, that keeps decoded and resized frames for later epochs
-            where no features are kept.
+        cache_gb: memory in GB, in each training process and shared by its workers, that keeps decoded and resized
+            frames for later epochs where no features are kept.
         feature_cache: folder that keeps what a frozen encoder sees in media that are not augmented, for later epochs
             and for all runs: by the media's content, and by what the encoder makes of a test frame.
         feature_cache_gb: disk space in GB for that folder, encoders of earlier runs included; 0 encodes anew each time.

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -16,6 +17,8 @@ from unirs.interfaces import Encoder, as_module
 from unirs.manifest import hash_tensors
 from unirs.media import Media, content_key
 
+_NAME = re.compile("[0-9a-f]{16}")
+"""Of an encoder's folder: see `_recognise`."""
 _LOOKS = 20
 """How often a cache that fills up measures its folder: other processes fill it too, and none waits for another."""
 
@@ -25,10 +28,11 @@ def never_changes(encoder: Encoder) -> bool:
     module = as_module(encoder)
     if any(parameter.requires_grad for parameter in module.parameters()):
         return False
-    before = module.training
+    before = {part: part.training for part in module.modules()}
     module.train()
-    changes = any(part.training for part in module.modules())
-    module.train(before)
+    changes = any(part.training for part in before)
+    for part, training in before.items():
+        part.training = training
     return not changes
 
 
@@ -102,7 +106,8 @@ class FeatureCache:
     def _make_room(self, needed: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         os.utime(self._folder)
-        used = {folder: _size(folder) for folder in self._root.iterdir() if folder.is_dir()}
+        # Whatever else the folder holds is not the cache's.
+        used = {folder: _size(folder) for folder in self._root.iterdir() if _NAME.fullmatch(folder.name)}
         for folder in sorted((folder for folder in used if folder != self._folder), key=_used_at):
             if sum(used.values()) + needed <= self._limit:
                 break

@@ -6,7 +6,7 @@ import hashlib
 import mmap
 import os
 import struct
-import tempfile
+import sys
 import weakref
 from contextlib import contextmanager
 from math import prod
@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from unirs.errors import DataError
 from unirs.media import Altered
 
-try:
+if sys.platform == "linux":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,28 +36,37 @@ _ENTRY = struct.Struct("<16s4I")
 class FrameCache:
     """Decodes a sample's media, and keeps the resized frames in memory while there is room.
 
-    Worker processes that are given the cache share its memory: what one of them has decoded, no other decodes again.
-    On Windows each has memory of its own.
+    On Linux, worker processes that are given the cache share its memory: what one of them has decoded, no other decodes
+    again. Elsewhere each has memory of its own.
 
     Args:
         encoder: what the frames are for.
-        limit: bytes, in all processes together.
+        limit: bytes.
+
+    Raises:
+        DataError: the system does not give so much.
     """
 
     def __init__(self, encoder: Encoder, limit: int) -> None:
         # Not the encoder itself: workers would be sent its weights.
         self.size, self.fit = encoder.size, encoder.fit
-        self._kept = _empty(_END.size + limit)
+        try:
+            self._kept = _Log(_END.size + limit)
+        except (OSError, OverflowError) as error:
+            raise DataError(
+                f"There is no room for {limit / 1e9:g} GB of frames ({error}). Lower data.cache_gb."
+            ) from error
 
     def __call__(self, sample: Sample) -> torch.Tensor:
         """The frames of a sample, uint8 `[k, 3, H, W]`; not to be written to."""
+        if isinstance(sample.media, Altered):
+            # It costs more to keep than to make, or is shown once.
+            return sample.media.frames(self.size, self.fit)
         key = hashlib.blake2b(repr(sample.media).encode(), digest_size=16).digest()
         frames = self._kept.get(key)
         if frames is None:
             frames = sample.media.frames(self.size, self.fit)
-            # What is altered costs more to keep than to make, or is shown once.
-            if not isinstance(sample.media, Altered):
-                self._kept.put(key, frames)
+            self._kept.put(key, frames)
         return frames
 
 
@@ -66,22 +74,28 @@ class _Log:
     """Frames by key in memory that processes share. Entries stand behind each other, and none ever changes.
 
     Args:
-        file: descriptor of a file as long as the log may become, of zeros at first; belongs to the log from now on.
+        length: bytes; they are taken from the system as they fill up.
+        file: descriptor of another process's log, which belongs to this one from now on; None begins one.
     """
 
-    def __init__(self, file: int) -> None:
-        self._file = file
-        weakref.finalize(self, os.close, file)
-        self._bytes = mmap.mmap(file, 0)
+    def __init__(self, length: int, file: int | None = None) -> None:
+        if sys.platform == "linux":
+            # Not in the system's shared memory, which containers keep small.
+            self._file = os.memfd_create("frames") if file is None else file
+            weakref.finalize(self, os.close, self._file)
+            os.truncate(self._file, length)
+            self._bytes = mmap.mmap(self._file, length)
+        else:
+            self._bytes = mmap.mmap(-1, length, access=mmap.ACCESS_COPY)
         # What this process has seen of it.
         self._found: dict[bytes, tuple[int, tuple[int, ...]]] = {}
         self._read = _END.size
 
     def __reduce__(self) -> tuple[Any, ...]:
         # To a process that is not a fork of this one.
-        if fcntl is None:
-            return _empty, (len(self._bytes),)
-        return _attached, (reduction.DupFd(self._file),)
+        if sys.platform == "linux":
+            return _attached, (len(self._bytes), reduction.DupFd(self._file))
+        return _Log, (len(self._bytes),)
 
     def get(self, key: bytes) -> torch.Tensor | None:
         """Frames that any process has put there, without a copy."""
@@ -116,29 +130,15 @@ class _Log:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keeps other processes out. The system opens the lock when a process ends."""
-        if fcntl is None:
+        if sys.platform == "linux":
+            fcntl.lockf(self._file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
+        else:
             yield
-            return
-        fcntl.lockf(self._file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
 
 
-def _attached(handle: Any) -> _Log:  # noqa: ANN401 - `reduction.DupFd`, which the types leave out
-    return _Log(handle.detach())
-
-
-def _empty(length: int) -> _Log:
-    """A log in memory where the system can, and in a file without a name elsewhere.
-
-    Not in the system's shared memory, which containers keep small.
-    """
-    if hasattr(os, "memfd_create"):
-        file = os.memfd_create("frames")
-    else:
-        with tempfile.TemporaryFile() as unnamed:
-            file = os.dup(unnamed.fileno())
-    os.truncate(file, length)
-    return _Log(file)
+def _attached(length: int, handle: Any) -> _Log:  # noqa: ANN401 - `reduction.DupFd`, which the types leave out
+    return _Log(length, handle.detach())

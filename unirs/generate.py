@@ -4,8 +4,8 @@ All questions about a medium share what stands before them: it is read once. Que
 row, and answers go on from there, a branch each (see `unirs.prompt.Sequence`).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -19,9 +19,11 @@ from unirs.model import UniRSModel
 from unirs.prompt import OPEN
 
 _CELLS = 1 << 24
-"""Places of an attention mask in memory at once; what the language model keeps of a row's tokens grows with it."""
+"""Places of attention masks in memory at once."""
 _LOGITS = 1 << 27
 """Logits in memory at once."""
+_KEPT = 1 << 32
+"""Bytes of keys and values in memory at once."""
 
 
 class Said(NamedTuple):
@@ -62,45 +64,59 @@ def answer(
     Raises:
         ModelError: there are choices, and the language model takes no branches.
     """
-    if not model.branches:
-        if any(choices):
-            raise ModelError("Ranking needs an attention that knows branches. Set llm.attention to 'sdpa'.")
-        rows = _answer_unbranched(model, batch, end, max_new_tokens, log_probabilities)
-        return [rows[row] for row, _ in batch.asks]
+    if not model.branches and any(choices):
+        raise ModelError("Ranking needs an attention that knows branches. Set llm.attention to 'sdpa'.")
+    seen = model.see(batch)
+    asks = sorted((row, place, question) for question, (row, place) in enumerate(batch.asks))
     said: dict[int, Said] = {}
-    for reading in _read(model, batch, max(sum(map(len, options)) for options in choices)):
-        allowed = [choices[question] for question in reading.asks]
-        closed = [place for place, options in enumerate(allowed) if options]
+    for rows in _parts(model, batch, max(sum(map(len, options)) for options in choices)):
+        embeddings = model.splice(batch, seen, rows)
+        here = {question: (row - rows.start, place) for row, place, question in asks if rows.start <= row < rows.stop}
+        if not model.branches:
+            real = batch.real()[rows]
+            told = _answer_unbranched(model, embeddings, real, end, max_new_tokens, log_probabilities)
+            said |= dict(zip(here, told, strict=True))
+            continue
+        reading = Reading(model, embeddings, batch.until[rows], batch.owners[rows], list(here.values()))
+        questions, allowed = list(here), [choices[question] for question in here]
         free = [place for place, options in enumerate(allowed) if not options]
-        ranked = reading.rank(allowed) if closed else []
-        said |= {reading.asks[place]: Said([], [], ranked[place]) for place in closed}
-        told = reading.generate(free, end, max_new_tokens, log_probabilities) if free else []
-        said |= {reading.asks[place]: one for place, one in zip(free, told, strict=True)}
+        if any(allowed):
+            ranked = reading.rank(allowed)
+            said |= {question: Said([], [], of) for question, of in zip(questions, ranked, strict=True) if of}
+        if free:
+            told = reading.generate(free, end, max_new_tokens, log_probabilities)
+            said |= dict(zip([questions[place] for place in free], told, strict=True))
     return [said[question] for question in range(len(batch.asks))]
 
 
-def _read(model: UniRSModel, batch: Batch, widest: int) -> Iterator["Reading"]:
-    """Has the language model read all questions, so many rows at once as memory allows.
+def _parts(model: UniRSModel, batch: Batch, widest: int) -> Iterator[slice]:
+    """Parts the rows so that the language model has memory for what it reads at once.
 
     Args:
         model: in evaluation mode.
         batch: with `asks`.
         widest: the most tokens that the choices of a question have.
     """
-    embeddings = model.embed(batch)
-    count, length = batch.ids.shape
-    vocabulary = model.llm.get_output_embeddings().weight.shape[0]
-    step = max(1, min(_CELLS // length**2, _LOGITS // max(1, widest * int(vocabulary))))
-    for start in range(0, count, step):
-        rows = range(start, min(start + step, count))
-        asks = {
-            index: (row - start, place)
-            for index, (row, place) in sorted(enumerate(batch.asks), key=itemgetter(1))
-            if row in rows
-        }
-        if asks:
-            part = slice(start, rows.stop)
-            yield Reading(model, embeddings[part], batch.until[part], batch.owners[part], asks)
+    config = model.llm.config.get_text_config()
+    vocabulary, width = model.llm.get_output_embeddings().weight.shape
+    kept = 2 * config.num_hidden_layers * width * model.llm.dtype.itemsize  # of a token, or less with shared heads
+    shared, lengths = (batch.until >= OPEN).sum(1).tolist(), batch.real().sum(1).tolist()
+    asked = Counter(row for row, _ in batch.asks)
+    start, before, own, questions = 0, 0, 0, 0
+    media: set[tuple[int, ...]] = set()
+    for row, owners in enumerate(batch.owners):
+        media = media | {owners}
+        before, own = max(before, shared[row]), max(own, lengths[row] - shared[row])
+        questions += asked[row]
+        count = row + 1 - start
+        if row > start and (
+            len(media) * before**2 + count * own * (before + own) > _CELLS
+            or count * (before + own) * kept > _KEPT
+            or questions * (1 + widest) * int(vocabulary) > _LOGITS
+        ):
+            yield slice(start, row)
+            start, before, own, questions, media = row, shared[row], lengths[row] - shared[row], asked[row], {owners}
+    yield slice(start, len(batch.owners))
 
 
 class Reading:
@@ -111,7 +127,7 @@ class Reading:
         embeddings: `[B, T, D]`.
         until: as in `Batch`, `[B, T]`.
         owners: as in `Batch`, B; what rows of one medium share is read for the first of them only.
-        asks: by question, the row and the place of its last token; row by row.
+        asks: the row of each question and the place of its last token, Q; row by row.
     """
 
     def __init__(
@@ -120,14 +136,13 @@ class Reading:
         embeddings: torch.Tensor,
         until: torch.Tensor,
         owners: Sequence[tuple[int, ...]],
-        asks: dict[int, tuple[int, int]],
+        asks: Sequence[tuple[int, int]],
     ) -> None:
-        self.asks = list(asks)
         self._model = model
         self._device = until.device
         self._cache = DynamicCache()
         self._count = len(owners)
-        self._rows, places = torch.tensor(list(asks.values()), device=self._device).view(-1, 2).unbind(1)
+        self._rows, places = torch.tensor(asks, device=self._device).unbind(1)
         shared, lengths = (until >= OPEN).sum(1), (until > 0).sum(1)  # [B]
         before = self._read_shared(embeddings, shared, owners)
         own = [slice(*ends) for ends in zip(shared.tolist(), lengths.tolist(), strict=True)]
@@ -158,7 +173,7 @@ class Reading:
         """Answers some of the questions, greedily. Nothing can be asked afterwards.
 
         Args:
-            questions: which, counted from 0 in the order of `asks`; ascending.
+            questions: which, counted from 0; ascending.
             end: id of the end-of-sequence token.
             max_new_tokens: the longest answer in tokens.
             log_probabilities: also of the tokens said.
@@ -236,7 +251,8 @@ class Reading:
                 which += choice
                 of += [count] * len(choice)
                 count += 1
-        scores = (told[where, which] - told.logsumexp(-1)[where]).double().cpu()
+        # Not every device has doubles.
+        scores = (told[where, which] - told.logsumexp(-1)[where]).cpu().double()
         sums = iter(torch.zeros(count, dtype=torch.double).index_add_(0, torch.tensor(of), scores).tolist())
         return [[next(sums) for _ in options] for options in choices]
 
@@ -268,9 +284,14 @@ def _rows(values: torch.Tensor, parts: Sequence[slice]) -> torch.Tensor:
 
 
 def _answer_unbranched(
-    model: UniRSModel, batch: Batch, end: int, max_new_tokens: int, log_probabilities: bool
+    model: UniRSModel,
+    embeddings: torch.Tensor,
+    real: torch.Tensor,
+    end: int,
+    max_new_tokens: int,
+    log_probabilities: bool,
 ) -> list[Said]:
-    """By `transformers`, for a left-padded batch with one question a row; row by row."""
+    """By `transformers`, for left-padded rows with one question each."""
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -281,12 +302,11 @@ def _answer_unbranched(
         return_dict_in_generate=True,
         output_logits=log_probabilities,
     )
-    embeddings, mask = model.embed(batch), batch.real().long()
     # `transformers` fills what `config` leaves open from the checkpoint's, which may penalise or forbid tokens.
     defaults, model.llm.generation_config = model.llm.generation_config, GenerationConfig()
     try:
         out = model.llm.generate(  # type: ignore[operator]
-            inputs_embeds=embeddings, attention_mask=mask, generation_config=config
+            inputs_embeds=embeddings, attention_mask=real.long(), generation_config=config
         )
     finally:
         model.llm.generation_config = defaults

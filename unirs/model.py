@@ -1,5 +1,6 @@
 """The model: encoder, change extractor, projector and language model in plain torch."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -102,13 +103,17 @@ class UniRSModel(nn.Module):
         Raises:
             ModelError: a row has more or fewer visual placeholders than its media have visual tokens.
         """
-        text = self.llm.get_input_embeddings()(batch.ids)
-        media = self.see(batch)
-        visual = [torch.cat([media[owner].flatten(0, 1) for owner in owners]) for owners in batch.owners]
-        for row, (tokens, places) in enumerate(zip(visual, batch.visual.sum(1).tolist(), strict=True)):
-            if tokens.shape[0] != places:
-                raise ModelError(f"Row {row} has {places} visual placeholders for {tokens.shape[0]} visual tokens.")
-        spliced: torch.Tensor = text.masked_scatter(batch.visual.unsqueeze(-1), torch.cat(visual).to(text.dtype))
+        return self.splice(batch, self.see(batch), slice(len(batch.owners)))
+
+    def splice(self, batch: Batch, seen: Sequence[torch.Tensor], rows: slice) -> torch.Tensor:
+        """The same for some of the rows, with what `see` gave for the batch."""
+        text = self.llm.get_input_embeddings()(batch.ids[rows])
+        visual = [torch.cat([seen[owner].flatten(0, 1) for owner in owners]) for owners in batch.owners[rows]]
+        places = batch.visual[rows]
+        for row, (tokens, count) in enumerate(zip(visual, places.sum(1).tolist(), strict=True), rows.start or 0):
+            if tokens.shape[0] != count:
+                raise ModelError(f"Row {row} has {count} visual placeholders for {tokens.shape[0]} visual tokens.")
+        spliced: torch.Tensor = text.masked_scatter(places.unsqueeze(-1), torch.cat(visual).to(text.dtype))
         return spliced
 
     def forward(self, batch: Batch) -> torch.Tensor:

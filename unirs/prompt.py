@@ -127,14 +127,15 @@ def _parts(texts: List[list[int]], room: int) -> list[list[int]]:
 
     Args:
         texts: token ids.
-        room: tokens in a part, beginnings that its texts share once; one text alone may take more.
+        room: tokens in a part, beginnings that its texts share counted once, and one at least for each text; one text
+            alone may take more.
 
     Returns:
         Which texts each part has.
     """
     order = sorted(range(len(texts)), key=texts.__getitem__)
     ordered = [texts[index] for index in order]
-    lengths = [(len(text), len(text) - _alike(before, text)) for before, text in pairwise([[], *ordered])]
+    lengths = [(len(text), max(1, len(text) - _alike(before, text))) for before, text in pairwise([[], *ordered])]
 
     def starts(room: int) -> list[int]:
         found: list[int] = []
@@ -153,11 +154,11 @@ def _parts(texts: List[list[int]], room: int) -> list[list[int]]:
 
 
 def _branches(sequence: Sequence, texts: List[list[int]]) -> Iterator[tuple[int, list[int]]]:
-    """Appends sorted texts, each a branch that shares its beginning with the one before.
+    """Appends texts, each a branch that shares what it begins with in common with the one before.
 
     Args:
         sequence: holds what all of them share.
-        texts: token ids.
+        texts: token ids; sorted, so that much is shared.
 
     Yields:
         Which text has just been appended, and where in the sequence its tokens stand. What is appended now belongs to

@@ -23,9 +23,9 @@ class Reply:
 
     Attributes:
         text: the answer.
-        ids: its token ids, then the end token where it ended by itself.
-        log_probabilities: of each of these; for a ranked answer one number, the choice's log-likelihood. Empty for free
-            text unless asked for.
+        ids: its token ids.
+        log_probabilities: of each of these, and then `ids` hold the end token, too, where it was said; for a ranked
+            answer one number, the choice's log-likelihood. Empty for free text unless asked for.
         choices: log-likelihood of each choice; empty for free text.
     """
 

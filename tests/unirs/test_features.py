@@ -132,9 +132,10 @@ def test_other_encoders_find_nothing(tmp_path: Path, picture: Image, other: Seei
 @pytest.mark.parametrize("training", [True, False])
 def test_what_never_changes(encoder: Seeing, fixed: bool, training: bool) -> None:
     encoder.train(training)
-    before = encoder.training
+    encoder.drop.eval()
+    before = [part.training for part in encoder.modules()]
     assert never_changes(encoder) == fixed
-    assert encoder.training == before
+    assert [part.training for part in encoder.modules()] == before
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 40, None], ids=["empty", "noise", "cut"])
@@ -146,6 +147,18 @@ def test_damaged_files_are_written_again(tmp_path: Path, picture: Image, damage:
     assert kept.get(picture) is None
     kept.put(picture, tokens())
     assert kept.get(picture) is not None
+
+
+def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+    paths = tmp_path / "features" / "dataset" / "a.txt", tmp_path / "features" / ("a" * 15) / "b.txt"
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x" * 10_000)
+    picture = paint(tmp_path / "picture.png", 1)
+    kept = cache(tmp_path, limit=5_000)
+    kept.put(picture, tokens())
+    assert kept.get(picture) is not None
+    assert all(path.is_file() for path in paths)
 
 
 def test_no_more_than_allowed(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
+import multiprocessing
 import pickle
+import sys
 from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +12,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from unirs.errors import MediaError
+from unirs.errors import DataError, MediaError
 from unirs.frames import FrameCache
 from unirs.media import Altered, Fit, Image
 from unirs.sample import Sample
 
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is shared on Linux only")
 SIZE = (8, 6)
 BYTES = 3 * 8 * 6
 
@@ -84,7 +88,8 @@ class Order:
         return self.count
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@ON_LINUX
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_share_what_they_decode(tmp_path: Path, method: str) -> None:
     samples = paint(tmp_path, 6)
     expected = [sample.media.frames(SIZE) for sample in samples]
@@ -106,6 +111,40 @@ def test_workers_share_what_they_decode(tmp_path: Path, method: str) -> None:
     assert all(torch.equal(cache(sample), other) for sample, other in zip(samples, expected, strict=True))
 
 
+def put_many(cache: FrameCache, samples: list[Sample], barrier: Barrier) -> None:
+    barrier.wait()
+    for sample in samples:
+        cache(sample)
+
+
+@ON_LINUX
+def test_many_writers_at_once(tmp_path: Path) -> None:
+    writers = 4
+    samples = paint(tmp_path, 200)
+    cache = cache_of(2 * BYTES * len(samples))
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(writers)
+    # Half of what each writes another one writes as well, at the same time.
+    parts = [samples[25 * number : 25 * number + 100] for number in range(writers)]
+    processes = [context.Process(target=put_many, args=(cache, part, barrier)) for part in parts]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    written = {sample.id: sample for part in parts for sample in part}
+    expected = {name: sample.media.frames(SIZE) for name, sample in written.items()}
+    for sample in written.values():
+        sample.media.paths[0].unlink()
+    assert all(torch.equal(cache(sample), expected[name]) for name, sample in written.items())
+
+
+def test_more_than_the_system_has() -> None:
+    with pytest.raises(DataError, match=r"no room for 1e\+10 GB of frames .* Lower data\.cache_gb"):
+        cache_of(10**19)
+
+
+@ON_LINUX
 def test_a_copy_shares_the_memory(tmp_path: Path) -> None:
     (sample,) = paint(tmp_path, 1)
     cache = cache_of(10 * BYTES)

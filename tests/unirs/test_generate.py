@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -74,6 +75,18 @@ class Asked:
         return said
 
 
+class Counting:
+    """Stands for `UniRSModel.read`, and counts."""
+
+    def __init__(self, model: UniRSModel) -> None:
+        self.lengths: list[tuple[int, ...]] = []
+        self._read: Callable[..., torch.Tensor] = model.read
+
+    def __call__(self, embeddings: torch.Tensor, *rest: object) -> torch.Tensor:
+        self.lengths.append(tuple(embeddings.shape[:2]))
+        return self._read(embeddings, *rest)
+
+
 @pytest.fixture
 def asked(make_model: Callable[..., UniRSModel], tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]) -> Asked:
     return Asked(make_model().eval(), tokenizer, list(media.values()))
@@ -98,11 +111,51 @@ def test_rows_that_are_done_drop_out(asked: Asked) -> None:
         assert asked.told(asked.batch(), end) == shorter
 
 
-def test_little_memory(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = asked.told(asked.batch(), 129)
-    monkeypatch.setattr("unirs.generate._CELLS", 1)
-    for room in (None, 40):
-        assert asked.told(asked.batch(room), 129) == expected
+@pytest.mark.parametrize("bound", ["_CELLS", "_LOGITS", "_KEPT"])
+@pytest.mark.parametrize("part", [0, 0.3, 0.7])
+def test_little_memory(asked: Asked, bound: str, part: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = asked.batch(20)
+    expected = asked.told(batch, 129)
+    rows, length = batch.ids.shape
+    whole = {"_CELLS": rows * length**2 / 2, "_LOGITS": asked.count * 130, "_KEPT": rows * length * 2 * 2 * 32 * 4}
+    monkeypatch.setattr(f"unirs.generate.{bound}", part * whole[bound])
+    reads = Counting(asked.model)
+    monkeypatch.setattr(UniRSModel, "read", reads)
+    assert asked.told(batch, 129, 1) == [said[:1] for said in expected]
+    # Two for each part: what rows share, and what is their own. A part may begin amid the rows of a medium.
+    assert len(reads.lengths) == 2 * rows if part == 0 else 4 <= len(reads.lengths) < 2 * rows
+
+
+def test_what_rows_share_is_read_once(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = Counting(asked.model)
+    monkeypatch.setattr(UniRSModel, "read", reads)
+    batch = asked.batch(20)
+    asked.told(batch, 129, 1)
+    (media, _), (rows, _) = reads.lengths
+    assert (media, rows) == (len(asked.media), len(batch.owners))
+    assert media < rows
+
+
+@pytest.mark.parametrize("room", [None, 20, 0])
+def test_closed_and_free_questions_together(asked: Asked, room: int | None) -> None:
+    options: dict[str, Any] = {"end": 129, "max_new_tokens": 3}
+    # Every third is free; some choices begin alike, and one begins as another ends.
+    choices = [
+        [] if index % 3 == 0 else [[7, 8, 129], [7, 9, 129], [7, 129], [index, 129]] for index in range(asked.count)
+    ]
+    together = answer(asked.model, asked.batch(room), choices, **options)
+    for index, (said, allowed) in enumerate(zip(together, choices, strict=True)):
+        (alone,) = answer(asked.model, asked.alone(index), [allowed], **options)
+        assert said.ids == alone.ids
+        assert bool(said.ids) != bool(allowed)
+        for likelihood, choice in zip(said.likelihoods, allowed, strict=True):
+            # A training pass over the choice by itself.
+            batch = asked.alone(index, *choice)
+            batch.until[0, batch.until[0] == batch.ids.shape[1] - len(choice)] = OPEN
+            with torch.no_grad():
+                logits = asked.model(batch)[0, -len(choice) - 1 : -1].log_softmax(-1)
+            expected = logits.gather(1, torch.tensor(choice).unsqueeze(1)).sum().item()
+            assert likelihood == pytest.approx(expected, abs=1e-4)
 
 
 def test_log_probabilities(asked: Asked) -> None:

@@ -141,6 +141,17 @@ def test_questions_are_branches_of_what_they_begin_with(tokenizer: PreTrainedTok
     assert sequence.asks == [10, 10, 12, 15, 17]
 
 
+def test_rows_of_questions_are_full_and_even(tokenizer: PreTrainedTokenizerBase) -> None:
+    asked = sample(*map(ask, ("ab", "d", "ac", "b", "c")))
+    rows = Renderer(tokenizer).asking(ASK, asked, grids=1, tokens=1, room=15)
+    # One row does not do. The first could take "b" as well, and would be longer than the second.
+    assert [text(sequence.ids) for sequence, _ in rows] == [".\n[vqa] ab\nc\n", ".\n[vqa] b\nc\nd\n"]
+    assert [turns for _, turns in rows] == [[0, 2], [3, 4, 1]]
+    alike = Renderer(tokenizer).asking(ASK, sample(*[ask()] * 9), grids=1, tokens=1, room=13)
+    # Ten tokens, and one for each that is the same.
+    assert [turns for _, turns in alike] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+
 WORDS = st.text(st.sampled_from("ab?"), max_size=6)
 
 
@@ -166,7 +177,7 @@ def test_every_question_is_asked_once(
     asked = Renderer(tokenizer).asking(ASK, sample(*map(ask, questions)), grids=1, tokens=2, room=room)
     assert sorted(turn for _, turns in asked for turn in turns) == list(range(len(questions)))
     for sequence, turns in asked:
-        assert room is None or len(sequence.ids) - 2 <= room or len(turns) == 1 or len(set(sequence.asks)) == 1
+        assert room is None or len(sequence.ids) - 2 <= room or len(turns) == 1
         seen = attention(torch.tensor([sequence.until]))[0]
         for turn, place in zip(turns, sequence.asks, strict=True):
             read = torch.tensor(sequence.ids)[seen[place]].tolist()
