@@ -102,21 +102,22 @@ def _parts(model: UniRSModel, batch: Batch, widest: int) -> Iterator[slice]:
     kept = 2 * config.num_hidden_layers * width * model.llm.dtype.itemsize  # of a token, or less with shared heads
     shared, lengths = (batch.until >= OPEN).sum(1).tolist(), batch.real().sum(1).tolist()
     asked = Counter(row for row, _ in batch.asks)
-    start, before, own, questions = 0, 0, 0, 0
-    media: set[tuple[int, ...]] = set()
-    for row, owners in enumerate(batch.owners):
-        media = media | {owners}
-        before, own = max(before, shared[row]), max(own, lengths[row] - shared[row])
-        questions += asked[row]
-        count = row + 1 - start
-        if row > start and (
-            len(media) * before**2 + count * own * (before + own) > _CELLS
-            or count * (before + own) * kept > _KEPT
-            or questions * (1 + widest) * int(vocabulary) > _LOGITS
-        ):
+
+    def fits(rows: range) -> bool:
+        before, own = max(shared[row] for row in rows), max(lengths[row] - shared[row] for row in rows)
+        media = len({batch.owners[row] for row in rows})
+        return (
+            media * before**2 + len(rows) * own * (before + own) <= _CELLS
+            and sum(asked[row] for row in rows) * (1 + widest) * int(vocabulary) <= _LOGITS
+            and len(rows) * (before + own) * kept <= _KEPT
+        )
+
+    start = 0
+    for row in range(1, len(lengths)):
+        if not fits(range(start, row + 1)):
             yield slice(start, row)
-            start, before, own, questions, media = row, shared[row], lengths[row] - shared[row], asked[row], {owners}
-    yield slice(start, len(batch.owners))
+            start = row
+    yield slice(start, len(lengths))
 
 
 class Reading:
