@@ -83,10 +83,11 @@ class MixtureSampler(DistributedSampler[Any]):
         return islice(cycle(order), self.rank, self.total_size, self.num_replicas)
 
 
+@dataclass(frozen=True, eq=False)
 class Collator:
-    """Makes a batch of decoded items, all turns of a sample in one sequence where the model takes branches.
+    """Makes a batch of decoded items; turns of a sample stand in common sequences where the model takes branches.
 
-    Args:
+    Attributes:
         renderer: makes token ids.
         prompts: of each task.
         grids: how many pictures' worth of visual tokens a medium costs.
@@ -95,21 +96,12 @@ class Collator:
         branches: whether the model takes sequences that branch.
     """
 
-    def __init__(
-        self,
-        renderer: Renderer,
-        prompts: Mapping[str, Prompt],
-        grids: Callable[[Media], int],
-        tokens: int,
-        training: bool,
-        branches: bool = True,
-    ) -> None:
-        self.renderer = renderer
-        self.prompts = prompts
-        self.grids = grids
-        self.tokens = tokens
-        self.training = training
-        self.branches = branches
+    renderer: Renderer
+    prompts: Mapping[str, Prompt]
+    grids: Callable[[Media], int]
+    tokens: int
+    training: bool
+    branches: bool = True
 
     def __call__(self, items: Sequence[tuple[Item, Shown]]) -> Batch:
         """Batches items and what they show."""
@@ -202,21 +194,19 @@ class Shown(NamedTuple):
     features: torch.Tensor | None = None
 
 
+@dataclass(frozen=True, eq=False)
 class Items(Dataset[tuple[Item, Shown]]):
     """Items with what they show.
 
-    Args:
+    Attributes:
         items: of a known length.
         decode: gives a sample's frames, uint8 `[k, 3, H, W]`.
         features: where those of a frozen encoder are looked for.
     """
 
-    def __init__(
-        self, items: Dataset[Item], decode: Callable[[Sample], torch.Tensor], features: FeatureCache | None = None
-    ) -> None:
-        self.items = items
-        self.decode = decode
-        self.features = features
+    items: Dataset[Item]
+    decode: Callable[[Sample], torch.Tensor]
+    features: FeatureCache | None = None
 
     def __len__(self) -> int:
         return len(self.items)  # type: ignore[arg-type]
