@@ -18,25 +18,25 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from unirs import plugins
-from unirs.cli import main as unirs
-from unirs.data import NamedTask
-from unirs.files import write_atomically
+from unirs.cli.main import main as unirs
 from unirs.interfaces import Encoder
-from unirs.task import SplitName
+from unirs.tasks.config import TaskConfig
+from unirs.tasks.task import SplitName
+from unirs.utils.io import write_atomically
 
 _DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def pooled(
-    encoder: Encoder, task: NamedTask, split: SplitName, classes: list[str]
+    encoder: Encoder, task: TaskConfig, split: SplitName, classes: list[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean token of each picture, `[n, D]`, and its class, `[n]`."""
-    samples = list(task.task.samples(split))
+    samples = list(task.task.load_split(split))
     rows = []
     with torch.inference_mode():
         for sample in tqdm(samples, desc=f"features of {split}"):
-            rows.append(encoder(sample.media.frames(encoder.size, encoder.fit)).mean(1)[0])
-    return torch.stack(rows), torch.tensor([classes.index(sample.turns[0].kind) for sample in samples])
+            rows.append(encoder(sample.media.load_frames(encoder.image_size, encoder.resize)).mean(1)[0])
+    return torch.stack(rows), torch.tensor([classes.index(sample.turns[0].category) for sample in samples])
 
 
 def fit_probe(x: torch.Tensor, y: torch.Tensor, classes: int, decay: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,9 +55,9 @@ def fit_probe(x: torch.Tensor, y: torch.Tensor, classes: int, decay: float) -> t
     return weight.detach(), bias.detach()
 
 
-def probe(encoder: Encoder, task: NamedTask) -> float:
+def probe(encoder: Encoder, task: TaskConfig) -> float:
     """Test accuracy of the linear probe."""
-    classes = sorted({sample.turns[0].kind for sample in task.task.samples("train")})
+    classes = sorted({sample.turns[0].category for sample in task.task.load_split("train")})
     (x, y), (xv, yv), (xt, yt) = (pooled(encoder, task, split, classes) for split in ("train", "val", "test"))
     mean, std = x.mean(0), x.std(0) + 1e-6
     x, xv, xt = ((part - mean) / std for part in (x, xv, xt))
@@ -82,7 +82,7 @@ def main() -> None:
     tasks = [{**task, "root": arguments.root}]
     start = time.perf_counter()
     frozen = {**config["model"]["encoder"], "tune": "frozen"}
-    linear = probe(plugins.build("unirs.encoders", frozen), NamedTask.from_config(tasks[0]))
+    linear = probe(plugins.create("unirs.encoders", frozen), TaskConfig.from_config(tasks[0]))
     probed = time.perf_counter()
     options = ["--data.tasks", json.dumps(tasks), "--trainer.default_root_dir", str(arguments.out), *arguments.options]
     for command in ("fit", "test"):

@@ -15,12 +15,12 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from unirs.media import Image, Media, Pair, Video
+from unirs.tasks.media import Image, Media, Pair, Video
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-    from unirs.model import UniRSModel
+    from unirs.models.unirs_model import UniRSModel
 
 
 END = "</s>"
@@ -47,19 +47,19 @@ def make_model() -> Callable[..., UniRSModel]:
     """Makes models for `tokenizer`: frames of 64x64 pixels, four visual tokens a picture."""
     from unirs_encoders.timm_encoder import build as build_timm
 
-    from unirs.change import ChangeExtraction
-    from unirs.llm import LLMConfig, build_llm
-    from unirs.model import UniRSModel
+    from unirs.models.change_extractors import ChangeExtraction
+    from unirs.models.llm import LLMConfig, build_llm
+    from unirs.models.unirs_model import UniRSModel
 
     def make(*, change: bool = True, seed: int = 0) -> UniRSModel:
         torch.manual_seed(seed)
         options = {"channels": [16, 16, 32, 64]}
-        encoder = build_timm("resnet18", pretrained=False, tune="full", layer=3, size=64, options=options)
+        encoder = build_timm("resnet18", pretrained=False, tune="full", layer=3, image_size=64, options=options)
         config = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
         llm, _ = build_llm(LLMConfig(config={**config, "num_hidden_layers": 2}, vocab_size=130))
         # Wide enough for answers to differ between prompts, as a trained model's do.
         llm.get_output_embeddings().weight.data.mul_(20)
-        return UniRSModel(encoder, ChangeExtraction(encoder.grid, encoder.dim) if change else None, llm)
+        return UniRSModel(encoder, ChangeExtraction(encoder.grid, encoder.embed_dim) if change else None, llm)
 
     return make
 
@@ -83,7 +83,7 @@ TINY_MODEL = {
         "pretrained": False,
         "tune": "full",
         "layer": 3,
-        "size": 64,
+        "image_size": 64,
         "options": {"channels": [16, 16, 32, 64]},
     },
     "change": {"name": "change_extraction"},
@@ -97,7 +97,7 @@ TINY_MODEL = {
         },
         "vocab_size": 320,
     },
-    "optim": {"lr": 5.0e-3, "warmup": 0.1},
+    "optim": {"lr": 5.0e-3, "warmup_ratio": 0.1},
     "max_new_tokens": 12,
 }
 
@@ -107,7 +107,7 @@ COLOURS = '''\
 import json
 from pathlib import Path
 
-from unirs import Image, Pair, Prompt, Sample, Split, Task, Turn, Video
+from unirs import Image, Pair, PromptTemplate, Sample, Task, TaskSplit, Turn, Video
 from unirs.metrics.vqa import VqaAccuracy
 
 
@@ -115,19 +115,19 @@ def build(root: Path, kind: str = "image") -> Task:
     def sample(id: str, files: list[str], turns: list[tuple[str, str]]) -> Sample:
         paths = [root / file for file in files]
         media = Video(paths[0], 2) if kind == "video" else {"image": Image, "pair": Pair}[kind](*paths)
-        asked = (Turn(f"{id}-{n}", (a,), {"question": q}, kind=q) for n, (q, a) in enumerate(turns))
+        asked = (Turn(f"{id}-{n}", (a,), {"question": q}, category=q) for n, (q, a) in enumerate(turns))
         return Sample(id, media, tuple(asked))
 
-    def samples(split: str) -> Split:
-        return Split([sample(**row) for row in json.loads((root / f"{kind}.json").read_text())])
+    def samples(split: str) -> TaskSplit:
+        return TaskSplit([sample(**row) for row in json.loads((root / f"{kind}.json").read_text())])
 
     return Task(
-        kind=kind,
-        samples=samples,
-        prompt=Prompt("vqa", "{question}") if kind == "image" else Prompt(kind, "What happens?"),
+        modality=kind,
+        load_split=samples,
+        prompt=PromptTemplate("vqa", "{question}") if kind == "image" else PromptTemplate(kind, "What happens?"),
         metric=VqaAccuracy(),
-        needs=(root / f"{kind}.json",),
-        source="Run the test that writes it.",
+        required_paths=(root / f"{kind}.json",),
+        download_hint="Run the test that writes it.",
     )
 '''
 
@@ -137,7 +137,7 @@ def cli() -> Callable[..., int]:
     """Calls the command line in this process and returns its exit code."""
     from lightning.fabric.utilities.warnings import PossibleUserWarning
 
-    from unirs.cli import main
+    from unirs.cli.main import main
 
     def call(*arguments: object) -> int:
         with warnings.catch_warnings(), patch.dict(os.environ):
@@ -250,7 +250,7 @@ def joint_run(
     tasks = [
         {"name": "rsvqa_lr", "root": str(synthetic / "rsvqa_lr")},
         {"name": "levir_cc", "root": str(synthetic / "levir_cc"), "weight": 0.5},
-        {"name": "era", "root": str(synthetic / "era"), "frames": 2},
+        {"name": "era", "root": str(synthetic / "era"), "num_frames": 2},
     ]
     config = write_config(folder, tasks, epochs=2)
     command = [str(Path(sys.executable).with_name("unirs")), "fit", "--config", str(config)]

@@ -8,7 +8,7 @@ import yaml
 from PIL import Image as Pillow
 
 from unirs import plugins
-from unirs.data import NamedTask
+from unirs.tasks.config import TaskConfig
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -25,7 +25,7 @@ def scaled_down(config: dict[str, Any], tiny: dict[str, Any], data: Path, folder
         config["model"]["llm"] = tiny["llm"]
     tasks = []
     for task in config["data"]["tasks"]:
-        NamedTask.from_config(task)
+        TaskConfig.from_config(task)
         if (data / task["name"]).is_dir():
             tasks.append({k: v for k, v in task.items() if k != "synthetic"} | {"root": str(data / task["name"])})
     config["data"] |= {"tasks": tasks, "num_workers": 0, "batch_size": 4, "eval_batch_size": 4}

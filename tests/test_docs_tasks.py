@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from unirs import plugins
-from unirs.task import Task
-from unirs.task_check import check_task
+from unirs.evaluation.task_check import check_task
+from unirs.tasks.task import Task
 
 PAGE = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text(encoding="utf-8")
 
@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 def build(tmp_path: Path, source: str, root: Path) -> Task:
     path = tmp_path / f"plugin_{len(source)}.py"
     path.write_text(source, encoding="utf-8")
-    task: Task = plugins.build("unirs.tasks", {"name": str(path), "root": root})
+    task: Task = plugins.create("unirs.tasks", {"name": str(path), "root": root})
     return task
 
 
@@ -63,9 +63,9 @@ def test_config_of_the_task_without_code(tmp_path: Path) -> None:
     (spec,) = yaml.safe_load(config)["data"]["tasks"]
     write_lines(tmp_path)
     label = spec.pop("label")
-    task: Task = plugins.build("unirs.tasks", spec | {"root": tmp_path})
+    task: Task = plugins.create("unirs.tasks", spec | {"root": tmp_path})
     assert label == "bridges"
-    assert task.prompt(task.samples("val")[1].turns[0].fields) == (
+    assert task.prompt(task.load_split("val")[1].turns[0].prompt_fields) == (
         "[vqa] Is there a harbour?\nAnswer the question using a single word or phrase."
     )
     assert check_task(task).problems == {}
@@ -88,8 +88,8 @@ def test_class_folders(tmp_path: Path) -> None:
 
 def test_levir_cc_reads_as_the_first_party_plugin_does(tmp_path: Path, synthetic: Path) -> None:
     bare = build(tmp_path, blocks("python")[2], synthetic / "levir_cc")
-    full: Task = plugins.build("unirs.tasks", {"name": "levir_cc", "root": synthetic / "levir_cc"})
-    for one, other in zip(bare.samples("test"), full.samples("test"), strict=True):
+    full: Task = plugins.create("unirs.tasks", {"name": "levir_cc", "root": synthetic / "levir_cc"})
+    for one, other in zip(bare.load_split("test"), full.load_split("test"), strict=True):
         assert one.media == other.media
         assert one.turns[0].references == other.turns[0].references
 
@@ -98,5 +98,7 @@ def test_all_first_party_tasks_are_told() -> None:
     table = PAGE[PAGE.index("## First-party tasks") :]
     names = re.findall(r"^\| (`.*?) \|", table, flags=re.MULTILINE)
     told = {name for cell in names for name in re.findall("`(.*?)`", cell)}
-    ours = {name for name, entry in plugins.available("unirs.tasks").items() if entry.value.startswith("unirs_tasks.")}
+    ours = {
+        name for name, entry in plugins.list_plugins("unirs.tasks").items() if entry.value.startswith("unirs_tasks.")
+    }
     assert told == ours

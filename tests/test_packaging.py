@@ -38,7 +38,7 @@ def test_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     )
     assert "License-Expression: Apache-2.0" in metadata
     assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
-    assert "unirs = unirs.cli:main" in entries
+    assert "unirs = unirs.cli.main:main" in entries
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert f"Version: {project['version']}\n" in metadata
 

@@ -14,10 +14,10 @@ import transformers
 import yaml
 from safetensors.torch import load_file, save_file
 
-from unirs.api import UniRS
-from unirs.llm import train_tokenizer
-from unirs.media import Pair
-from unirs.projector import Projector
+from unirs.inference.api import UniRS
+from unirs.models.llm import train_tokenizer
+from unirs.models.projectors import DownsampleProjector
+from unirs.tasks.media import Pair
 
 ROOT = Path(__file__).parents[1]
 VISION_WIDTH, LLM_WIDTH = 32, 48
@@ -52,7 +52,7 @@ def write_checkpoint(folder: Path) -> None:
     )
     transformers.LlamaForCausalLM(llm).save_pretrained(folder / "llm")
     train_tokenizer(["Is there a road? yes no This is a video about fire."], 300).save_pretrained(folder / "llm")
-    projector = Projector((27, 27), VISION_WIDTH, LLM_WIDTH).state_dict()
+    projector = DownsampleProjector((27, 27), VISION_WIDTH, LLM_WIDTH).state_dict()
     weights = {f"{NAMES[key.split('.')[0]]}.{key.split('.')[1]}": value for key, value in projector.items()}
     (folder / "mm_projector").mkdir()
     save_file(weights, folder / "mm_projector" / "model.safetensors")
@@ -101,8 +101,8 @@ def test_recipe_trains_a_step(
     trained = UniRS.from_pretrained(tmp_path / "runs" / "unirs_3b", device="cpu")
     encoder: Any = trained.model.encoder
     assert encoder.grid == (27, 27)
-    assert encoder.fit.mode == "pad"
-    assert trained.model.projector.tokens == 196
+    assert encoder.resize.mode == "pad"
+    assert trained.model.projector.num_tokens == 196
     # Frozen, and from the checkpoint.
     for name, value in trained.model.projector.state_dict().items():
         part, kind = name.split(".")

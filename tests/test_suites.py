@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from unirs import plugins
+from unirs.evaluation.suite import Published, Suite, read_suite
 from unirs.metrics.base import Prediction
-from unirs.suite import Published, Suite, read_suite
-from unirs.task import Task
+from unirs.tasks.task import Task
 
 SUITES = Path(__file__).parents[1] / "benchmarks" / "suites"
 
@@ -184,7 +184,7 @@ def tasks_of(name: str) -> list[tuple[str, dict[str, object], tuple[str, ...]]]:
 def test_tasks_are_installed_and_take_their_options(name: str) -> None:
     for _, spec, _ in tasks_of(name):
         options = {key: value for key, value in spec.items() if key not in ("synthetic", "label")}
-        task: Task = plugins.build("unirs.tasks", options | {"root": Path(str(spec["root"]))})
+        task: Task = plugins.create("unirs.tasks", options | {"root": Path(str(spec["root"]))})
         assert ("synthetic" not in spec) or task.synthesize is not None
 
 
@@ -195,7 +195,7 @@ KINDS = {"rsvqa_lr": ("presence", "comp", "rural_urban", "count"), "rsvqa_hr": (
 def test_columns_are_statistics_of_the_task(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no Java: METEOR is known to be one
     for label, spec, columns in tasks_of(name):
-        task: Task = plugins.build("unirs.tasks", {"name": spec["name"], "root": Path("x")})
+        task: Task = plugins.create("unirs.tasks", {"name": spec["name"], "root": Path("x")})
         kinds = KINDS.get(label, ("changed", "unchanged"))
         rows = [Prediction(kind, label, ("a",), kind, "", "a road", ("a road",)) for kind in kinds]
         assert set(columns) - {"meteor"} <= set(task.metric.evaluate(rows).statistics)

@@ -17,7 +17,7 @@ import PIL.Image
 import pytest
 
 from unirs import plugins
-from unirs.task import SplitName, Task
+from unirs.tasks.task import SplitName, Task
 
 Cli = Callable[..., int]
 WriteConfig = Callable[..., Path]
@@ -103,8 +103,8 @@ def test_package_and_file_are_the_same_task(
     samples: dict[str, Any] = {}
     results: dict[str, Any] = {}
     for way, name in names.items():
-        task: Task = plugins.build("unirs.tasks", {"name": name, "root": data})
-        samples[way] = {split: list(task.samples(split)) for split in splits}
+        task: Task = plugins.create("unirs.tasks", {"name": name, "root": data})
+        samples[way] = {split: list(task.load_split(split)) for split in splits}
         config = write_config(tmp_path / way, [{"name": name, "root": str(data), "label": "colours"}])
         assert cli("fit", "--config", config) == 0
         assert cli("test", "--config", config) == 0

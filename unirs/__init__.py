@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unirs.api import Answer, UniRS
     from unirs.errors import UniRSError
-    from unirs.media import Image, Media, MediaKind, Pair, Video
-    from unirs.prompt import Prompt
-    from unirs.sample import Sample, Split, Turn
-    from unirs.task import Task
+    from unirs.inference.api import Answer, UniRS
+    from unirs.tasks.media import Image, Media, Modality, Pair, Video
+    from unirs.tasks.prompt import PromptTemplate
+    from unirs.tasks.sample import Sample, TaskSplit, Turn
+    from unirs.tasks.task import Task
 
 __version__ = "0.1.0"
 
@@ -20,12 +20,12 @@ __all__ = [
     "Answer",
     "Image",
     "Media",
-    "MediaKind",
+    "Modality",
     "Pair",
-    "Prompt",
+    "PromptTemplate",
     "Sample",
-    "Split",
     "Task",
+    "TaskSplit",
     "Turn",
     "UniRS",
     "UniRSError",
@@ -35,12 +35,12 @@ __all__ = [
 
 
 _MODULES = {
-    "api": ("Answer", "UniRS"),
+    "inference.api": ("Answer", "UniRS"),
     "errors": ("UniRSError",),
-    "media": ("Image", "Media", "MediaKind", "Pair", "Video"),
-    "prompt": ("Prompt",),
-    "sample": ("Sample", "Split", "Turn"),
-    "task": ("Task",),
+    "tasks.media": ("Image", "Media", "Modality", "Pair", "Video"),
+    "tasks.prompt": ("PromptTemplate",),
+    "tasks.sample": ("Sample", "TaskSplit", "Turn"),
+    "tasks.task": ("Task",),
 }
 
 

@@ -28,7 +28,7 @@ class ModelError(UniRSError):
     """Model parts, weights or prompts do not fit together."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Says what exists, and what a mistyped name probably meant, as the end of an error message."""
     names = sorted(known)
     match = get_close_matches(name, names, n=1)

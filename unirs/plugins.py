@@ -15,12 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from unirs.errors import PluginError, nearest
+from unirs.errors import PluginError, did_you_mean
 
 Group = Literal["unirs.tasks", "unirs.encoders", "unirs.change_extractors"]
 
 
-def available(group: Group) -> dict[str, EntryPoint]:
+def list_plugins(group: Group) -> dict[str, EntryPoint]:
     """The installed plugins of a group by name, sorted; nothing is imported.
 
     Raises:
@@ -60,9 +60,9 @@ def load(group: Group, name: str) -> Callable[..., Any]:
         return _attribute(_import_file(Path(target), name), attribute or "build", name)
     if attribute:
         return _attribute(_import(target, name), attribute, name)
-    installed = available(group)
+    installed = list_plugins(group)
     if name not in installed:
-        raise PluginError(f"Unknown plugin '{name}' in group '{group}'. {nearest(name, installed)}")
+        raise PluginError(f"Unknown plugin '{name}' in group '{group}'. {did_you_mean(name, installed)}")
     module, _, attribute = installed[name].value.partition(":")
     return _attribute(_import(module, name), attribute, name)
 
@@ -73,7 +73,7 @@ def short_name(name: str) -> str:
     return Path(target).stem if target.endswith(".py") else target.rpartition(".")[2]
 
 
-def build(group: Group, spec: Mapping[str, Any], *args: object) -> Any:  # noqa: ANN401 - each group builds its own type
+def create(group: Group, spec: Mapping[str, Any], *args: object) -> Any:  # noqa: ANN401 - each group builds its own type
     """Calls the plugin that a part of a config names: `{name: timm, model: resnet18}`.
 
     Args:
@@ -90,14 +90,14 @@ def build(group: Group, spec: Mapping[str, Any], *args: object) -> Any:  # noqa:
     options = dict(spec)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise PluginError(f"A plugin needs a name: got {dict(spec)}. {nearest('', available(group))}")
+        raise PluginError(f"A plugin needs a name: got {dict(spec)}. {did_you_mean('', list_plugins(group))}")
     function = load(group, name)
     parameters = inspect.signature(function).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         own = list(parameters)[len(args) :]
         for option in options:
             if option not in own:
-                raise PluginError(f"Plugin '{name}' has no option '{option}'. {nearest(option, own)}")
+                raise PluginError(f"Plugin '{name}' has no option '{option}'. {did_you_mean(option, own)}")
     try:
         inspect.signature(function).bind(*args, **options)
     except TypeError as error:
@@ -140,6 +140,6 @@ def _attribute(module: ModuleType, attribute: str, name: str) -> Callable[..., A
     if not callable(function):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise PluginError(
-            f"Plugin '{name}': {module.__name__} has no function '{attribute}'. {nearest(attribute, public)}"
+            f"Plugin '{name}': {module.__name__} has no function '{attribute}'. {did_you_mean(attribute, public)}"
         )
     return function  # type: ignore[no-any-return]

@@ -24,8 +24,8 @@ from pycocoevalcap.rouge.rouge import Rouge
 from unirs_tasks.synth.sentences import Event, Topic, describe
 
 from unirs.metrics.base import Prediction
+from unirs.metrics.bootstrap import intervals, point_estimate
 from unirs.metrics.caption import CaptionMetrics, tokenize
-from unirs.metrics.interval import intervals, point
 
 METRIC = CaptionMetrics(meteor=False)
 TOPICS: tuple[Topic, ...] = (
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of each side (default: %(default)s)")
     options = parser.parse_args()
     rows = captions(options.pairs)
-    texts = [(tokenize(row.prediction), [tokenize(text) for text in row.references]) for row in rows]
+    texts = [(tokenize(row.text), [tokenize(text) for text in row.references]) for row in rows]
     draws = np.random.default_rng(0).integers(len(rows), size=(options.resamples, len(rows)))
 
     ours, peer = partial(values, rows), partial(peer_values, texts)
@@ -95,14 +95,14 @@ def captions(pairs: int) -> list[Prediction]:
 
 def values(rows: Sequence[Prediction]) -> Scores:
     """The product's values."""
-    return {name: point(statistic) for name, statistic in METRIC.evaluate(rows).statistics.items()}
+    return {name: point_estimate(statistic) for name, statistic in METRIC.evaluate(rows).statistics.items()}
 
 
 def ends(rows: Sequence[Prediction], resamples: int) -> Scores:
     """The product's values and intervals."""
     named = METRIC.evaluate(rows).statistics
     found = intervals(list(named.values()), [row.media for row in rows], resamples)
-    scores = {name: point(statistic) for name, statistic in named.items()}
+    scores = {name: point_estimate(statistic) for name, statistic in named.items()}
     for name, (low, high) in zip(named, found, strict=True):
         scores |= {f"{name} low": low, f"{name} high": high}
     return scores

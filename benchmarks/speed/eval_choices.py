@@ -16,14 +16,15 @@ from measure import in_turn, rates, report
 from parts import parts, pixels, token_ids
 from transformers import LlavaForConditionalGeneration, SiglipImageProcessorPil
 
-from unirs.api import UniRS
-from unirs.foreign import read_checkpoint
-from unirs.items import Item
-from unirs.media import Media
-from unirs.plugins import build
-from unirs.prompt import IGNORE, Renderer
-from unirs.sample import Sample, Turn
-from unirs.task import Task
+from unirs.data.dataset import Example
+from unirs.data.prompt_encoder import PromptEncoder
+from unirs.data.token_tree import IGNORE
+from unirs.inference.api import UniRS
+from unirs.models.importers import read_checkpoint
+from unirs.plugins import create
+from unirs.tasks.media import Media
+from unirs.tasks.sample import Sample, Turn
+from unirs.tasks.task import Task
 
 CLASSES = [
     *("post-earthquake", "flood", "fire", "landslide", "mudslide", "traffic collision", "traffic congestion"),
@@ -40,11 +41,11 @@ class Ours:
     def __init__(self, model: UniRS, task: Task, shown: list[Media]) -> None:
         self.model = model
         self.prompt = task.prompt
-        self.items = [Item("era", Sample(str(n), media, (Turn(str(n), ()),))) for n, media in enumerate(shown)]
+        self.items = [Example("era", Sample(str(n), media, (Turn(str(n), ()),))) for n, media in enumerate(shown)]
 
     def __call__(self) -> list[list[float]]:
         """The log-likelihoods of the classes of each video."""
-        said = self.model.respond({"era": self.prompt}, self.items, choices=lambda _: CHOICES, batch_size=1)
+        said = self.model.predict_examples({"era": self.prompt}, self.items, choices=lambda _: CHOICES, batch_size=1)
         return [list(reply.choices.values()) for _, reply, _ in said]
 
 
@@ -55,7 +56,7 @@ class Peer:
         self.ours = ours
         self.model = LlavaForConditionalGeneration.from_pretrained(folder / "llava", dtype=torch.float32).eval()
         self.processor = SiglipImageProcessorPil.from_pretrained(folder / "llava")
-        self.renderer = Renderer(ours.model.tokenizer)
+        self.renderer = PromptEncoder(ours.model.tokenizer)
 
     def __call__(self) -> list[list[float]]:
         """The log-likelihoods of the classes of each video."""
@@ -65,8 +66,8 @@ class Peer:
     def likelihood(self, sample: Sample, choice: str) -> float:
         """Of one class."""
         asked = Sample(sample.id, sample.media, (Turn("", (choice,)),))
-        tokens = self.ours.model.model.projector.tokens
-        sequence = self.renderer.training(self.ours.prompt, asked, sample.media.count, tokens)
+        tokens = self.ours.model.model.projector.num_tokens
+        sequence = self.renderer.encode_train(self.ours.prompt, asked, sample.media.num_frames, tokens)
         logits = self.model(
             input_ids=torch.tensor([token_ids(sequence, self.ours.model.tokenizer)]),
             pixel_values=pixels(self.processor, sample.media),
@@ -85,10 +86,10 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
     options = parser.parse_args()
     with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data:
-        task: Task = build("unirs.tasks", {"name": "era", "root": Path(data) / "era", "frames": options.frames})
+        task: Task = create("unirs.tasks", {"name": "era", "root": Path(data) / "era", "frames": options.frames})
         if task.synthesize is not None:
             task.synthesize(30, 0)
-        shown = [sample.media for sample in task.samples("train")[: options.videos]]
+        shown = [sample.media for sample in task.load_split("train")[: options.videos]]
         ours = Ours(read_checkpoint(folder / "llava"), task, shown)
         peer = Peer(folder, ours)
         for own, other in zip(ours(), peer(), strict=True):

@@ -16,14 +16,15 @@ from measure import Row, in_turn, rates, report
 from parts import parts, pictures, pixels, questions, token_ids
 from transformers import LlavaForConditionalGeneration, SiglipImageProcessorPil
 
-from unirs.api import UniRS
-from unirs.foreign import read_checkpoint
-from unirs.items import Item
-from unirs.media import Image
-from unirs.prompt import Prompt, Renderer
-from unirs.sample import Sample, Turn
+from unirs.data.dataset import Example
+from unirs.data.prompt_encoder import PromptEncoder
+from unirs.inference.api import UniRS
+from unirs.models.importers import read_checkpoint
+from unirs.tasks.media import Image
+from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.sample import Sample, Turn
 
-ASK = Prompt("vqa", "{question}")
+ASK = PromptTemplate("vqa", "{question}")
 
 
 class Ours:
@@ -33,12 +34,12 @@ class Ours:
         self.model = model
         self.longest = longest
         turns = tuple(Turn(str(number), (), {"question": text}) for number, text in enumerate(asked))
-        self.items = [Item("vqa", Sample(str(index), media, turns)) for index, media in enumerate(shown)]
+        self.items = [Example("vqa", Sample(str(index), media, turns)) for index, media in enumerate(shown)]
 
     def __call__(self) -> list[str]:
         """All answers, picture by picture."""
-        said = self.model.respond({"vqa": ASK}, self.items, max_new_tokens=self.longest, batch_size=4)
-        return [row.prediction for row, _, _ in said]
+        said = self.model.predict_examples({"vqa": ASK}, self.items, max_new_tokens=self.longest, batch_size=4)
+        return [row.text for row, _, _ in said]
 
 
 class Peer:
@@ -49,7 +50,7 @@ class Peer:
         self.batch = batch
         self.model = LlavaForConditionalGeneration.from_pretrained(folder / "llava", dtype=torch.float32).eval()
         self.processor = SiglipImageProcessorPil.from_pretrained(folder / "llava")
-        self.renderer = Renderer(ours.model.tokenizer)
+        self.renderer = PromptEncoder(ours.model.tokenizer)
 
     def __call__(self) -> list[str]:
         """All answers, picture by picture."""
@@ -62,11 +63,11 @@ class Peer:
     @torch.inference_mode()
     def answer(self, asked: list[tuple[Sample, Turn]]) -> list[str]:
         """Answers one batch."""
-        tokenizer, tokens = self.ours.model.tokenizer, self.ours.model.model.projector.tokens
+        tokenizer, tokens = self.ours.model.tokenizer, self.ours.model.model.projector.num_tokens
         rows = []
         for sample, turn in asked:
             alone = Sample(sample.id, sample.media, (turn,))
-            ((sequence, _),) = self.renderer.asking(ASK, alone, 1, tokens)
+            ((sequence, _),) = self.renderer.encode_prompts(ASK, alone, 1, tokens)
             rows.append(token_ids(sequence, tokenizer))
         longest = max(map(len, rows))
         end = int(tokenizer.eos_token_id)

@@ -25,14 +25,14 @@ from measure import Row, machine, report
 from parts import TINY, parts, pictures, questions
 
 from unirs import plugins
-from unirs.api import UniRS
-from unirs.items import Item
-from unirs.llm import LLMConfig, build_llm
-from unirs.media import Media, Video
-from unirs.model import UniRSModel
-from unirs.prompt import Prompt
-from unirs.sample import Sample, Turn
-from unirs.saved import SavedConfig
+from unirs.data.dataset import Example
+from unirs.inference.api import UniRS
+from unirs.models.llm import LLMConfig, build_llm
+from unirs.models.pretrained import UniRSConfig
+from unirs.models.unirs_model import UniRSModel
+from unirs.tasks.media import Media, Video
+from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.sample import Sample, Turn
 
 TOKENS = 8
 ENCODER = {"name": "timm", "model": "resnet10t", "pretrained": False, "tune": "full", "layer": 3, "size": 64}
@@ -43,22 +43,22 @@ STEPS = 80
 def load(folder: Path, size: int | None) -> UniRS:
     """The model, for pictures of another size than its vision tower's where one is given."""
     options = {"name": "hf", "source": str(folder / "vision_tower"), "size": size}
-    encoder = plugins.build("unirs.encoders", options)
+    encoder = plugins.create("unirs.encoders", options)
     llm, tokenizer = build_llm(LLMConfig(source=str(folder / "llm"), tune="frozen"))
     if tokenizer is None:
         raise TypeError("The language model comes with its tokenizer.")
-    config = SavedConfig(options, None, "mlp", {}, {})
+    config = UniRSConfig(options, None, "mlp", {}, {})
     return UniRS(UniRSModel(encoder, None, llm, "mlp").eval(), tokenizer, config)
 
 
 def seconds(model: UniRS, media: Media, asked: Sequence[str], rounds: int) -> float:
     """Median seconds from the file to the answers, after one round to warm up."""
     turns = tuple(Turn(str(number), (), {"question": text}) for number, text in enumerate(asked))
-    item = Item("", Sample("", media, turns))
+    item = Example("", Sample("", media, turns))
     taken = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        list(model.respond({"": Prompt("", "{question}")}, [item], max_new_tokens=TOKENS))
+        list(model.predict_examples({"": PromptTemplate("", "{question}")}, [item], max_new_tokens=TOKENS))
         taken.append(time.perf_counter() - start)
     return statistics.median(taken[1:])
 
@@ -140,7 +140,7 @@ def main() -> None:
     options = parser.parse_args()
     with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data, torch.inference_mode():
         (picture, *_) = pictures(Path(data) / "rsvqa_lr", 1)
-        task = plugins.build("unirs.tasks", {"name": "era", "root": Path(data) / "era"})
+        task = plugins.create("unirs.tasks", {"name": "era", "root": Path(data) / "era"})
         task.synthesize(30, 0)
         video = task.samples("train")[0].media.path
         model, asked = load(folder, None), questions(max(options.questions), 0)

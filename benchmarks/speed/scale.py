@@ -25,8 +25,8 @@ from typing import Any, TextIO
 from measure import Row, report
 from unirs_tasks import jsonl, rsvqa
 
-from unirs.files import replacing_folder
-from unirs.sample import Split
+from unirs.tasks.sample import TaskSplit
+from unirs.utils.io import replacing_folder
 
 DATA = Path("data/speed/scale")
 KINDS = ("rsvqa_hr", "jsonl")
@@ -105,13 +105,13 @@ def probe(what: str, kind: str, count: int, *more: str) -> Figures:
     return figures
 
 
-def read(kind: str, root: Path) -> Split:
+def read(kind: str, root: Path) -> TaskSplit:
     """Indexes a data set as a user's run does."""
     task = rsvqa.build_hr(root, "rsvqa") if kind == "rsvqa_hr" else jsonl.build(root)
-    return task.samples("train")
+    return task.load_split("train")
 
 
-def indexing(samples: "partial[Split]", count: int) -> Figures:
+def indexing(samples: "partial[TaskSplit]", count: int) -> Figures:
     """Time and memory of the index, and how fast samples come out of it."""
     wall, used = [], []
     for _ in range(max(1, 50_000 // count)):
@@ -134,17 +134,17 @@ def indexing(samples: "partial[Split]", count: int) -> Figures:
     }
 
 
-def working(samples: "partial[Split]", workers: int, count: int) -> Figures:
+def working(samples: "partial[TaskSplit]", workers: int, count: int) -> Figures:
     """Memory of a loader's workers after `count` random items, for all sizes as many; the workers' mean in MB."""
     # Not above: the indexing processes would count it as memory of the index.
     from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-    from unirs.items import TaskItems
+    from unirs.data.dataset import TaskDataset
 
     class Touched(Dataset[int]):
         """Items, made and thrown away."""
 
-        def __init__(self, items: TaskItems) -> None:
+        def __init__(self, items: TaskDataset) -> None:
             self.items = items
 
         def __len__(self) -> int:
@@ -155,7 +155,7 @@ def working(samples: "partial[Split]", workers: int, count: int) -> Figures:
             return os.getpid()
 
     split = samples()
-    items = TaskItems("scale", split, range(len(split)), max_turns=8)
+    items = TaskDataset("scale", split, range(len(split)), max_turns=8)
     loader = DataLoader(
         Touched(items),
         batch_size=64,

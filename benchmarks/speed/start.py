@@ -78,7 +78,7 @@ def commands(rounds: int, warmup: int) -> list[Row]:
 def fit(folder: Path, pairs: int, rounds: int, warmup: int) -> Row:
     """A training up to its first step, against a bare LightningCLI program."""
     root = folder / "levir_cc"
-    plugins.build("unirs.tasks", {"name": "levir_cc", "root": root}).synthesize(pairs, 0)
+    plugins.create("unirs.tasks", {"name": "levir_cc", "root": root}).synthesize(pairs, 0)
     ours = {
         "model": {
             "encoder": {

@@ -29,16 +29,19 @@ from transformers import LlavaForConditionalGeneration, SiglipImageProcessorPil,
 from transformers import Trainer as HuggingFaceTrainer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs.batch import Batch
-from unirs.data import UniRSData
-from unirs.items import Item, Shown
-from unirs.llm import LLMConfig
-from unirs.media import Media
-from unirs.module import OptimConfig, ProjectorConfig, UniRSModule
-from unirs.prompt import IGNORE, Renderer
-from unirs.prompt import Sequence as TokenSequence
-from unirs.sample import Sample, Split
-from unirs.tune import Lora, set_tuning
+from unirs.data.batch import Batch
+from unirs.data.datamodule import UniRSDataModule
+from unirs.data.dataset import Example, VisualInput
+from unirs.data.prompt_encoder import PromptEncoder
+from unirs.data.token_tree import IGNORE
+from unirs.data.token_tree import Sequence as TokenSequence
+from unirs.models.builder import ProjectorConfig
+from unirs.models.llm import LLMConfig
+from unirs.models.tuning import Lora, set_tuning
+from unirs.tasks.media import Media
+from unirs.tasks.sample import Sample, TaskSplit
+from unirs.training.module import UniRSModule
+from unirs.training.optim import OptimConfig
 
 BATCH = 16
 # Rows at once of LLaVA, with the same number before an optimiser step: logits of all places of 16 rows beside a video
@@ -74,14 +77,14 @@ class Work:
         ]
         return cls(folder, [{**task, "root": str(data / task["name"])} for task in tasks], take, dtype)
 
-    def read(self, cache: Path) -> UniRSData:
+    def read(self, cache: Path) -> UniRSDataModule:
         """The data, as UniRS is given them."""
-        data = UniRSData(self.data, batch_size=BATCH, max_turns=QUESTIONS, feature_cache=cache)
+        data = UniRSDataModule(self.data, batch_size=BATCH, max_turns=QUESTIONS, feature_cache=cache)
         data.prepare_data()
         for task, count in zip(data.tasks, self.take, strict=True):
             # The same samples, and as many as the mixture has of each kind.
             samples = [replace(one, turns=one.turns[:QUESTIONS]) for one in data.split(task, "train")[:count]]
-            data._splits[task, "train"] = Split(samples)
+            data._splits[task, "train"] = TaskSplit(samples)
         return data
 
     def module(self) -> UniRSModule:
@@ -89,7 +92,7 @@ class Work:
         module = UniRSModule(
             encoder={"name": "hf", "source": str(self.folder / "vision_tower"), "dtype": _name(self.dtype)},
             llm=LLMConfig(source=str(self.folder / "llm"), tune="lora", dtype=_name(self.dtype)),  # type: ignore[arg-type]
-            projector=ProjectorConfig(kind="mlp"),
+            projector=ProjectorConfig(name="mlp"),
             optim=OPTIM,
             loss="token",
         )
@@ -187,11 +190,13 @@ def _rows(work: Work, cache: Path) -> tuple[Rows, int]:
     module, data = work.module(), work.read(cache)
     if module.tokenizer is None:
         raise TypeError("SmolLM2 comes with its tokenizer.")
-    renderer = Renderer(module.tokenizer)
+    renderer = PromptEncoder(module.tokenizer)
     found: list[tuple[Media, TokenSequence]] = []
     for name, task in data.tasks.items():
         for sample in data.split(name, "train"):
-            plain = renderer.unbranched(task.task.prompt, sample, sample.media.count, module.model.projector.tokens)
+            plain = renderer.encode_train_flat(
+                task.task.prompt, sample, sample.media.num_frames, module.model.projector.num_tokens
+            )
             found += [(sample.media, sequence) for sequence in plain]
     return Rows(found, module.tokenizer, SiglipImageProcessorPil.from_pretrained(work.folder / "llava")), len(found)
 
@@ -256,15 +261,17 @@ def loaded(work: Work, cache: Path, device: torch.device) -> tuple[UniRSModule, 
     for start in range(0, len(every), BATCH):
         batch = _batch(module, data, [every[index] for index in order[start : start + BATCH]]).to(device)
         with torch.no_grad():
-            batches.append(replace(batch, features=module.model.encode(batch)))
+            batches.append(replace(batch, features=module.model.encode_frames(batch)))
     return module.train(), batches
 
 
-def _batch(module: UniRSModule, data: UniRSData, samples: Sequence[tuple[str, Sample]]) -> Batch:
+def _batch(module: UniRSModule, data: UniRSDataModule, samples: Sequence[tuple[str, Sample]]) -> Batch:
     prompts = {name: task.task.prompt for name, task in data.tasks.items()}
     collate = module.collator(prompts, data.max_length, training=True)
-    size, fit = module.encoder.size, module.encoder.fit
-    return collate([(Item(task, sample), Shown(sample.media.frames(size, fit))) for task, sample in samples])
+    size, fit = module.encoder.image_size, module.encoder.resize
+    return collate(
+        [(Example(task, sample), VisualInput(sample.media.load_frames(size, fit))) for task, sample in samples]
+    )
 
 
 def _name(dtype: torch.dtype) -> str:

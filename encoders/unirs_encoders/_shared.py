@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from unirs.errors import ModelError, nearest
-from unirs.media import Fit, FitMode
-from unirs.tune import Lora, Tune, set_tuning, train_adapters
+from unirs.errors import ModelError, did_you_mean
+from unirs.models.tuning import Lora, TuningMode, set_tuning, train_adapters
+from unirs.tasks.media import ResizeMode, ResizeSpec
 
 Pretrained = bool | Literal["given"]
 """Weights from the source, random ones, or ones that a saved model is about to bring."""
@@ -21,16 +21,17 @@ class FrameEncoder(nn.Module):
     Args:
         tower: normalised frames `[F, 3, H, W]` to a map `[F, D, h, w]`.
         name: of the tower, for messages.
-        size: height and width in pixels of its frames.
+        image_size: height and width in pixels of its frames.
         mean: of red, green and blue, 0..1.
         std: of red, green and blue, 0..1.
-        fit: how pictures of another shape are brought to `size`; `pad` fills up with the mean colour.
+        resize_mode: how pictures of another shape are brought to `image_size`; `pad` fills up with the mean colour.
         tune: what of it learns.
-        lora: options of `unirs.tune.Lora`, for `tune: lora`.
-        spec: the plugin's options that build the same tower without weights; tuning and fit are added.
+        lora: options of `unirs.models.tuning.Lora`, for `tune: lora`.
+        init_config: the plugin's options that build the same tower without weights; tuning and resize mode are added.
 
     Raises:
-        ModelError: an unknown `fit` or `tune`, LoRA that does not fit, or a tower that does not take such frames.
+        ModelError: an unknown `resize_mode` or `tune`, LoRA that does not fit, or a tower that does not take such
+            frames.
     """
 
     def __init__(
@@ -38,21 +39,26 @@ class FrameEncoder(nn.Module):
         tower: nn.Module,
         name: str,
         *,
-        size: tuple[int, int],
+        image_size: tuple[int, int],
         mean: Sequence[float],
         std: Sequence[float],
-        fit: FitMode,
-        tune: Tune,
+        resize_mode: ResizeMode,
+        tune: TuningMode,
         lora: dict[str, Any] | None,
-        spec: dict[str, Any],
+        init_config: dict[str, Any],
     ) -> None:
         super().__init__()
-        adapters = check_choices(fit, tune, lora)
+        adapters = check_choices(resize_mode, tune, lora)
         self.tower = tower
-        self.size = size
-        self.fit = Fit(fit, (_byte(mean[0]), _byte(mean[1]), _byte(mean[2])))
-        self.tune: Tune = tune
-        self.spec = {**spec, "fit": fit, "tune": tune, "lora": adapters.as_options() if tune == "lora" else None}
+        self.image_size = image_size
+        self.resize = ResizeSpec(resize_mode, (_byte(mean[0]), _byte(mean[1]), _byte(mean[2])))
+        self.tune: TuningMode = tune
+        self.init_config = {
+            **init_config,
+            "resize_mode": resize_mode,
+            "tune": tune,
+            "lora": adapters.as_options() if tune == "lora" else None,
+        }
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.register_buffer("mean", 255 * torch.tensor(list(mean)).view(3, 1, 1), persistent=False)
@@ -61,10 +67,10 @@ class FrameEncoder(nn.Module):
         tower.eval()
         # Whatever mode the caller is in.
         with torch.set_grad_enabled(tune != "frozen"):
-            with takes(name, size):
-                seen = tower(torch.zeros(1, 3, *size))
+            with takes(name, image_size):
+                seen = tower(torch.zeros(1, 3, *image_size))
             _leave_out_unreached(tower, seen)
-        self.dim: int = seen.shape[1]
+        self.embed_dim: int = seen.shape[1]
         self.grid: tuple[int, int] = (seen.shape[2], seen.shape[3])
         # As any module begins, except where frozen: nobody need call `train` for the batch statistics to stay.
         self.train()
@@ -84,21 +90,25 @@ class FrameEncoder(nn.Module):
         return self
 
 
-def check_choices(fit: FitMode, tune: Tune, lora: dict[str, Any] | None) -> Lora:
+def check_choices(resize_mode: ResizeMode, tune: TuningMode, lora: dict[str, Any] | None) -> Lora:
     """Checks what both plugins offer, before anything is loaded.
 
     Raises:
-        ModelError: an unknown `fit`, `tune` or option of `lora`, with the nearest match; or `lora` without its `tune`.
+        ModelError: an unknown `resize_mode`, `tune` or option of `lora`, with the nearest match; or `lora` without
+            its `tune`.
     """
-    for option, value, known in (("fit", fit, get_args(FitMode)), ("tune", tune, get_args(Tune))):
+    for option, value, known in (
+        ("resize_mode", resize_mode, get_args(ResizeMode)),
+        ("tune", tune, get_args(TuningMode)),
+    ):
         if value not in known:
-            raise ModelError(f"Encoder option '{option}' has no value '{value}'. {nearest(str(value), known)}")
+            raise ModelError(f"Encoder option '{option}' has no value '{value}'. {did_you_mean(str(value), known)}")
     if lora is not None and tune != "lora":
         raise ModelError(f"Encoder options 'lora' and 'tune: {tune}' exclude each other. Set 'tune: lora'.")
     return Lora.parse(lora or {})
 
 
-def check_random(name: str, pretrained: Pretrained, tune: Tune) -> None:
+def check_random(name: str, pretrained: Pretrained, tune: TuningMode) -> None:
     """Checks that random weights would learn.
 
     Raises:
@@ -123,7 +133,7 @@ def takes(name: str, size: tuple[int, int]) -> Iterator[None]:
         yield
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"Encoder '{name}' does not take frames of {size[0]}x{size[1]} pixels. Set another 'size'. {error}"
+            f"Encoder '{name}' does not take frames of {size[0]}x{size[1]} pixels. Set another 'image_size'. {error}"
         ) from error
 
 

@@ -22,11 +22,11 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES
 
-from unirs.errors import ModelError, nearest
-from unirs.files import resolve_source
-from unirs.llm import check_loaded
-from unirs.media import FitMode
-from unirs.tune import Tune
+from unirs.errors import ModelError, did_you_mean
+from unirs.models.llm import check_loaded
+from unirs.models.tuning import TuningMode
+from unirs.tasks.media import ResizeMode
+from unirs.utils.sources import resolve_source
 from unirs_encoders._shared import FrameEncoder, Pretrained, check_choices, check_random, takes
 
 _NOT_LOADING = (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError, UnpicklingError)
@@ -90,10 +90,10 @@ def build(
     source: str | None = None,
     config: dict[str, Any] | None = None,
     pretrained: Pretrained = True,
-    tune: Tune = "frozen",
+    tune: TuningMode = "frozen",
     layer: int = -2,
-    size: int | None = None,
-    fit: FitMode = "resize",
+    image_size: int | None = None,
+    resize_mode: ResizeMode = "stretch",
     lora: dict[str, Any] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -110,10 +110,11 @@ def build(
         tune: `full`, `frozen` or `lora`.
         layer: which of transformers' `hidden_states`: -2, the second last, is the paper's; -1 the last one before the
             final norm.
-        size: height and width in pixels of the frames; where left out what the source's image processor makes, or the
-            config's `image_size`. Positions are interpolated where the model can.
-        fit: what happens to pictures that are not square: `resize`, `pad` with the mean colour, or `crop`.
-        lora: options of `tune: lora`: `rank`, `alpha`, `dropout`, `targets`.
+        image_size: height and width in pixels of the frames; where left out what the source's image processor makes,
+            or the config's `image_size`. Positions are interpolated where the model can.
+        resize_mode: what happens to pictures that are not square: `stretch`, `pad` with the mean colour, or
+            `center_crop`.
+        lora: options of `tune: lora`: `r`, `lora_alpha`, `lora_dropout`, `target_modules`.
         mean: of red, green and blue, 0..1; the source's image processor knows it where left out.
         std: likewise.
         dtype: of the weights. Adapters, and the tokens that come out, are float32 in any case.
@@ -123,7 +124,7 @@ def build(
             that would not learn, an unknown layer or option, a size that the model does not take, or no image
             processor where one is needed.
     """
-    check_choices(fit, tune, lora)
+    check_choices(resize_mode, tune, lora)
     if (source is None) == (config is None):
         raise ModelError(
             "Encoder 'hf' needs exactly one of 'source' (hub id or folder) and 'config' (without weights)."
@@ -134,29 +135,29 @@ def build(
     check_random(name, pretrained, tune)
     if source is not None:
         model = _load(resolve_source(source), name, dtype)
-        mean, std, size = _colours(resolve_source(source), name, mean, std, size)
+        mean, std, image_size = _colours(resolve_source(source), name, mean, std, image_size)
     else:
         model = _from_config(config or {}, dtype, check=pretrained is False)
         if mean is None or std is None:
             raise ModelError(f"Encoder '{name}' from a 'config' needs 'mean' and 'std', e.g. [0.5, 0.5, 0.5].")
-        size = _side(getattr(model.config, "image_size", ()), name) if size is None else size
+        image_size = _side(getattr(model.config, "image_size", ()), name) if image_size is None else image_size
     # Before the cut, and as JSON has it: a saved model keeps it.
     described = json.loads(model.config.to_json_string(use_diff=False))
     described.pop("_name_or_path", None)
     return FrameEncoder(
-        HiddenState(model, name, layer, (size, size)),
+        HiddenState(model, name, layer, (image_size, image_size)),
         name,
-        size=(size, size),
+        image_size=(image_size, image_size),
         mean=mean,
         std=std,
-        fit=fit,
+        resize_mode=resize_mode,
         tune=tune,
         lora=lora,
-        spec={
+        init_config={
             "config": described,
             "pretrained": "given",
             "layer": layer,
-            "size": size,
+            "image_size": image_size,
             "mean": list(mean),
             "std": list(std),
             "dtype": dtype,
@@ -220,13 +221,15 @@ def _from_config(options: dict[str, Any], dtype: str, *, check: bool) -> PreTrai
     kind = str(options.get("model_type"))
     if kind not in CONFIG_MAPPING:
         known_types = [*MODEL_FOR_IMAGE_MAPPING_NAMES, CLIPVisionConfig.model_type]
-        raise ModelError(f"Encoder option 'config' has no known 'model_type': '{kind}'. {nearest(kind, known_types)}")
+        raise ModelError(
+            f"Encoder option 'config' has no known 'model_type': '{kind}'. {did_you_mean(kind, known_types)}"
+        )
     try:
         known = AutoConfig.for_model(kind)
         # `transformers` keeps whatever it is given: a mistyped option would leave the default in place unseen.
         for option in options if check else ():
             if not hasattr(known, option):
-                raise ModelError(f"Encoder '{kind}' has no option '{option}'. {nearest(option, known.to_dict())}")
+                raise ModelError(f"Encoder '{kind}' has no option '{option}'. {did_you_mean(option, known.to_dict())}")
         config = AutoConfig.for_model(**options)
         vision = _vision_class(config, kind)
         return vision._from_config(config, dtype=getattr(torch, dtype))  # type: ignore[no-any-return]
@@ -243,7 +246,8 @@ def _colours(
         processor: Any = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
     except _NOT_LOADING as error:
         raise ModelError(
-            f"Encoder '{name}' has no preprocessor_config.json that loads ({error}). Set 'mean', 'std' and 'size'."
+            f"Encoder '{name}' has no preprocessor_config.json that loads ({error}). "
+            "Set 'mean', 'std' and 'image_size'."
         ) from error
     # The brightest byte, as the model expects it before mean and standard deviation.
     white = 255 * processor.rescale_factor if processor.do_rescale else 255
@@ -260,7 +264,7 @@ def _colours(
 def _side(size: int | Sequence[int], name: str) -> int:
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) != 1:
-        raise ModelError(f"Encoder '{name}' names no square size of frames, but {size}. Set 'size'.")
+        raise ModelError(f"Encoder '{name}' names no square size of frames, but {size}. Set 'image_size'.")
     return sides.pop()
 
 

@@ -10,10 +10,10 @@ from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import nn
 
-from unirs.errors import ModelError, nearest
-from unirs.files import resolve_source
-from unirs.media import FitMode
-from unirs.tune import Tune
+from unirs.errors import ModelError, did_you_mean
+from unirs.models.tuning import TuningMode
+from unirs.tasks.media import ResizeMode
+from unirs.utils.sources import resolve_source
 from unirs_encoders._shared import FrameEncoder, Pretrained, check_choices, check_random
 
 
@@ -56,10 +56,10 @@ class FeatureMap(nn.Module):
 def build(
     model: str,
     pretrained: Pretrained = True,
-    tune: Tune = "frozen",
+    tune: TuningMode = "frozen",
     layer: int = -1,
-    size: int | None = None,
-    fit: FitMode = "resize",
+    image_size: int | None = None,
+    resize_mode: ResizeMode = "stretch",
     lora: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
     weights: str | None = None,
@@ -73,9 +73,10 @@ def build(
             of a saved model.
         tune: `full`, `frozen` or `lora`.
         layer: which feature map; the paper uses the second last, -2.
-        size: height and width in pixels of the frames; the model's own where left out.
-        fit: what happens to pictures that are not square: `resize`, `pad` with the mean colour, or `crop`.
-        lora: options of `tune: lora`: `rank`, `alpha`, `dropout`, `targets`.
+        image_size: height and width in pixels of the frames; the model's own where left out.
+        resize_mode: what happens to pictures that are not square: `stretch`, `pad` with the mean colour, or
+            `center_crop`.
+        lora: options of `tune: lora`: `r`, `lora_alpha`, `lora_dropout`, `target_modules`.
         options: more of the model's own options, e.g. `{channels: [16, 32, 64, 128]}` for a narrower ResNet, or
             `{pretrained_cfg_overlay: {mean: […], std: […]}}` for weights that expect other colours.
         weights: a `.pth` or `.safetensors` file to read instead of the hub, of the model at its own size;
@@ -88,33 +89,39 @@ def build(
             have.
     """
     if model.split(".")[0] not in timm.list_models():
-        raise ModelError(f"timm has no model '{model}'. {nearest(model.split('.')[0], timm.list_models())}")
-    check_choices(fit, tune, lora)
+        raise ModelError(f"timm has no model '{model}'. {did_you_mean(model.split('.')[0], timm.list_models())}")
+    check_choices(resize_mode, tune, lora)
     check_random(model, pretrained, tune)
     if by_order and weights is None:
         raise ModelError("Encoder option 'by_order' says how 'weights' are read. Name their file.")
     if weights is not None and pretrained is not True:
         raise ModelError(f"Encoder options 'weights' and 'pretrained: {pretrained}' exclude each other.")
     if "img_size" in (options or {}):
-        raise ModelError("Encoder option 'options' may not hold 'img_size': 'size' sets it.")
-    backbone = _create(model, pretrained is True and weights is None, size if weights is None else None, options)
+        raise ModelError("Encoder option 'options' may not hold 'img_size': 'image_size' sets it.")
+    backbone = _create(model, pretrained is True and weights is None, image_size if weights is None else None, options)
     if weights is not None:
         _load(backbone, model, weights, by_order)
-        backbone = _resized(backbone, model, size)
+        backbone = _resized(backbone, model, image_size)
     config: dict[str, Any] = backbone.pretrained_cfg
-    frames = tuple(config["input_size"][1:]) if size is None else (size, size)
+    frames = tuple(config["input_size"][1:]) if image_size is None else (image_size, image_size)
     # With its tag, since another release of timm may choose another one, and with it other means.
     named = ".".join(filter(None, (config["architecture"], config["tag"])))
     return FrameEncoder(
         FeatureMap(backbone, layer),
         model,
-        size=frames,
+        image_size=frames,
         mean=config["mean"],
         std=config["std"],
-        fit=fit,
+        resize_mode=resize_mode,
         tune=tune,
         lora=lora,
-        spec={"model": named, "pretrained": "given", "layer": layer, "size": size, "options": options},
+        init_config={
+            "model": named,
+            "pretrained": "given",
+            "layer": layer,
+            "image_size": image_size,
+            "options": options,
+        },
     )
 
 

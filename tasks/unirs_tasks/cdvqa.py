@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from unirs.media import Pair
-from unirs.rows import field, pick
-from unirs.task import Task
+from unirs.tasks.fields import field, pick
+from unirs.tasks.media import Pair
+from unirs.tasks.task import Task
 from unirs_tasks.rsvqa_schema import vqa_task
 
 Protocol = Literal["vlm", "cdvqa"]

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Literal
 
 from unirs.errors import DataError
-from unirs.media import Image
 from unirs.metrics.vqa import VqaAccuracy
-from unirs.prompt import Prompt
-from unirs.rows import Shares, check_split, choose_split, files_of, pick, read_split_file
-from unirs.sample import Sample, Split, Turn
-from unirs.task import SplitName, Task
+from unirs.tasks.fields import pick
+from unirs.tasks.folders import files_of
+from unirs.tasks.media import Image
+from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.sample import Sample, TaskSplit, Turn
+from unirs.tasks.splits import Shares, check_split, choose_split, read_split_file
+from unirs.tasks.task import SplitName, Task
 from unirs_tasks.rsvqa_schema import SINGLE_WORD
 
 Protocol = Literal["vlm", "crsvqa"]
@@ -59,16 +61,16 @@ def build(
     """
     named = None if split_file is None else Path(split_file)
     return Task(
-        kind="image",
-        samples=partial(_samples, root, named, Shares(test_share, val_share, seed)),
-        prompt=Prompt(tag="vqa", instruction=pick("protocol", protocol, _INSTRUCTIONS)),
+        modality="image",
+        load_split=partial(_samples, root, named, Shares(test_share, val_share, seed)),
+        prompt=PromptTemplate(task_tag="vqa", instruction=pick("protocol", protocol, _INSTRUCTIONS)),
         metric=VqaAccuracy(),
-        needs=tuple(path for path in (root / "image", root / "text", named) if path is not None),
-        source="CRSVQA, https://github.com/MeimeiZhang-data/MQVQA",
+        required_paths=tuple(path for path in (root / "image", root / "text", named) if path is not None),
+        download_hint="CRSVQA, https://github.com/MeimeiZhang-data/MQVQA",
     )
 
 
-def _samples(root: Path, split_file: Path | None, shares: Shares, split: SplitName) -> Split:
+def _samples(root: Path, split_file: Path | None, shares: Shares, split: SplitName) -> TaskSplit:
     check_split(split)
     folder = root / "text"
     if not folder.is_dir():
@@ -78,7 +80,7 @@ def _samples(root: Path, split_file: Path | None, shares: Shares, split: SplitNa
     samples = [_sample(root, name) for name in choose_split(split, [names], given, shares)]
     if not samples:
         raise DataError(f"{folder} has no file for the split '{split}'. Add some, or raise the share chosen for it.")
-    return Split(samples)
+    return TaskSplit(samples)
 
 
 def _sample(root: Path, name: str) -> Sample:
@@ -100,7 +102,12 @@ def _sample(root: Path, name: str) -> Sample:
 def _turn(key: str, question: str, answer: str) -> Turn:
     # Some questions end with a full-width mark, some with none.
     question = re.split(r"[?\N{FULLWIDTH QUESTION MARK}]", question)[0].strip()
-    return Turn(id=key, fields={"question": f"{question}?"}, references=(answer.strip(),), kind=_kind(question.split()))
+    return Turn(
+        id=key,
+        prompt_fields={"question": f"{question}?"},
+        references=(answer.strip(),),
+        category=_kind(question.split()),
+    )
 
 
 def _kind(words: list[str]) -> str:

@@ -8,13 +8,14 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
-from unirs.errors import DataError, PluginError, nearest
-from unirs.media import Video
-from unirs.metrics.scene import Top1
-from unirs.prompt import Prompt
-from unirs.rows import check_split, class_folders, files_of, held_out
-from unirs.sample import Sample, Split, Turn
-from unirs.task import SplitName, Task
+from unirs.errors import DataError, PluginError, did_you_mean
+from unirs.metrics.classification import Top1
+from unirs.tasks.folders import class_folders, files_of
+from unirs.tasks.media import Video
+from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.sample import Sample, TaskSplit, Turn
+from unirs.tasks.splits import check_split, held_out
+from unirs.tasks.task import SplitName, Task
 
 CLASSES = (
     "post-earthquake",
@@ -46,7 +47,7 @@ CLASSES = (
 """ERA's 25 classes, in the paper's order."""
 
 
-def build(root: Path, frames: int = 8) -> Task:
+def build(root: Path, num_frames: int = 8) -> Task:
     """ERA: videos of five seconds, 24 frames a second, 640x640 pixels, 25 classes.
 
     ERA has no validation set: `val` is a tenth of each class of `Train`, at least one video where a class has two,
@@ -55,29 +56,29 @@ def build(root: Path, frames: int = 8) -> Task:
     Args:
         root: folder with `Train/<Class>/*.mp4` and `Test/<Class>/*.mp4`. Class folders are matched without regard to
             case, spaces, `-`, `_` and `/`.
-        frames: how many frames of a video are shown, spread evenly from its first to its last.
+        num_frames: how many frames of a video are shown, spread evenly from its first to its last.
 
     Returns:
         The task.
 
     Raises:
-        PluginError: `frames` is less than 1.
+        PluginError: `num_frames` is less than 1.
     """
-    if frames < 1:
-        raise PluginError(f"ERA was asked to show {frames} frames a video. Set 'frames' to 1 or more.")
+    if num_frames < 1:
+        raise PluginError(f"ERA was asked to show {num_frames} frames a video. Set 'num_frames' to 1 or more.")
     return Task(
-        kind="video",
-        samples=partial(_samples, root, frames),
-        prompt=Prompt(tag="video", instruction="What is the event in the video?"),
+        modality="video",
+        load_split=partial(_samples, root, num_frames),
+        prompt=PromptTemplate(task_tag="video", instruction="What is the event in the video?"),
         metric=Top1(classes=CLASSES),
-        needs=(root / "Train", root / "Test"),
-        source="ERA, https://lcmou.github.io/ERA_Dataset",
+        required_paths=(root / "Train", root / "Test"),
+        download_hint="ERA, https://lcmou.github.io/ERA_Dataset",
         synthesize=partial(_synthesize, root),
         choices=tuple(map(_sentence, CLASSES)),
     )
 
 
-def _samples(root: Path, frames: int, split: SplitName) -> Split:
+def _samples(root: Path, num_frames: int, split: SplitName) -> TaskSplit:
     check_split(split)
     folder = root / ("Test" if split == "test" else "Train")
     videos = _find(folder)
@@ -87,10 +88,10 @@ def _samples(root: Path, frames: int, split: SplitName) -> Split:
         if split != "test":
             val = held_out((path.name for path in paths), 0.1)
             paths = [path for path in paths if (path.name in val) == (split == "val")]
-        samples += [_sample(path, name, frames) for path in paths]
+        samples += [_sample(path, name, num_frames) for path in paths]
     if not samples:
         raise DataError(f"{folder} has no video for the split '{split}'. It must hold <Class>/*.mp4.")
-    return Split(samples)
+    return TaskSplit(samples)
 
 
 def _find(folder: Path) -> dict[str, list[Path]]:
@@ -103,7 +104,7 @@ def _find(folder: Path) -> dict[str, list[Path]]:
         name = known.get(_key(entry.name))
         if name is None:
             raise DataError(
-                f"{entry} is not one of ERA's classes. {nearest(entry.name.lower(), CLASSES)} "
+                f"{entry} is not one of ERA's classes. {did_you_mean(entry.name.lower(), CLASSES)} "
                 "Rename or remove the folder."
             )
         videos[name] += files_of(entry, {".mp4"}, "an .mp4 file")
@@ -118,10 +119,10 @@ def _sentence(name: str) -> str:
     return f"This is a video about {name}."
 
 
-def _sample(path: Path, name: str, frames: int) -> Sample:
+def _sample(path: Path, name: str, num_frames: int) -> Sample:
     key = f"{path.parent.name}/{path.name}"
-    turn = Turn(id=key, references=(name,), answers=(_sentence(name),), kind=name)
-    return Sample(id=key, media=Video(path, frames), turns=(turn,))
+    turn = Turn(id=key, references=(name,), train_answers=(_sentence(name),), category=name)
+    return Sample(id=key, media=Video(path, num_frames), turns=(turn,))
 
 
 def _synthesize(root: Path, size: int, seed: int) -> None:

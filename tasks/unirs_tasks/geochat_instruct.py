@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from unirs.errors import DataError
-from unirs.files import read_row
-from unirs.json_list import read_json_list
-from unirs.media import Image
 from unirs.metrics.vqa import VqaAccuracy
-from unirs.prompt import Prompt
-from unirs.rows import check_split, field
-from unirs.sample import LazySamples, Sample, Split, Turn
-from unirs.task import SplitName, Task
+from unirs.tasks.fields import field
+from unirs.tasks.media import Image
+from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.sample import LazySamples, Sample, TaskSplit, Turn
+from unirs.tasks.splits import check_split
+from unirs.tasks.task import SplitName, Task
+from unirs.utils.io import read_row
+from unirs.utils.json_stream import read_json_list
 
 _IMAGE = "<image>"
 _TAG = re.compile(r"\[(\w+)\]")
@@ -48,17 +49,17 @@ def build(
         The task.
     """
     return Task(
-        kind="image",
-        samples=partial(_samples, root / "GeoChat_Instruct.json", root / images, dialogue, skip_bad_rows),
-        prompt=Prompt(tag="", instruction="{question}"),
+        modality="image",
+        load_split=partial(_samples, root / "GeoChat_Instruct.json", root / images, dialogue, skip_bad_rows),
+        prompt=PromptTemplate(task_tag="", instruction="{question}"),
         metric=VqaAccuracy(),
-        needs=(root / "GeoChat_Instruct.json", root / images),
-        source="GeoChat-Instruct, https://huggingface.co/datasets/MBZUAI/GeoChat_Instruct",
+        required_paths=(root / "GeoChat_Instruct.json", root / images),
+        download_hint="GeoChat-Instruct, https://huggingface.co/datasets/MBZUAI/GeoChat_Instruct",
         splits=("train",),
     )
 
 
-def _samples(path: Path, images: Path, dialogue: bool, skip_bad_rows: bool, split: SplitName) -> Split:
+def _samples(path: Path, images: Path, dialogue: bool, skip_bad_rows: bool, split: SplitName) -> TaskSplit:
     check_split(split, ("train",))
     found = _Rows(path, images, dialogue, array("q"), array("q"), array("q"))
     turns = array("q")
@@ -76,7 +77,7 @@ def _samples(path: Path, images: Path, dialogue: bool, skip_bad_rows: bool, spli
         found.ends.append(row.end)
     if not turns:
         raise DataError(f"{path} holds no conversations. Download it again.")
-    return Split(LazySamples(found, turns), dropped)
+    return TaskSplit(LazySamples(found, turns), dropped)
 
 
 @dataclass(frozen=True)
@@ -129,5 +130,8 @@ def _text(entry: object, speaker: str, where: str) -> str:
 def _turn(key: str, before: list[str], question: str, answer: str) -> Turn:
     tag = _TAG.match(question)
     return Turn(
-        id=key, fields={"question": "\n".join([*before, question])}, references=(answer,), kind=tag[1] if tag else ""
+        id=key,
+        prompt_fields={"question": "\n".join([*before, question])},
+        references=(answer,),
+        category=tag[1] if tag else "",
     )

@@ -7,21 +7,22 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, Literal, get_args
 
-from unirs.errors import DataError, PluginError, nearest
-from unirs.files import read_row, scan_json_lines
-from unirs.media import Image, Media, MediaKind, Pair, Video
-from unirs.metrics.named import named_metric
-from unirs.prompt import Prompt
-from unirs.rows import check_split, field
-from unirs.sample import LazySamples, Sample, Split, Turn
-from unirs.task import SplitName, Task
+from unirs.errors import DataError, PluginError, did_you_mean
+from unirs.metrics.registry import named_metric
+from unirs.tasks.fields import field
+from unirs.tasks.media import Image, Media, Modality, Pair, Video
+from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.sample import LazySamples, Sample, TaskSplit, Turn
+from unirs.tasks.splits import check_split
+from unirs.tasks.task import SplitName, Task
+from unirs.utils.io import read_row, scan_json_lines
 
 _OWN = {"id", "image", "images", "video", "answer", "references", "kind"}
 
 
 def build(
     root: Path,
-    kind: MediaKind = "image",
+    kind: Modality = "image",
     instruction: str = "{question}",
     tag: str = "vqa",
     metric: Literal["vqa", "caption", "top1"] = "vqa",
@@ -58,10 +59,10 @@ def build(
     Raises:
         PluginError: an option is unknown or makes no sense.
     """
-    if kind not in get_args(MediaKind):
-        raise PluginError(f"Unknown kind '{kind}'. {nearest(str(kind), get_args(MediaKind))}")
+    if kind not in get_args(Modality):
+        raise PluginError(f"Unknown kind '{kind}'. {did_you_mean(str(kind), get_args(Modality))}")
     if unknown := sorted(set(splits) - set(get_args(SplitName))):
-        raise PluginError(f"Unknown split '{unknown[0]}'. {nearest(unknown[0], get_args(SplitName))}")
+        raise PluginError(f"Unknown split '{unknown[0]}'. {did_you_mean(unknown[0], get_args(SplitName))}")
     if isinstance(choices, str) or not all(isinstance(choice, str) for choice in choices):
         raise PluginError(f"'choices' must be a list of texts, got {choices!r}. YAML needs quotes around yes and no.")
     if metric == "top1" and not choices:
@@ -71,12 +72,12 @@ def build(
     names = tuple(name for _, name, _, _ in Formatter().parse(instruction) if name is not None)
     classes = tuple(choices) if metric == "top1" else None
     return Task(
-        kind=kind,
-        samples=_Lines(root, kind, names, classes, frames, tuple(splits)),
-        prompt=Prompt(tag=tag, instruction=instruction),
+        modality=kind,
+        load_split=_Lines(root, kind, names, classes, frames, tuple(splits)),
+        prompt=PromptTemplate(task_tag=tag, instruction=instruction),
         metric=named_metric(metric, classes or ()),
-        needs=tuple(root / f"{split}.jsonl" for split in splits),
-        source="your own; docs/tasks.md says what a line holds.",
+        required_paths=tuple(root / f"{split}.jsonl" for split in splits),
+        download_hint="your own; docs/tasks.md says what a line holds.",
         choices=tuple(choices),
         splits=tuple(splits),
     )
@@ -96,13 +97,13 @@ class _Lines:
     """
 
     root: Path
-    kind: MediaKind
+    kind: Modality
     names: tuple[str, ...]
     classes: tuple[str, ...] | None
     frames: int
     splits: tuple[SplitName, ...]
 
-    def __call__(self, split: SplitName) -> Split:
+    def __call__(self, split: SplitName) -> TaskSplit:
         check_split(split, self.splits)
         path = self.root / f"{split}.jsonl"
         found = _Found(self, path, array("q"), array("q"), array("q"))
@@ -119,7 +120,7 @@ class _Lines:
             found.numbers.append(number)
         if not found.numbers:
             raise DataError(f"{path} has no lines. Write one JSON object a line.")
-        return Split(LazySamples(found, array("B", bytes([1]) * len(found.numbers))))
+        return TaskSplit(LazySamples(found, array("B", bytes([1]) * len(found.numbers))))
 
     def sample(self, row: Mapping[str, Any], path: Path, number: int) -> Sample:
         """The sample of a line."""
@@ -131,12 +132,12 @@ class _Lines:
             raise DataError(f"{where}: 'id' must be a text or a whole number, it is {key!r}. Correct the row.")
         name = field(row, "kind", str, where) if "kind" in row else references[0] if self.classes else ""
         if self.classes is not None and name not in self.classes:
-            raise DataError(f"{where}: '{name}' is none of the 'choices'. {nearest(name, self.classes)}")
+            raise DataError(f"{where}: '{name}' is none of the 'choices'. {did_you_mean(name, self.classes)}")
         texts = {name: text for name, text in row.items() if isinstance(text, str) and name not in _OWN}
         for wanted in self.names:
             if wanted not in texts:
                 raise DataError(f"{where} has no text '{wanted}', which the instruction names. Add it.")
-        turn = Turn(id=str(key), references=references, fields=texts, answers=answers, kind=name)
+        turn = Turn(id=str(key), references=references, prompt_fields=texts, train_answers=answers, category=name)
         return Sample(id=str(key), media=self._media(row, where), turns=(turn,))
 
     def _media(self, row: Mapping[str, Any], where: str) -> Media:

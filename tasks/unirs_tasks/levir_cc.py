@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from unirs.errors import DataError
-from unirs.json_list import read_json_list
-from unirs.media import Pair
 from unirs.metrics.caption import CaptionMetrics, tokenize
-from unirs.prompt import Prompt
-from unirs.rows import check_split, field
-from unirs.sample import Sample, Split, Turn
-from unirs.task import SplitName, Task
+from unirs.tasks.fields import field
+from unirs.tasks.media import Pair
+from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.sample import Sample, TaskSplit, Turn
+from unirs.tasks.splits import check_split
+from unirs.tasks.task import SplitName, Task
+from unirs.utils.json_stream import read_json_list
 
 _KINDS = ("unchanged", "changed")
 
@@ -34,20 +35,20 @@ def build(root: Path, meteor: bool = True) -> Task:
         The task.
     """
     return Task(
-        kind="pair",
-        samples=partial(_samples, root),
-        prompt=Prompt(
-            tag="change",
+        modality="pair",
+        load_split=partial(_samples, root),
+        prompt=PromptTemplate(
+            task_tag="change",
             instruction="Please briefly describe the main changes between the above two remote sensing images.",
         ),
         metric=CaptionMetrics(meteor),
-        needs=(root / "LevirCCcaptions.json", root / "images"),
-        source="LEVIR-CC, https://github.com/Chen-Yang-Liu/LEVIR-CC-Dataset",
+        required_paths=(root / "LevirCCcaptions.json", root / "images"),
+        download_hint="LEVIR-CC, https://github.com/Chen-Yang-Liu/LEVIR-CC-Dataset",
         synthesize=partial(_synthesize, root),
     )
 
 
-def _samples(root: Path, split: SplitName) -> Split:
+def _samples(root: Path, split: SplitName) -> TaskSplit:
     check_split(split)
     path = root / "LevirCCcaptions.json"
     samples: dict[str, Sample] = {}
@@ -60,7 +61,7 @@ def _samples(root: Path, split: SplitName) -> Split:
         samples[sample.id] = sample
     if not samples:
         raise DataError(f"{path} has no pair with the split '{split}'. Download the file again.")
-    return Split(list(samples.values()))
+    return TaskSplit(list(samples.values()))
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -84,7 +85,7 @@ def _sample(images: Path, row: Mapping[str, Any], where: str) -> Sample:
     return Sample(
         id=key,
         media=Pair(before=images / folder / "A" / filename, after=images / folder / "B" / filename),
-        turns=(Turn(id=key, references=sentences, answers=sentences, kind=_KINDS[flag]),),
+        turns=(Turn(id=key, references=sentences, train_answers=sentences, category=_KINDS[flag]),),
     )
 
 

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unirs.errors import DataError, nearest
-from unirs.json_list import read_json_list
-from unirs.media import Media, MediaKind
+from unirs.errors import DataError, did_you_mean
 from unirs.metrics.vqa import VqaAccuracy
-from unirs.prompt import Prompt
-from unirs.rows import check_split, field
-from unirs.sample import LazySamples, Sample, Split, Turn
-from unirs.task import SplitName, Task
+from unirs.tasks.fields import field
+from unirs.tasks.media import Media, Modality
+from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.sample import LazySamples, Sample, TaskSplit, Turn
+from unirs.tasks.splits import check_split
+from unirs.tasks.task import SplitName, Task
+from unirs.utils.json_stream import read_json_list
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,7 @@ _NO_OWNER = -1
 def vqa_task(
     *,
     root: Path,
-    kind: MediaKind,
+    kind: Modality,
     prefixes: Mapping[SplitName, str],
     media: Callable[[Mapping[str, Any], str], Media],
     needs: tuple[Path, ...],
@@ -64,17 +65,17 @@ def vqa_task(
         synthesize: writes a synthetic data set.
     """
 
-    def samples(split: SplitName) -> Split:
+    def samples(split: SplitName) -> TaskSplit:
         check_split(split, prefixes)
         return read_split(root, prefixes[split], media, rules)
 
     return Task(
-        kind=kind,
-        samples=samples,
-        prompt=Prompt(tag="vqa", instruction="{question}" if bare else SINGLE_WORD),
+        modality=kind,
+        load_split=samples,
+        prompt=PromptTemplate(task_tag="vqa", instruction="{question}" if bare else SINGLE_WORD),
         metric=VqaAccuracy(),
-        needs=needs,
-        source=source,
+        required_paths=needs,
+        download_hint=source,
         synthesize=synthesize,
         choices={name: texts for name, texts in choices.items() if rules.get(name) is not None},
     )
@@ -82,7 +83,7 @@ def vqa_task(
 
 def read_split(
     root: Path, prefix: str, media: Callable[[Mapping[str, Any], str], Media], rules: Mapping[str, AnswerRule]
-) -> Split:
+) -> TaskSplit:
     """Reads a split: `<prefix>_{questions,answers,images}.json`.
 
     Rows are joined by id, never by position; inactive rows are skipped. Media files are not opened.
@@ -108,7 +109,7 @@ def read_split(
         if key in shown:
             raise _repeated(paths["images"], key)
         shown[key] = media(row, where)
-    return Split(_join(questions, answers, shown, paths, rules), questions.dropped)
+    return TaskSplit(_join(questions, answers, shown, paths, rules), questions.dropped)
 
 
 class _Questions:
@@ -122,7 +123,7 @@ class _Questions:
         for key, row, where in _active_rows(path, "questions"):
             kind = field(row, "type", str, where)
             if kind not in rules:
-                raise DataError(f"{where}: unknown question type '{kind}'. {nearest(kind, rules)}")
+                raise DataError(f"{where}: unknown question type '{kind}'. {did_you_mean(kind, rules)}")
             if rules[kind] is None:
                 self.dropped[kind] += 1
                 continue
@@ -241,9 +242,9 @@ class _Samples:
         rule = self.rules[kind] or str
         return Turn(
             id=str(self.questions.ids[index]),
-            fields={"question": self.questions.texts[index]},
+            prompt_fields={"question": self.questions.texts[index]},
             references=(rule(self.answers[self.places[index]]),),
-            kind=kind,
+            category=kind,
         )
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from unirs.errors import DataError
-from unirs.media import PICTURE_SUFFIXES, Image
-from unirs.metrics.scene import Top1
-from unirs.prompt import Prompt
-from unirs.rows import Shares, check_split, choose_split, class_folders, files_of, pick, read_split_file
-from unirs.sample import Sample, Split, Turn
-from unirs.task import SplitName, Task
+from unirs.metrics.classification import Top1
+from unirs.tasks.fields import pick
+from unirs.tasks.folders import class_folders, files_of
+from unirs.tasks.media import IMAGE_SUFFIXES, Image
+from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.sample import Sample, TaskSplit, Turn
+from unirs.tasks.splits import Shares, check_split, choose_split, read_split_file
+from unirs.tasks.task import SplitName, Task
 
 Preset = Literal["short", "classes", "plain"]
 
@@ -24,7 +26,7 @@ _INSTRUCTIONS: Mapping[Preset, str] = {
 }
 
 
-_PICTURE = f"a picture ({', '.join(sorted(PICTURE_SUFFIXES))})"
+_PICTURE = f"a picture ({', '.join(sorted(IMAGE_SUFFIXES))})"
 
 
 def build(
@@ -70,17 +72,17 @@ def build(
         samples, folders = partial(_of_one_folder, root, named, shares), class_folders(root)
     classes = tuple(sorted({_name(folder.name) for folder in folders} - {""}))
     return Task(
-        kind="image",
-        samples=samples,
-        prompt=Prompt(tag="scene", instruction=instruction.replace("{classes}", ", ".join(classes))),
+        modality="image",
+        load_split=samples,
+        prompt=PromptTemplate(task_tag="scene", instruction=instruction.replace("{classes}", ", ".join(classes))),
         metric=Top1(classes=classes),
-        needs=(root,) if named is None else (root, named),
-        source="a data set of class folders, such as AID, https://captain-whu.github.io/AID",
+        required_paths=(root,) if named is None else (root, named),
+        download_hint="a data set of class folders, such as AID, https://captain-whu.github.io/AID",
         choices=classes,
     )
 
 
-def _of_folders(root: Path, shares: Shares, split: SplitName) -> Split:
+def _of_folders(root: Path, shares: Shares, split: SplitName) -> TaskSplit:
     check_split(split)
     given_val = (root / "val").is_dir()
     folder = root / ("train" if split == "val" and not given_val else split)
@@ -92,7 +94,7 @@ def _of_folders(root: Path, shares: Shares, split: SplitName) -> Split:
     return _split(folder, split, [f"{name}/{file}" for name, files in pictures.items() for file in files])
 
 
-def _of_one_folder(root: Path, split_file: Path | None, shares: Shares, split: SplitName) -> Split:
+def _of_one_folder(root: Path, split_file: Path | None, shares: Shares, split: SplitName) -> TaskSplit:
     check_split(split)
     groups = [[f"{name}/{file}" for file in files] for name, files in _pictures(root).items()]
     given = None if split_file is None else read_split_file(split_file, {name for group in groups for name in group})
@@ -102,8 +104,7 @@ def _of_one_folder(root: Path, split_file: Path | None, shares: Shares, split: S
 def _pictures(folder: Path) -> dict[str, list[str]]:
     """The names of the pictures by class folder."""
     pictures = {
-        entry.name: [path.name for path in files_of(entry, PICTURE_SUFFIXES, _PICTURE)]
-        for entry in class_folders(folder)
+        entry.name: [path.name for path in files_of(entry, IMAGE_SUFFIXES, _PICTURE)] for entry in class_folders(folder)
     }
     if not pictures:
         raise DataError(f"{folder} holds no class folders. It must hold <class>/<picture>: correct 'root'.")
@@ -113,17 +114,17 @@ def _pictures(folder: Path) -> dict[str, list[str]]:
     return pictures
 
 
-def _split(folder: Path, split: SplitName, pictures: list[str]) -> Split:
+def _split(folder: Path, split: SplitName, pictures: list[str]) -> TaskSplit:
     if not pictures:
         raise DataError(f"{folder} has no picture for the split '{split}'. Add some, or raise the share chosen for it.")
-    return Split([_sample(folder, picture) for picture in pictures])
+    return TaskSplit([_sample(folder, picture) for picture in pictures])
 
 
 def _sample(folder: Path, picture: str) -> Sample:
     name = _name(picture.split("/")[0])
     if not name:
         raise DataError(f"The class folder of {folder / picture} has no letter or digit in its name. Rename it.")
-    turn = Turn(id=picture, references=(name,), kind=name)
+    turn = Turn(id=picture, references=(name,), category=name)
     return Sample(id=picture, media=Image(folder / picture), turns=(turn,))
 
 

@@ -10,15 +10,21 @@ from unirs_encoders import hf_encoder, timm_encoder
 from unirs_encoders._shared import FrameEncoder
 
 from unirs.errors import ModelError
-from unirs.interfaces import Encoder, check_parts
-from unirs.media import Fit
-from unirs.tune import has_adapters
+from unirs.interfaces import Encoder
+from unirs.models.builder import check_components
+from unirs.models.tuning import has_adapters
+from unirs.tasks.media import ResizeSpec
 
 Make = Callable[..., FrameEncoder]
 
 
 def convolutions(**more: object) -> FrameEncoder:
-    given: dict[str, Any] = {"layer": 3, "size": 64, "options": {"channels": [16, 16, 32, 64]}, "pretrained": "given"}
+    given: dict[str, Any] = {
+        "layer": 3,
+        "image_size": 64,
+        "options": {"channels": [16, 16, 32, 64]},
+        "pretrained": "given",
+    }
     return timm_encoder.build("resnet18", **given | more)
 
 
@@ -54,10 +60,10 @@ def state(encoder: nn.Module) -> dict[str, torch.Tensor]:
 def test_fits_the_protocol(make: Make, frames: torch.Tensor) -> None:
     encoder = make()
     assert isinstance(encoder, Encoder)
-    assert encoder.size == (64, 64)
+    assert encoder.image_size == (64, 64)
     assert encoder.grid == (4, 4)
     assert encoder(frames).shape == (2, 16, 32)
-    check_parts(encoder, None)
+    check_components(encoder, None)
 
 
 def test_frozen_stays_as_it_is(make: Make, frames: torch.Tensor) -> None:
@@ -89,7 +95,7 @@ def test_lora_learns_beside_what_rests(make: Make, frames: torch.Tensor) -> None
     torch.manual_seed(1)
     plain = make()
     torch.manual_seed(1)
-    encoder = make(tune="lora", lora={"rank": 4, "dropout": 0.5})
+    encoder = make(tune="lora", lora={"r": 4, "lora_dropout": 0.5})
     assert has_adapters(encoder)
     assert encoder.training
     # It begins as no change, in training mode too: what is pretrained rests there.
@@ -114,11 +120,11 @@ def test_no_gradient_where_none_is_asked_for(make: Make, frames: torch.Tensor) -
     assert encoder(frames).requires_grad
 
 
-@pytest.mark.parametrize("mode", ["resize", "pad", "crop"])
+@pytest.mark.parametrize("mode", ["stretch", "pad", "center_crop"])
 def test_fit(make: Make, mode: str) -> None:
     # Its mean colour, as bytes.
     fill = (124, 116, 104) if make is convolutions else (128, 64, 0)
-    assert make(fit=mode).fit == Fit(mode, fill)  # type: ignore[arg-type]
+    assert make(resize_mode=mode).resize == ResizeSpec(mode, fill)  # type: ignore[arg-type]
 
 
 def test_follows_the_precision_of_the_model(make: Make, frames: torch.Tensor) -> None:
@@ -129,19 +135,19 @@ def test_follows_the_precision_of_the_model(make: Make, frames: torch.Tensor) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fit": "padd"}, "'fit' has no value 'padd'. Did you mean 'pad'?"),
+        ({"resize_mode": "padd"}, "'resize_mode' has no value 'padd'. Did you mean 'pad'?"),
         ({"tune": "ful"}, "'tune' has no value 'ful'. Did you mean 'full'?"),
-        ({"lora": {"rank": 4}}, "'lora' and 'tune: frozen' exclude each other"),
-        ({"tune": "lora", "lora": {"rnak": 4}}, "lora has no option 'rnak'. Did you mean 'rank'?"),
-        ({"tune": "lora", "lora": {"targets": ["absent"]}}, "has no layer 'absent'"),
+        ({"lora": {"r": 4}}, "'lora' and 'tune: frozen' exclude each other"),
+        ({"tune": "lora", "lora": {"rr": 4}}, "lora has no option 'rr'. Did you mean 'r'?"),
+        ({"tune": "lora", "lora": {"target_modules": ["absent"]}}, "has no layer 'absent'"),
         ({"tune": "frozen", "pretrained": False}, "has random weights and 'tune: frozen'"),
         ({"pretrained": None}, "'pretrained' is true or false, not 'None'"),
-        ({"size": 1}, "does not take frames of 1x1 pixels"),
+        ({"image_size": 1}, "does not take frames of 1x1 pixels"),
     ],
 )
 def test_options_that_are_wrong(make: Make, options: dict[str, Any], message: str) -> None:
     if make is convolutions and "size" in options:
-        options = {"size": 0}
+        options = {"image_size": 0}
         message = "does not take frames of 0x0 pixels"
     with pytest.raises(ModelError) as told:
         make(**options)

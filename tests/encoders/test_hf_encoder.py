@@ -17,8 +17,8 @@ from unirs_encoders.hf_encoder import build
 
 from unirs import UniRS
 from unirs.errors import ModelError
-from unirs.interfaces import check_parts
-from unirs.media import Image
+from unirs.models.builder import check_components
+from unirs.tasks.media import Image
 
 VIT: dict[str, Any] = {
     "hidden_size": 32,
@@ -142,19 +142,19 @@ def expected(model: Any, encoder: FrameEncoder, layer: int, side: int) -> torch.
 def test_tokens_are_the_whole_models_hidden_state(kind: str, layer: int, folder: Callable[[str], Path]) -> None:
     whole = AutoModel.from_pretrained(folder(kind)).eval()
     encoder = build(str(folder(kind)), layer=layer)
-    side = encoder.size[0]
+    side = encoder.image_size[0]
     assert side == (64 if kind == "dinov3_convnext" else 32)
     tokens = encoder(noise(side))
-    assert tokens.shape == (2, encoder.grid[0] * encoder.grid[1], encoder.dim)
+    assert tokens.shape == (2, encoder.grid[0] * encoder.grid[1], encoder.embed_dim)
     torch.testing.assert_close(tokens, expected(whole, encoder, layer, side), atol=1e-5, rtol=1e-5)
-    check_parts(encoder, None)
+    check_components(encoder, None)
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_another_size(kind: str, folder: Callable[[str], Path]) -> None:
     whole = AutoModel.from_pretrained(folder(kind)).eval()
-    encoder = build(str(folder(kind)), size=96)
-    assert encoder.size == (96, 96)
+    encoder = build(str(folder(kind)), image_size=96)
+    assert encoder.image_size == (96, 96)
     assert encoder.grid == ((6, 6) if kind == "dinov3_convnext" else (12, 12))
     torch.testing.assert_close(encoder(noise(96)), expected(whole, encoder, -2, 96), atol=1e-5, rtol=1e-5)
 
@@ -164,10 +164,10 @@ def test_pixels_are_those_of_the_image_processor(
     kind: str, folder: Callable[[str], Path], picture: Callable[[int], Path]
 ) -> None:
     encoder = build(str(folder(kind)))
-    path = picture(encoder.size[0])
+    path = picture(encoder.image_size[0])
     seen: list[torch.Tensor] = []
     encoder.tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    encoder(Image(path).frames(encoder.size, encoder.fit))
+    encoder(Image(path).load_frames(encoder.image_size, encoder.resize))
     theirs = transformers.AutoImageProcessor.from_pretrained(folder(kind))
     # It may enlarge before it crops.
     pixels = theirs(PIL.Image.open(path), do_resize=False, return_tensors="pt")["pixel_values"]
@@ -185,7 +185,7 @@ def test_pixels_of_other_ranges(folder: Callable[[str], Path], tmp_path: Path, p
         theirs = processor(other, "SiglipImageProcessor", size={"height": 32, "width": 32}, **options)
         encoder = build(str(other))
         pixels = theirs(PIL.Image.open(picture(32)), return_tensors="pt")["pixel_values"]
-        ours = (Image(picture(32)).frames() - encoder.mean) / encoder.std
+        ours = (Image(picture(32)).load_frames() - encoder.mean) / encoder.std
         torch.testing.assert_close(ours, pixels.float(), atol=1e-4, rtol=1e-5)
 
 
@@ -205,14 +205,14 @@ def test_vision_part_of_a_model_with_text(config: type[Any], model: type[Any], t
     whole = two_towers(tmp_path, config, model)
     encoder = build(str(tmp_path))
     torch.testing.assert_close(encoder(noise(32)), expected(whole.vision_model, encoder, -2, 32), atol=1e-5, rtol=1e-5)
-    assert encoder.spec["config"]["model_type"] == whole.config.vision_config.model_type
+    assert encoder.init_config["config"]["model_type"] == whole.config.vision_config.model_type
 
 
 def test_vision_part_of_a_model_with_a_head(tmp_path: Path) -> None:
     torch.manual_seed(0)
     whole = CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**VIT)).eval()
     whole.save_pretrained(tmp_path)
-    encoder = build(str(tmp_path), size=32, **COLOURS)
+    encoder = build(str(tmp_path), image_size=32, **COLOURS)
     torch.testing.assert_close(encoder(noise(32)), expected(whole.vision_model, encoder, -2, 32), atol=1e-5, rtol=1e-5)
 
 
@@ -228,17 +228,22 @@ def test_keys_of_older_releases(folder: Callable[[str], Path], tmp_path: Path) -
 @pytest.mark.parametrize("tune", ["frozen", "lora", "full"])
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_spec_builds_the_same_architecture(kind: str, tune: str, folder: Callable[[str], Path]) -> None:
-    lora = {"rank": 4} if tune == "lora" else None
-    encoder = build(str(folder(kind)), tune=tune, lora=lora, fit="pad")  # type: ignore[arg-type]
-    spec = json.loads(json.dumps(encoder.spec))
-    assert spec == encoder.spec
+    lora = {"r": 4} if tune == "lora" else None
+    encoder = build(str(folder(kind)), tune=tune, lora=lora, resize_mode="pad")  # type: ignore[arg-type]
+    spec = json.loads(json.dumps(encoder.init_config))
+    assert spec == encoder.init_config
     assert "source" not in spec
     assert str(folder(kind)) not in json.dumps(spec)
     again = build(**spec)
-    assert again.spec == spec
-    assert (again.size, again.fit, again.grid, again.dim) == (encoder.size, encoder.fit, encoder.grid, encoder.dim)
+    assert again.init_config == spec
+    assert (again.image_size, again.resize, again.grid, again.embed_dim) == (
+        encoder.image_size,
+        encoder.resize,
+        encoder.grid,
+        encoder.embed_dim,
+    )
     again.load_state_dict(encoder.state_dict())
-    frames = noise(encoder.size[0])
+    frames = noise(encoder.image_size[0])
     torch.testing.assert_close(again.eval()(frames), encoder.eval()(frames), rtol=0, atol=0)
 
 
@@ -250,14 +255,14 @@ def test_half_precision(folder: Callable[[str], Path]) -> None:
     tokens = encoder(noise(32))
     assert tokens.dtype == torch.float32
     torch.testing.assert_close(tokens, build(source)(noise(32)), atol=0.2, rtol=0.1)
-    assert build(**encoder.spec).state_dict().keys() == encoder.state_dict().keys()
+    assert build(**encoder.init_config).state_dict().keys() == encoder.state_dict().keys()
 
 
 def test_from_scratch() -> None:
     config = {"model_type": "siglip_vision_model", **VIT}
     encoder = build(config=config, pretrained=False, tune="full", **COLOURS)
-    assert (encoder.size, encoder.grid, encoder.dim) == ((32, 32), (4, 4), 32)
-    assert encoder.fit.fill == (128, 102, 76)
+    assert (encoder.image_size, encoder.grid, encoder.embed_dim) == ((32, 32), (4, 4), 32)
+    assert encoder.resize.fill == (128, 102, 76)
     assert encoder(noise(32)).requires_grad
 
 
@@ -316,18 +321,18 @@ def test_folders_that_are_no_vision_model(files: dict[str, str], message: str, t
 def test_no_image_processor(folder: Callable[[str], Path], tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).symlink_to(folder("dinov2") / name)
-    with pytest.raises(ModelError, match=r"no preprocessor_config\.json that loads.*'mean', 'std' and 'size'"):
-        build(str(tmp_path), size=32, mean=[0.5] * 3)
-    assert build(str(tmp_path), size=32, **COLOURS).grid == (4, 4)
+    with pytest.raises(ModelError, match=r"no preprocessor_config\.json that loads.*'mean', 'std' and 'image_size'"):
+        build(str(tmp_path), image_size=32, mean=[0.5] * 3)
+    assert build(str(tmp_path), image_size=32, **COLOURS).grid == (4, 4)
 
 
 def test_an_image_processor_of_oblong_frames(folder: Callable[[str], Path], tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).symlink_to(folder("siglip_vision_model") / name)
     processor(tmp_path, "SiglipImageProcessor", size={"height": 32, "width": 48})
-    with pytest.raises(ModelError, match=r"names no square size of frames, but \[32, 48\]\. Set 'size'"):
+    with pytest.raises(ModelError, match=r"names no square size of frames, but \[32, 48\]\. Set 'image_size'"):
         build(str(tmp_path))
-    assert build(str(tmp_path), size=32).size == (32, 32)
+    assert build(str(tmp_path), image_size=32).image_size == (32, 32)
 
 
 def test_package_that_is_not_installed() -> None:
@@ -403,7 +408,7 @@ def test_a_saved_model_needs_no_source(
     write_config: Callable[..., Path],
 ) -> None:
     source = shutil.copytree(folder("dinov2"), tmp_path / "dinov2")
-    encoder = {"name": "hf", "source": str(source), "tune": "lora", "lora": {"rank": 2}, "fit": "pad"}
+    encoder = {"name": "hf", "source": str(source), "tune": "lora", "lora": {"r": 2}, "fit": "pad"}
     assert cli("fit", "--config", write_config(tmp_path, colour_tasks, model={"encoder": encoder})) == 0
     learnt = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert {"lora_" in key for key in learnt if key.startswith("model.encoder.")} == {True}
@@ -412,4 +417,4 @@ def test_a_saved_model_needs_no_source(
     shutil.rmtree(source)
     asked = ([Image(colours / "red.png"), Image(colours / "blue.png")], "Which colour?")
     again = UniRS.from_pretrained(tmp_path / "saved", device="cpu")
-    assert [a.log_probabilities for a in again.explain(*asked)] == [a.log_probabilities for a in model.explain(*asked)]
+    assert [a.log_probabilities for a in again.predict(*asked)] == [a.log_probabilities for a in model.predict(*asked)]

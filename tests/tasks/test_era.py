@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from unirs_tasks.era import CLASSES, build
 
 from unirs.errors import DataError, MediaError, PluginError
-from unirs.media import Video
 from unirs.metrics.base import Prediction
+from unirs.tasks.media import Video
 
 
 def touch(root: Path, *videos: str) -> Path:
@@ -22,17 +22,17 @@ def touch(root: Path, *videos: str) -> Path:
 
 
 def ids(root: Path, split: str) -> list[str]:
-    return [sample.id for sample in build(root).samples(split)]  # type: ignore[arg-type]
+    return [sample.id for sample in build(root).load_split(split)]  # type: ignore[arg-type]
 
 
 def test_one_turn_a_video(tmp_path: Path) -> None:
     touch(tmp_path, "Test/PoliceChase/b.mp4", "Test/PoliceChase/a.MP4", "Test/Fire/c.mp4")
-    split = build(tmp_path, frames=4).samples("test")
+    split = build(tmp_path, num_frames=4).load_split("test")
     assert [sample.id for sample in split] == ["Fire/c.mp4", "PoliceChase/a.MP4", "PoliceChase/b.mp4"]
     assert split[2].media == Video(tmp_path / "Test" / "PoliceChase" / "b.mp4", 4)
     (turn,) = split[2].turns
-    assert turn.answers == ("This is a video about police chase.",)
-    assert (turn.references, turn.kind) == (("police chase",), "police chase")
+    assert turn.train_answers == ("This is a video about police chase.",)
+    assert (turn.references, turn.category) == (("police chase",), "police chase")
 
 
 def test_frames_come_from_the_video(tmp_path: Path) -> None:
@@ -45,10 +45,10 @@ def test_frames_come_from_the_video(tmp_path: Path) -> None:
             frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), level, dtype=np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    frames = build(tmp_path, frames=4).samples("test")[0].media.frames((16, 16))
+    frames = build(tmp_path, num_frames=4).load_split("test")[0].media.load_frames((16, 16))
     assert (frames.float().mean((1, 2, 3)) / 20).round().int().tolist() == [0, 3, 6, 9]
     with pytest.raises(MediaError, match=r"a\.mp4 has 10 frames, 11 were asked for"):
-        build(tmp_path, frames=11).samples("test")[0].media.frames((16, 16))
+        build(tmp_path, num_frames=11).load_split("test")[0].media.load_frames((16, 16))
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_frames_come_from_the_video(tmp_path: Path) -> None:
 )
 def test_folder_names_match_whatever_their_spelling(tmp_path: Path, folder: str, name: str) -> None:
     touch(tmp_path, f"Test/{folder}/a.mp4")
-    assert build(tmp_path).samples("test")[0].turns[0].references == (name,)
+    assert build(tmp_path).load_split("test")[0].turns[0].references == (name,)
 
 
 def test_choices_are_the_sentences_that_are_learnt(tmp_path: Path) -> None:
     task = build(touch(tmp_path, "Test/PoliceChase/a.mp4"))
-    (turn,) = task.samples("test")[0].turns
+    (turn,) = task.load_split("test")[0].turns
     assert len(task.choices) == 25
-    assert turn.answers[0] in task.choices_of(turn.kind)
+    assert turn.train_answers[0] in task.choices_for(turn.category)
     rows = [
         Prediction(name, "era", (), name, "", choice, (name,))
         for name, choice in zip(CLASSES, task.choices, strict=True)
@@ -88,7 +88,7 @@ def test_two_spellings_of_a_class_are_one_class(tmp_path: Path) -> None:
 
 def test_samples_come_in_the_order_of_the_classes(tmp_path: Path) -> None:
     touch(tmp_path, *(f"Test/{name.replace('/', '')}/a.mp4" for name in reversed(CLASSES)))
-    assert [sample.turns[0].kind for sample in build(tmp_path).samples("test")] == list(CLASSES)
+    assert [sample.turns[0].category for sample in build(tmp_path).load_split("test")] == list(CLASSES)
     assert len(set(CLASSES)) == 25
 
 
@@ -123,7 +123,7 @@ def test_validation_does_not_depend_on_where_the_data_lies(tmp_path: Path) -> No
 def test_unknown_class_folder_names_the_nearest(tmp_path: Path) -> None:
     touch(tmp_path, "Train/Fire/a.mp4", "Train/PoliceChas/a.mp4")
     with pytest.raises(DataError, match=r"PoliceChas is not one of ERA's classes\. Did you mean 'police chase'"):
-        build(tmp_path).samples("train")
+        build(tmp_path).load_split("train")
 
 
 def test_a_file_that_is_no_mp4_is_an_error_and_hidden_files_are_not(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_file_that_is_no_mp4_is_an_error_and_hidden_files_are_not(tmp_path: Pa
     assert ids(tmp_path, "test") == ["Fire/a.mp4"]
     touch(tmp_path, "Test/Fire/b.avi")
     with pytest.raises(DataError, match=r"b\.avi is not an \.mp4 file"):
-        build(tmp_path).samples("test")
+        build(tmp_path).load_split("test")
 
 
 @pytest.mark.parametrize(("split", "folder"), [("train", "Train"), ("val", "Train"), ("test", "Test")])
@@ -147,11 +147,11 @@ def test_unknown_split_and_too_few_frames(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Unknown split 'vall'\. Did you mean 'val'"):
         ids(tmp_path, "vall")
     with pytest.raises(PluginError, match="0 frames"):
-        build(tmp_path, frames=0)
+        build(tmp_path, num_frames=0)
 
 
 def test_task_says_what_it_needs_and_where_from(tmp_path: Path) -> None:
     task = build(tmp_path)
-    assert (task.kind, task.needs) == ("video", (tmp_path / "Train", tmp_path / "Test"))
-    assert "lcmou.github.io/ERA_Dataset" in task.source
-    assert (task.prompt.tag, task.prompt.instruction) == ("video", "What is the event in the video?")
+    assert (task.modality, task.required_paths) == ("video", (tmp_path / "Train", tmp_path / "Test"))
+    assert "lcmou.github.io/ERA_Dataset" in task.download_hint
+    assert (task.prompt.task_tag, task.prompt.instruction) == ("video", "What is the event in the video?")

@@ -9,7 +9,7 @@ import pytest
 from unirs_tasks.geochat_instruct import build
 
 from unirs.errors import DataError
-from unirs.media import Image
+from unirs.tasks.media import Image
 
 IMAGES = Path("share/softwares/kartik/GeoChat_finetuning/final_images_llava")
 
@@ -31,20 +31,20 @@ def write(root: Path, rows: object) -> Path:
 
 def test_each_question_is_a_turn(tmp_path: Path) -> None:
     task = build(write(tmp_path, [GOOD, GOOD | {"id": "a.jpg"}]))
-    split = task.samples("train")
+    split = task.load_split("train")
     assert [sample.id for sample in split] == ["0", "1"]
     assert split[1].media == Image(tmp_path / IMAGES / "imgs" / "a.jpg")
-    assert [(turn.id, turn.fields["question"], turn.targets, turn.kind) for turn in split[1].turns] == [
+    assert [(turn.id, turn.prompt_fields["question"], turn.targets, turn.category) for turn in split[1].turns] == [
         ("1-0", "[refer] where is <p>a ship</p> ?", ("{<16><55><24><63>|<11>}",), "refer"),
         ("1-1", "And the pier?", ("There is none.",), ""),
     ]
-    assert task.prompt(split[0].turns[1].fields) == "And the pier?"
+    assert task.prompt(split[0].turns[1].prompt_fields) == "And the pier?"
     assert split.turns(1) == 2
 
 
 def test_dialogues_come_with_what_was_said(tmp_path: Path) -> None:
-    (sample,) = build(write(tmp_path, [GOOD]), dialogue=True).samples("train")
-    assert [turn.fields["question"] for turn in sample.turns] == [
+    (sample,) = build(write(tmp_path, [GOOD]), dialogue=True).load_split("train")
+    assert [turn.prompt_fields["question"] for turn in sample.turns] == [
         "[refer] where is <p>a ship</p> ?",
         "[refer] where is <p>a ship</p> ?\n{<16><55><24><63>|<11>}\nAnd the pier?",
     ]
@@ -53,9 +53,9 @@ def test_dialogues_come_with_what_was_said(tmp_path: Path) -> None:
 def test_it_is_only_trained_on(tmp_path: Path) -> None:
     task = build(write(tmp_path, [GOOD]), images="pictures")
     assert task.splits == ("train",)
-    assert task.needs == (tmp_path / "GeoChat_Instruct.json", tmp_path / "pictures")
+    assert task.required_paths == (tmp_path / "GeoChat_Instruct.json", tmp_path / "pictures")
     with pytest.raises(DataError, match=r"Unknown split 'test'\. Known: train"):
-        task.samples("test")
+        task.load_split("test")
 
 
 @pytest.mark.parametrize(
@@ -76,19 +76,19 @@ def test_it_is_only_trained_on(tmp_path: Path) -> None:
 def test_a_bad_row_is_an_error_or_a_counted_skip(tmp_path: Path, bad: object, message: str) -> None:
     write(tmp_path, [GOOD, bad, GOOD])
     with pytest.raises(DataError, match=rf"GeoChat_Instruct\.json, .*{message}"):
-        build(tmp_path).samples("train")
-    split = build(tmp_path, skip_bad_rows=True).samples("train")
-    assert ([sample.id for sample in split], split.dropped) == (["0", "2"], {"bad rows": 1})
+        build(tmp_path).load_split("train")
+    split = build(tmp_path, skip_bad_rows=True).load_split("train")
+    assert ([sample.id for sample in split], split.num_excluded) == (["0", "2"], {"bad rows": 1})
 
 
 @pytest.mark.parametrize(("content", "message"), [([], "holds no conversations"), ({"a": []}, "holds no JSON list")])
 def test_a_file_without_rows_is_an_error(tmp_path: Path, content: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        build(write(tmp_path, content)).samples("train")
+        build(write(tmp_path, content)).load_split("train")
 
 
 def test_a_split_can_be_sent_to_another_process(tmp_path: Path) -> None:
-    split = build(write(tmp_path, [GOOD, GOOD])).samples("train")
+    split = build(write(tmp_path, [GOOD, GOOD])).load_split("train")
     assert list(pickle.loads(pickle.dumps(split))) == list(split)  # noqa: S301 - our own
 
 
@@ -99,7 +99,7 @@ def test_large_files_are_read_with_little_memory(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from unirs_tasks.geochat_instruct import build;"
         # Not ru_maxrss, which begins with that of the process that starts this one.
         "peak = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]); before = peak();"
-        "split = build(Path(sys.argv[1])).samples('train'); print(len(split), (peak() - before) // 1024)"
+        "split = build(Path(sys.argv[1])).load_split('train'); print(len(split), (peak() - before) // 1024)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     rows, megabytes = map(int, done.stdout.split())

@@ -7,8 +7,8 @@ import pytest
 from unirs_tasks.jsonl import build
 
 from unirs.errors import DataError, PluginError, UniRSError
-from unirs.media import Image, Pair, Video
-from unirs.sample import Turn
+from unirs.tasks.media import Image, Pair, Video
+from unirs.tasks.sample import Turn
 
 Row = dict[str, Any]
 
@@ -25,50 +25,50 @@ ROW = {"image": "a.png", "question": "Is there a {road}?", "answer": "yes"}
 def test_a_question_a_line(tmp_path: Path) -> None:
     write(tmp_path, ROW, "", ROW | {"id": "b", "kind": "presence"}, ROW | {"id": 7})
     task = build(tmp_path)
-    split = task.samples("train")
+    split = task.load_split("train")
     assert [sample.id for sample in split] == ["1", "b", "7"]
     assert split[1].media == Image(tmp_path / "a.png")
     assert split[1].turns == (Turn("b", ("yes",), {"question": "Is there a {road}?"}, ("yes",), "presence"),)
-    assert task.prompt(split[0].turns[0].fields) == "[vqa] Is there a {road}?"
+    assert task.prompt(split[0].turns[0].prompt_fields) == "[vqa] Is there a {road}?"
     assert split[:2] == list(split)[:2]
     assert split[-1].id == "7"
 
 
 def test_pairs_and_videos(tmp_path: Path) -> None:
     write(tmp_path, ROW | {"images": ["a.png", "sub/b.png"]})
-    (sample,) = build(tmp_path, kind="pair").samples("train")
+    (sample,) = build(tmp_path, kind="pair").load_split("train")
     assert sample.media == Pair(tmp_path / "a.png", tmp_path / "sub" / "b.png")
     write(tmp_path, {"video": "a.mp4", "answer": "fire"})
-    (sample,) = build(tmp_path, kind="video", instruction="What?", frames=3).samples("train")
+    (sample,) = build(tmp_path, kind="video", instruction="What?", frames=3).load_split("train")
     assert sample.media == Video(tmp_path / "a.mp4", 3)
 
 
 def test_references_are_scored_and_the_answer_is_learnt(tmp_path: Path) -> None:
     write(tmp_path, ROW | {"references": ["yes", "a road"]}, {**ROW, "references": ["no"], "answer": "It is not."})
-    first, second = (sample.turns[0] for sample in build(tmp_path).samples("train"))
+    first, second = (sample.turns[0] for sample in build(tmp_path).load_split("train"))
     assert (first.references, first.targets) == (("yes", "a road"), ("yes",))
     assert (second.references, second.targets) == (("no",), ("It is not.",))
     write(tmp_path, {"image": "a.png", "references": ["one", "two"]})
-    (sample,) = build(tmp_path, instruction="Describe.", metric="caption").samples("train")
+    (sample,) = build(tmp_path, instruction="Describe.", metric="caption").load_split("train")
     assert sample.turns[0].targets == ("one", "two")
 
 
 def test_any_text_may_stand_in_the_instruction(tmp_path: Path) -> None:
     write(tmp_path, ROW | {"place": "Paris", "year": 2020})
     task = build(tmp_path, instruction="In {place}: {question}", tag="")
-    assert task.prompt(task.samples("train")[0].turns[0].fields) == "In Paris: Is there a {road}?"
+    assert task.prompt(task.load_split("train")[0].turns[0].prompt_fields) == "In Paris: Is there a {road}?"
     with pytest.raises(DataError, match=r"train\.jsonl, line 1 has no text 'year', which the instruction names"):
-        build(tmp_path, instruction="{year}").samples("train")
+        build(tmp_path, instruction="{year}").load_split("train")
 
 
 def test_classes_are_the_kinds(tmp_path: Path) -> None:
     write(tmp_path, ROW | {"answer": "pond"}, ROW | {"answer": "It is a forest.", "kind": "forest"})
     task = build(tmp_path, metric="top1", choices=["pond", "forest"])
-    assert [sample.turns[0].kind for sample in task.samples("train")] == ["pond", "forest"]
+    assert [sample.turns[0].category for sample in task.load_split("train")] == ["pond", "forest"]
     assert task.choices == ("pond", "forest")
     write(tmp_path, ROW | {"answer": "ponds"})
     with pytest.raises(DataError, match=r"line 1: 'ponds' is none of the 'choices'\. Did you mean 'pond'"):
-        task.samples("train")
+        task.load_split("train")
 
 
 @pytest.mark.parametrize(
@@ -92,30 +92,30 @@ def test_classes_are_the_kinds(tmp_path: Path) -> None:
 def test_a_bad_row_is_an_error_that_names_file_and_line(tmp_path: Path, row: Row | str, message: str) -> None:
     write(tmp_path, ROW, row)
     with pytest.raises(DataError, match=rf"train\.jsonl, {message}"):
-        build(tmp_path).samples("train")
+        build(tmp_path).load_split("train")
 
 
 @pytest.mark.parametrize("images", [["a.png"], ["a", "b", "c"], ["a", 3], "a.png"])
 def test_a_pair_has_two_paths(tmp_path: Path, images: object) -> None:
     write(tmp_path, ROW | {"images": images})
     with pytest.raises(DataError, match="line 1: 'images' must"):
-        build(tmp_path, kind="pair").samples("train")
+        build(tmp_path, kind="pair").load_split("train")
 
 
 def test_files_that_are_missing_or_empty(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"test\.jsonl does not exist"):
-        build(tmp_path).samples("test")
+        build(tmp_path).load_split("test")
     write(tmp_path, "", split="test")
     with pytest.raises(DataError, match=r"test\.jsonl has no lines"):
-        build(tmp_path).samples("test")
-    assert build(tmp_path).needs == tuple(tmp_path / f"{split}.jsonl" for split in ("train", "val", "test"))
+        build(tmp_path).load_split("test")
+    assert build(tmp_path).required_paths == tuple(tmp_path / f"{split}.jsonl" for split in ("train", "val", "test"))
 
 
 def test_splits_are_those_that_are_named(tmp_path: Path) -> None:
     task = build(write(tmp_path, ROW), splits=["train"])
-    assert (task.splits, task.needs) == (("train",), (tmp_path / "train.jsonl",))
+    assert (task.splits, task.required_paths) == (("train",), (tmp_path / "train.jsonl",))
     with pytest.raises(DataError, match=r"Unknown split 'test'\. Known: train"):
-        task.samples("test")
+        task.load_split("test")
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_wrong_options(tmp_path: Path, options: dict[str, Any], message: str) ->
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
-    split = build(write(tmp_path, ROW, ROW)).samples("train")
+    split = build(write(tmp_path, ROW, ROW)).load_split("train")
     write(tmp_path, "{}")
     with pytest.raises(DataError, match=r"train\.jsonl was changed while it was in use"):
         split[1]
 
 
 def test_a_split_can_be_sent_to_another_process(tmp_path: Path) -> None:
-    split = build(write(tmp_path, ROW, ROW | {"question": "Où?"}, ROW)).samples("train")
+    split = build(write(tmp_path, ROW, ROW | {"question": "Où?"}, ROW)).load_split("train")
     assert list(pickle.loads(pickle.dumps(split))) == list(split)  # noqa: S301 - our own

@@ -9,7 +9,7 @@ from PIL import Image as Pillow
 from unirs_tasks.levir_cc import build
 
 from unirs.errors import DataError
-from unirs.media import Pair
+from unirs.tasks.media import Pair
 
 Row = dict[str, Any]
 
@@ -39,26 +39,26 @@ def write(root: Path, rows: list[Row]) -> Path:
 
 def test_one_turn_a_pair_with_all_its_sentences(tmp_path: Path) -> None:
     write(tmp_path, [row("train", 2, 1), row("val", 1, 0), row("train", 1, 0), row("test", 1, 1)])
-    split = build(tmp_path).samples("train")
+    split = build(tmp_path).load_split("train")
     assert [sample.id for sample in split] == ["train/train_000002.png", "train/train_000001.png"]
-    assert [sample.turns[0].kind for sample in split] == ["changed", "unchanged"]
+    assert [sample.turns[0].category for sample in split] == ["changed", "unchanged"]
     (turn,) = split[0].turns
-    assert turn.references == turn.answers == turn.targets
+    assert turn.references == turn.train_answers == turn.targets
     assert turn.references[:2] == ("a house is built", "one house is built")
     assert len(turn.references) == 5
-    assert [len(build(tmp_path).samples(name)) for name in ("train", "val", "test")] == [2, 1, 1]
+    assert [len(build(tmp_path).load_split(name)) for name in ("train", "val", "test")] == [2, 1, 1]
 
 
 def test_pictures_lie_where_filepath_says(tmp_path: Path) -> None:
     write(tmp_path, [row("train", 1, 1) | {"split": "test"}])
-    (sample,) = build(tmp_path).samples("test")
+    (sample,) = build(tmp_path).load_split("test")
     folder = tmp_path / "images" / "train"
     assert sample.media == Pair(folder / "A" / "train_000001.png", folder / "B" / "train_000001.png")
     levels = {"A": 10, "B": 200}
     for name, level in levels.items():
         (folder / name).mkdir(parents=True)
         Pillow.fromarray(np.full((256, 256, 3), level, dtype=np.uint8)).save(folder / name / "train_000001.png")
-    assert sample.media.frames((256, 256)).float().mean((1, 2, 3)).tolist() == [10, 200]
+    assert sample.media.load_frames((256, 256)).float().mean((1, 2, 3)).tolist() == [10, 200]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_pictures_lie_where_filepath_says(tmp_path: Path) -> None:
 )
 def test_sentence_is_its_tokens_else_its_raw_words(tmp_path: Path, entry: Row, text: str) -> None:
     write(tmp_path, [row("train", 1, 1, sentences=[entry])])
-    assert build(tmp_path).samples("train")[0].turns[0].references == (text,)
+    assert build(tmp_path).load_split("train")[0].turns[0].references == (text,)
 
 
 def without(key: str) -> Callable[[Row], None]:
@@ -111,7 +111,7 @@ def test_a_bad_row_is_an_error_that_names_file_and_row(
     damage(bad)
     write(tmp_path, [row("train", 1, 0), bad])
     with pytest.raises(DataError, match=message):
-        build(tmp_path).samples("train")
+        build(tmp_path).load_split("train")
 
 
 @pytest.mark.parametrize(
@@ -127,18 +127,18 @@ def test_a_bad_row_is_an_error_that_names_file_and_row(
 def test_a_bad_file_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "LevirCCcaptions.json").write_text(text)
     with pytest.raises(DataError, match=rf"LevirCCcaptions\.json.* {message}"):
-        build(tmp_path).samples("train")
+        build(tmp_path).load_split("train")
 
 
 def test_unknown_split_names_the_known(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Unknown split 'tset'\. Did you mean 'test'"):
-        build(tmp_path).samples("tset")  # type: ignore[arg-type]
+        build(tmp_path).load_split("tset")  # type: ignore[arg-type]
 
 
 def test_task_says_what_it_needs_and_where_from(tmp_path: Path) -> None:
     task = build(tmp_path)
-    assert task.kind == "pair"
-    assert task.needs == (tmp_path / "LevirCCcaptions.json", tmp_path / "images")
-    assert "github.com/Chen-Yang-Liu/LEVIR-CC-Dataset" in task.source
-    assert task.prompt.tag == "change"
+    assert task.modality == "pair"
+    assert task.required_paths == (tmp_path / "LevirCCcaptions.json", tmp_path / "images")
+    assert "github.com/Chen-Yang-Liu/LEVIR-CC-Dataset" in task.download_hint
+    assert task.prompt.task_tag == "change"
     assert task.prompt.instruction.startswith("Please briefly describe the main changes between the above two")

@@ -15,8 +15,8 @@ from PIL import Image as Pillow
 from unirs_tasks.rsvqa import build_hr, build_lr, quantize_area, quantize_count
 
 from unirs.errors import DataError, MediaError, PluginError
-from unirs.media import Image
-from unirs.task import Task
+from unirs.tasks.media import Image
+from unirs.tasks.task import Task
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -50,18 +50,18 @@ def write(root: Path, content: Rows, prefix: str = "LR_split_train") -> None:
 
 
 def summary(task: Task, split: str = "train") -> dict[str, list[tuple[str, str, tuple[str, ...]]]]:
-    samples = task.samples(split)  # type: ignore[arg-type]
-    return {sample.id: [(turn.id, turn.kind, turn.references) for turn in sample.turns] for sample in samples}
+    samples = task.load_split(split)  # type: ignore[arg-type]
+    return {sample.id: [(turn.id, turn.category, turn.references) for turn in sample.turns] for sample in samples}
 
 
 def test_joins_by_id_and_orders_by_id(tmp_path: Path) -> None:
     write(tmp_path, rows())
-    split = build_lr(tmp_path).samples("train")
+    split = build_lr(tmp_path).load_split("train")
     assert [sample.id for sample in split] == ["5", "12"]
     assert [[turn.id for turn in sample.turns] for sample in split] == [["9"], ["30", "31"]]
     turn = split[1].turns[0]
-    assert turn.fields == {"question": "Is a road {present}?"}
-    assert (turn.kind, turn.references, turn.targets) == ("presence", ("yes",), ("yes",))
+    assert turn.prompt_fields == {"question": "Is a road {present}?"}
+    assert (turn.category, turn.references, turn.targets) == ("presence", ("yes",), ("yes",))
     assert split[1].media == Image(tmp_path / "Images_LR" / "12.tif")
 
 
@@ -74,9 +74,9 @@ def test_row_order_does_not_matter(tmp_path: Path) -> None:
 
 def test_vlm_protocol_drops_counts_and_says_how_many(tmp_path: Path) -> None:
     write(tmp_path, rows())
-    split = build_lr(tmp_path).samples("train")
-    assert split.dropped == {"count": 2}
-    assert {turn.kind for sample in split for turn in sample.turns} == {"presence", "comp", "rural_urban"}
+    split = build_lr(tmp_path).load_split("train")
+    assert split.num_excluded == {"count": 2}
+    assert {turn.category for sample in split for turn in sample.turns} == {"presence", "comp", "rural_urban"}
 
 
 def test_rsvqa_protocol_keeps_counts_as_ranges(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_rsvqa_protocol_keeps_counts_as_ranges(tmp_path: Path) -> None:
         "5": [("8", "count", ("between 10 and 100",)), ("9", "comp", ("no",))],
         "12": [("30", "presence", ("yes",)), ("31", "rural_urban", ("urban",))],
     }
-    assert build_lr(tmp_path, "rsvqa").samples("train").dropped == {}
+    assert build_lr(tmp_path, "rsvqa").load_split("train").num_excluded == {}
     assert build_lr(tmp_path, "rsvqa").prompt({"question": "Is it urban?"}) == "[vqa] Is it urban?"
 
 
@@ -100,8 +100,8 @@ def test_hr_keeps_count_as_number_and_area_as_range(tmp_path: Path) -> None:
         "5": [("8", "count", ("14",)), ("9", "comp", ("no",))],
         "12": [("30", "presence", ("yes",)), ("31", "area", ("between 10m2 and 100m2",))],
     }
-    split = build_hr(tmp_path).samples("val")
-    assert split.dropped == {"count": 2, "area": 1}
+    split = build_hr(tmp_path).load_split("val")
+    assert split.num_excluded == {"count": 2, "area": 1}
     assert split[0].media == Image(tmp_path / "Data" / "5.tif")
 
 
@@ -189,7 +189,7 @@ def test_a_bad_row_is_an_error_that_names_file_and_row(
     damage(content)
     write(tmp_path, content)
     with pytest.raises(DataError, match=message):
-        build_lr(tmp_path).samples("train")
+        build_lr(tmp_path).load_split("train")
 
 
 @pytest.mark.parametrize("text", ['{"rows": []}', "[]", '{"questions": {"rows": 1}}', "3"])
@@ -197,7 +197,7 @@ def test_a_file_without_its_list_is_an_error(tmp_path: Path, text: str) -> None:
     write(tmp_path, rows())
     (tmp_path / "LR_split_train_questions.json").write_text(text)
     with pytest.raises(DataError, match=r"train_questions\.json has no list 'questions'"):
-        build_lr(tmp_path).samples("train")
+        build_lr(tmp_path).load_split("train")
 
 
 @pytest.mark.parametrize("name", ["questions", "answers", "images"])
@@ -205,19 +205,19 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     write(tmp_path, rows())
     (tmp_path / f"LR_split_train_{name}.json").unlink()
     with pytest.raises(DataError, match=rf"LR_split_train_{name}\.json does not exist"):
-        build_lr(tmp_path).samples("train")
+        build_lr(tmp_path).load_split("train")
 
 
 def test_a_row_that_is_no_object_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, rows())
     (tmp_path / "LR_split_train_images.json").write_text('{"images": [5]}')
     with pytest.raises(DataError, match=r"train_images\.json, row 0 of 'images' has no 'id'"):
-        build_lr(tmp_path).samples("train")
+        build_lr(tmp_path).load_split("train")
 
 
 def test_unknown_split_and_options_name_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Unknown split 'trian'\. Did you mean 'train'"):
-        build_lr(tmp_path).samples("trian")  # type: ignore[arg-type]
+        build_lr(tmp_path).load_split("trian")  # type: ignore[arg-type]
     with pytest.raises(PluginError, match=r"Unknown protocol 'vml'\. Did you mean 'vlm'"):
         build_lr(tmp_path, "vml")  # type: ignore[arg-type]
     with pytest.raises(PluginError, match=r"Unknown test_split 'test_phil'\. Did you mean 'test_phili'"):
@@ -229,18 +229,18 @@ def test_pictures_are_read_only_when_frames_are_asked_for(tmp_path: Path) -> Non
     (tmp_path / "Images_LR").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     Pillow.fromarray(pixels).save(tmp_path / "Images_LR" / "5.tif")
-    first, second = build_lr(tmp_path).samples("train")
-    assert np.array_equal(first.media.frames((256, 256))[0].permute(1, 2, 0).numpy(), pixels)
+    first, second = build_lr(tmp_path).load_split("train")
+    assert np.array_equal(first.media.load_frames((256, 256))[0].permute(1, 2, 0).numpy(), pixels)
     with pytest.raises(MediaError, match=r"12\.tif does not exist"):
-        second.media.frames((256, 256))
+        second.media.load_frames((256, 256))
 
 
 def test_task_says_what_it_needs_and_where_from(tmp_path: Path) -> None:
     task = build_lr(tmp_path)
-    assert (task.kind, task.needs) == ("image", (tmp_path / "Images_LR",))
-    assert "zenodo.org/records/6344334" in task.source
-    assert "zenodo.org/records/6344367" in build_hr(tmp_path).source
-    assert task.prompt.tag == "vqa"
+    assert (task.modality, task.required_paths) == ("image", (tmp_path / "Images_LR",))
+    assert "zenodo.org/records/6344334" in task.download_hint
+    assert "zenodo.org/records/6344367" in build_hr(tmp_path).download_hint
+    assert task.prompt.task_tag == "vqa"
     assert (
         task.prompt.instruction.format(question="Is it {rural}?")
         == "Is it {rural}?\nAnswer the question using a single word or phrase."
@@ -251,22 +251,22 @@ def test_reads_its_synthetic_form(tmp_path: Path) -> None:
     task = build_lr(tmp_path, "rsvqa")
     assert task.synthesize is not None
     task.synthesize(2, 0)
-    assert all(path.exists() for path in task.needs)
-    splits = [task.samples("train"), task.samples("val"), task.samples("test")]
+    assert all(path.exists() for path in task.required_paths)
+    splits = [task.load_split("train"), task.load_split("val"), task.load_split("test")]
     assert [len(split) for split in splits] == [2, 8, 8]
-    assert {turn.kind for split in splits for sample in split for turn in sample.turns} == {
+    assert {turn.category for split in splits for sample in split for turn in sample.turns} == {
         "presence",
         "comp",
         "rural_urban",
         "count",
     }
-    assert all(sample.media.frames((256, 256)).shape == (1, 3, 256, 256) for sample in splits[0])
+    assert all(sample.media.load_frames((256, 256)).shape == (1, 3, 256, 256) for sample in splits[0])
 
 
 def test_building_tasks_imports_no_torch() -> None:
     code = (
         "import sys; from pathlib import Path; from unirs import plugins; group = 'unirs.tasks';"
-        "[plugins.build(group, {'name': name, 'root': Path('x')}) for name in plugins.available(group)];"
+        "[plugins.create(group, {'name': name, 'root': Path('x')}) for name in plugins.list_plugins(group)];"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -295,7 +295,7 @@ def test_large_files_are_read_with_little_memory(tmp_path: Path) -> None:
         "import sys, numpy; from pathlib import Path; from unirs_tasks.rsvqa import build_hr;"
         # Not ru_maxrss, which begins with that of the process that starts this one.
         "peak = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]); before = peak();"
-        "split = build_hr(Path(sys.argv[1])).samples('train');"
+        "split = build_hr(Path(sys.argv[1])).load_split('train');"
         "print(sum(len(sample.turns) for sample in split), (peak() - before) // 1024)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
@@ -307,15 +307,15 @@ def test_large_files_are_read_with_little_memory(tmp_path: Path) -> None:
 
 def test_a_split_can_be_sent_to_another_process(tmp_path: Path) -> None:
     write(tmp_path, rows())
-    split = build_lr(tmp_path, "rsvqa").samples("train")
+    split = build_lr(tmp_path, "rsvqa").load_split("train")
     assert list(pickle.loads(pickle.dumps(split))) == list(split)  # noqa: S301 - our own
 
 
 def test_choices_are_of_the_kept_types(tmp_path: Path) -> None:
-    assert build_lr(tmp_path).choices_of("rural_urban") == ("rural", "urban")
-    assert build_lr(tmp_path).choices_of("count") == ()
-    assert build_lr(tmp_path, "rsvqa").choices_of("count") == tuple(
+    assert build_lr(tmp_path).choices_for("rural_urban") == ("rural", "urban")
+    assert build_lr(tmp_path).choices_for("count") == ()
+    assert build_lr(tmp_path, "rsvqa").choices_for("count") == tuple(
         map(quantize_count, ("0", "5", "50", "500", "5000"))
     )
-    assert build_hr(tmp_path, "rsvqa").choices_of("count") == ()
-    assert build_hr(tmp_path, "rsvqa").choices_of("area")[1] == "between 0m2 and 10m2"
+    assert build_hr(tmp_path, "rsvqa").choices_for("count") == ()
+    assert build_hr(tmp_path, "rsvqa").choices_for("area")[1] == "between 0m2 and 10m2"

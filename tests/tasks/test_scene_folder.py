@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from unirs_tasks.scene_folder import build
 
 from unirs.errors import DataError, MediaError, PluginError
-from unirs.media import Image
-from unirs.task_check import check_task
+from unirs.evaluation.task_check import check_task
+from unirs.tasks.media import Image
 
 RSSCN7 = Path(__file__).parents[3] / "shared" / "data" / "rsscn7"
 
@@ -23,7 +23,7 @@ def touch(root: Path, *pictures: str) -> Path:
 
 
 def ids(root: Path, split: str, **options: object) -> list[str]:
-    return [sample.id for sample in build(root, **options).samples(split)]  # type: ignore[arg-type]
+    return [sample.id for sample in build(root, **options).load_split(split)]  # type: ignore[arg-type]
 
 
 def test_splits_in_folders(tmp_path: Path) -> None:
@@ -34,10 +34,10 @@ def test_splits_in_folders(tmp_path: Path) -> None:
         ["Forest/b.tif"],
         ["Forest/c.JPG", "River_Lake/d.png"],
     ]
-    sample = task.samples("test")[1]
+    sample = task.load_split("test")[1]
     assert sample.media == Image(tmp_path / "test" / "River_Lake" / "d.png")
     (turn,) = sample.turns
-    assert (turn.references, turn.targets, turn.kind) == (("river lake",), ("river lake",), "river lake")
+    assert (turn.references, turn.targets, turn.category) == (("river lake",), ("river lake",), "river lake")
     assert task.choices == ("forest", "river lake")
 
 
@@ -79,12 +79,12 @@ def test_split_file(tmp_path: Path) -> None:
     file = tmp_path / "splits.csv"
     file.write_text("file,split,more\npond/0.png,test,x\npond/1.png,val,\npond/2.png,train,\n")
     task = build(tmp_path, split_file=file)
-    assert [[sample.id for sample in task.samples(split)] for split in task.splits] == [
+    assert [[sample.id for sample in task.load_split(split)] for split in task.splits] == [
         ["pond/2.png"],
         ["pond/1.png"],
         ["pond/0.png"],
     ]
-    assert task.needs == (tmp_path, file)
+    assert task.required_paths == (tmp_path, file)
     # Without rows of validation, a share of the training rows.
     file.write_text("file,split\npond/0.png,test\n" + "".join(f"pond/{i}.png,train\n" for i in range(1, 5)))
     assert [len(ids(tmp_path, split, split_file=str(file))) for split in task.splits] == [3, 1, 1]
@@ -153,9 +153,9 @@ def test_wrong_options(tmp_path: Path) -> None:
 
 def test_a_task_without_data_builds(tmp_path: Path) -> None:
     task = build(tmp_path / "absent")
-    assert (task.choices, task.needs) == ((), (tmp_path / "absent",))
+    assert (task.choices, task.required_paths) == ((), (tmp_path / "absent",))
     with pytest.raises(DataError, match="absent holds no class folders"):
-        task.samples("test")
+        task.load_split("test")
 
 
 def test_empty_classes_and_files_that_are_no_pictures(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_empty_classes_and_files_that_are_no_pictures(tmp_path: Path) -> None:
 def test_a_file_that_only_claims_to_be_a_picture(tmp_path: Path) -> None:
     touch(tmp_path, "test/pond/0.png")
     with pytest.raises(MediaError, match=r"0\.png does not decode"):
-        build(tmp_path).samples("test")[0].media.frames()
+        build(tmp_path).load_split("test")[0].media.load_frames()
 
 
 def test_check_finds_pictures_that_are_in_two_splits(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_check_finds_pictures_that_are_in_two_splits(tmp_path: Path) -> None:
 @pytest.mark.skipif(not RSSCN7.is_dir(), reason="RSSCN7 is not beside the checkout")
 def test_real_pictures() -> None:
     task = build(RSSCN7)
-    assert [len(task.samples(split)) for split in task.splits] == [1260, 140, 560]
+    assert [len(task.load_split(split)) for split in task.splits] == [1260, 140, 560]
     assert task.choices == ("field", "forest", "grass", "industry", "parking", "resident", "river lake")
     report = check_task(task, limit=10)
     assert report.problems == {}

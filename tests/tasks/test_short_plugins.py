@@ -34,20 +34,20 @@ def writer(name: str) -> dict[str, Any]:
 
 
 def build(name: str, root: Path, **options: object) -> Task:
-    task: Task = plugins.build("unirs.tasks", {"name": name, "root": root, **options})
+    task: Task = plugins.create("unirs.tasks", {"name": name, "root": root, **options})
     return task
 
 
 def seen(task: Task, turn: Turn) -> tuple[object, ...]:
-    return turn.id, task.prompt(turn.fields), turn.references, turn.targets, turn.kind
+    return turn.id, task.prompt(turn.prompt_fields), turn.references, turn.targets, turn.category
 
 
 def content(task: Task) -> dict[str, object]:
     """By split: what is shown, asked, learnt and scored, and how much is dropped."""
-    splits = {name: task.samples(name) for name in task.splits}
+    splits = {name: task.load_split(name) for name in task.splits}
     assert all(splits.values()), "a comparison of nothing"
     return {
-        name: ([(one.id, one.media, [seen(task, turn) for turn in one.turns]) for one in split], split.dropped)
+        name: ([(one.id, one.media, [seen(task, turn) for turn in one.turns]) for one in split], split.num_excluded)
         for name, split in splits.items()
     }
 
@@ -55,7 +55,7 @@ def content(task: Task) -> dict[str, object]:
 def assert_equal(name: str, root: Path, own: dict[str, object] | None = None, **options: object) -> None:
     """Compares the short plugin with the first-party one, which alone is given the options `own`."""
     short, full = build(str(SHORT / f"{name}.py"), root, **options), build(name, root, **options, **(own or {}))
-    assert (short.kind, short.splits) == (full.kind, full.splits)
+    assert (short.modality, short.splits) == (full.modality, full.splits)
     assert (short.prompt, short.metric, short.choices) == (full.prompt, full.metric, full.choices)
     assert content(short) == content(full)
 
@@ -114,7 +114,7 @@ def test_levir_cc(synthetic: Path) -> None:
 
 
 def test_era(tmp_path: Path, synthetic: Path) -> None:
-    assert_equal("era", synthetic / "era", frames=4)
+    assert_equal("era", synthetic / "era", num_frames=4)
     videos = [f"Train/{name}/{i}.mp4" for name in ("PoliceChase", "Fire", "parade-protest") for i in range(12)]
     writer("era")["touch"](tmp_path, *videos, "Test/Non-Event/b.mp4", "Test/CarRacing/a.MP4")
     assert_equal("era", tmp_path)
@@ -129,8 +129,8 @@ def test_cdvqa(test_split: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not CDVQA.is_dir(), reason="the CDVQA annotations are not beside the checkout")
 def test_cdvqa_reads_all_real_rows() -> None:
-    short = build(str(SHORT / "cdvqa.py"), CDVQA).samples("val")
-    assert list(short) == list(build("cdvqa", CDVQA).samples("val"))
+    short = build(str(SHORT / "cdvqa.py"), CDVQA).load_split("val")
+    assert list(short) == list(build("cdvqa", CDVQA).load_split("val"))
     assert sum(len(sample.turns) for sample in short) == 16_441
 
 
@@ -188,7 +188,7 @@ def test_a_bad_row_is_told_by_file_and_row(values: dict[str, object], message: s
     rows["questions"][2] |= values
     tests["write"](tmp_path, rows)
     with pytest.raises(DataError, match=rf"LR_split_train_questions\.json, {message}"):
-        build(str(SHORT / "rsvqa_lr.py"), tmp_path).samples("train")
+        build(str(SHORT / "rsvqa_lr.py"), tmp_path).load_split("train")
 
 
 def test_a_mistyped_option_is_told() -> None:

@@ -23,7 +23,7 @@ from unirs_tasks.synth.writing import generator, map_items, new_folder
 
 from unirs.errors import DataError
 from unirs.metrics.caption import tells_change
-from unirs.task import SplitName
+from unirs.tasks.task import SplitName
 
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 SUN = paint.Sun(5.5, 0.8)
@@ -190,12 +190,12 @@ def test_trees_of_a_forest_are_not_counted() -> None:
 
 def test_the_tasks_read_what_was_written(vqa: Path, captions: Path) -> None:
     for split, count in zip(SPLITS, (16, 8, 8), strict=True):
-        samples = build_lr(vqa).samples(split)
+        samples = build_lr(vqa).load_split(split)
         assert len(samples) == count
-        assert samples[0].media.frames((32, 32)).shape == (1, 3, 32, 32)
+        assert samples[0].media.load_frames((32, 32)).shape == (1, 3, 32, 32)
     for split, count in zip(SPLITS, (12, 8, 8), strict=True):
-        pairs = build_levir_cc(captions).samples(split)
-        assert Counter(turn.kind for sample in pairs for turn in sample.turns) == {
+        pairs = build_levir_cc(captions).load_split(split)
+        assert Counter(turn.category for sample in pairs for turn in sample.turns) == {
             "changed": count // 2,
             "unchanged": count // 2,
         }

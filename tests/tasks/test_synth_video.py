@@ -13,7 +13,7 @@ from unirs_tasks.synth.events import EVENTS, TWINS
 from unirs_tasks.synth.video import FRAMES, SIZE, WORLD, Camera, Scene, encode, render
 
 from unirs.errors import DataError
-from unirs.video import read_frames
+from unirs.tasks.video_reader import read_frames
 
 Pixels = npt.NDArray[np.float32]
 
@@ -56,10 +56,10 @@ def test_folders_and_counts(written: Path) -> None:
 
 def test_the_task_reads_what_was_written(written: Path) -> None:
     task = build(written)
-    train, test = (task.samples(split) for split in ("train", "test"))
-    assert len(train) == len(task.samples("val")) == len(EVENTS)
-    assert len({sample.turns[0].kind for sample in test}) == len(EVENTS)
-    assert test[0].media.frames((96, 96)).shape == (8, 3, 96, 96)
+    train, test = (task.load_split(split) for split in ("train", "test"))
+    assert len(train) == len(task.load_split("val")) == len(EVENTS)
+    assert len({sample.turns[0].category for sample in test}) == len(EVENTS)
+    assert test[0].media.load_frames((96, 96)).shape == (8, 3, 96, 96)
 
 
 def test_every_video_is_four_seconds_of_h264(written: Path) -> None:

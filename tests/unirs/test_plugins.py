@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import unirs
-from unirs.change import ChangeExtraction
 from unirs.errors import PluginError
-from unirs.plugins import Group, available, build, load, origin, short_name
-from unirs.task import Task
+from unirs.models.change_extractors import ChangeExtraction
+from unirs.plugins import Group, create, list_plugins, load, origin, short_name
+from unirs.tasks.task import Task
 
 TASKS: Group = "unirs.tasks"
 ENCODERS: Group = "unirs.encoders"
@@ -52,29 +52,29 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_first_party_plugins() -> None:
-    assert list(available("unirs.tasks")) == OUR_TASKS
-    assert list(available("unirs.encoders")) == ["hf", "timm"]
-    assert list(available("unirs.change_extractors")) == ["change_extraction", "concat", "difference"]
-    assert origin(available("unirs.tasks")["era"]) == "unirs (unirs_tasks.era:build)"
+    assert list(list_plugins("unirs.tasks")) == OUR_TASKS
+    assert list(list_plugins("unirs.encoders")) == ["hf", "timm"]
+    assert list(list_plugins("unirs.change_extractors")) == ["change_extraction", "concat", "difference"]
+    assert origin(list_plugins("unirs.tasks")["era"]) == "unirs (unirs_tasks.era:build)"
 
 
 @pytest.mark.parametrize("name", OUR_TASKS)
 def test_tasks_build(name: str, tmp_path: Path) -> None:
-    assert isinstance(build(TASKS, {"name": name, "root": tmp_path}), Task)
+    assert isinstance(create(TASKS, {"name": name, "root": tmp_path}), Task)
 
 
 def test_framework_arguments_come_first() -> None:
-    change = build("unirs.change_extractors", {"name": "change_extraction", "n_layers": 1, "heads": 2}, (2, 3), 4)
+    change = create("unirs.change_extractors", {"name": "change_extraction", "n_layers": 1, "heads": 2}, (2, 3), 4)
     assert isinstance(change, ChangeExtraction)
     assert change(torch.zeros(1, 6, 4), torch.zeros(1, 6, 4)).shape == (1, 6, 4)
     with pytest.raises(PluginError, match="no option 'dim'"):
-        build("unirs.change_extractors", {"name": "change_extraction", "dim": 4}, (2, 3), 4)
+        create("unirs.change_extractors", {"name": "change_extraction", "dim": 4}, (2, 3), 4)
 
 
 def test_installed_by_someone_else(site: Path) -> None:
     install(site, "stranger", "stranger_encoder")
-    assert list(available(ENCODERS)) == ["hf", "mine", "timm"]
-    assert build(ENCODERS, {"name": "mine", "width": 4}) == "stranger 4"
+    assert list(list_plugins(ENCODERS)) == ["hf", "mine", "timm"]
+    assert create(ENCODERS, {"name": "mine", "width": 4}) == "stranger 4"
 
 
 def test_name_taken_twice(site: Path) -> None:
@@ -85,13 +85,13 @@ def test_name_taken_twice(site: Path) -> None:
     assert "stranger_a (encoder_a:build)" in str(caught.value)
     assert "stranger_b (encoder_b:build)" in str(caught.value)
     # What the message says to do.
-    assert build(ENCODERS, {"name": "encoder_b:build"}) == "stranger_b 3"
-    assert list(available(TASKS)) == OUR_TASKS
+    assert create(ENCODERS, {"name": "encoder_b:build"}) == "stranger_b 3"
+    assert list(list_plugins(TASKS)) == OUR_TASKS
 
 
 def test_dotted_path(site: Path) -> None:
     write(site / "dotted.py", "def make(a, b=2):\n    return a, b\n")
-    assert build(ENCODERS, {"name": "dotted:make", "a": 1}) == (1, 2)
+    assert create(ENCODERS, {"name": "dotted:make", "a": 1}) == (1, 2)
     with pytest.raises(PluginError, match=r"dotted has no function 'maik'.*Did you mean 'make'"):
         load(ENCODERS, "dotted:maik")
     with pytest.raises(PluginError, match=r"'absent_module:make' does not import: .*absent_module"):
@@ -118,9 +118,9 @@ def wide() -> Part:
 
 def test_local_file(tmp_path: Path) -> None:
     path = write(tmp_path / "plugin.py", LOCAL)
-    part = build(ENCODERS, {"name": str(path), "width": 5})
+    part = create(ENCODERS, {"name": str(path), "width": 5})
     assert asdict(part) == {"width": 5}
-    wide = build(ENCODERS, {"name": f"{path}:wide"})
+    wide = create(ENCODERS, {"name": f"{path}:wide"})
     assert wide.width == 99
     # Imported once: else the same class would come twice, and `isinstance` lie.
     assert type(wide) is type(part)
@@ -131,7 +131,7 @@ def test_local_files_of_one_name_are_two_plugins(tmp_path: Path, monkeypatch: py
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "plugin.py", f"def build():\n    return '{folder}'\n")
     monkeypatch.chdir(tmp_path)
-    assert [build(ENCODERS, {"name": f"{folder}/plugin.py"}) for folder in ("a", "b")] == ["a", "b"]
+    assert [create(ENCODERS, {"name": f"{folder}/plugin.py"}) for folder in ("a", "b")] == ["a", "b"]
 
 
 def test_local_file_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_module_that_raises(site: Path) -> None:
             load(ENCODERS, name)
     # A file that failed is read again once it is mended.
     write(path, "def build():\n    return 1\n")
-    assert build(ENCODERS, {"name": str(path)}) == 1
+    assert create(ENCODERS, {"name": str(path)}) == 1
 
 
 @pytest.mark.parametrize(
@@ -172,28 +172,28 @@ def test_unknown_name(group: Group, name: str, hint: str) -> None:
     with pytest.raises(
         PluginError, match=rf"Unknown plugin '{name}' in group '{group}'\. Did you mean '{hint}'\? Known: "
     ):
-        build(group, {"name": name})
+        create(group, {"name": name})
 
 
 @pytest.mark.parametrize("spec", [{}, {"name": None}, {"model": "resnet18"}])
 def test_no_name(spec: dict[str, object]) -> None:
     with pytest.raises(PluginError, match=r"needs a name.*Known: hf, timm\."):
-        build(ENCODERS, spec)
+        create(ENCODERS, spec)
 
 
 def test_unknown_option(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"Plugin 'rsvqa_lr' has no option 'protokol'.*Did you mean 'protocol'"):
-        build(TASKS, {"name": "rsvqa_lr", "root": tmp_path, "protokol": "vlm"})
+        create(TASKS, {"name": "rsvqa_lr", "root": tmp_path, "protokol": "vlm"})
 
 
 def test_any_option(site: Path) -> None:
     write(site / "anything.py", "def build(**options):\n    return options\n")
-    assert build(ENCODERS, {"name": "anything:build", "a": 1}) == {"a": 1}
+    assert create(ENCODERS, {"name": "anything:build", "a": 1}) == {"a": 1}
 
 
 def test_missing_option() -> None:
     with pytest.raises(PluginError, match=r"Plugin 'era': missing a required argument: 'root'.*frames"):
-        build(TASKS, {"name": "era"})
+        create(TASKS, {"name": "era"})
 
 
 @pytest.mark.parametrize("error", ["TypeError", "PluginError", "KeyError", "ImportError"])
@@ -203,7 +203,7 @@ def test_errors_inside_a_plugin_come_out(site: Path, error: str) -> None:
         f"from unirs.errors import PluginError\ndef build(a=1):\n    raise {error}('build() got it wrong')\n",
     )
     with pytest.raises(Exception, match="build\\(\\) got it wrong") as caught:
-        build(ENCODERS, {"name": str(path), "a": 2})
+        create(ENCODERS, {"name": str(path), "a": 2})
     assert type(caught.value).__name__ == error
     assert caught.value.__cause__ is None
 
@@ -217,12 +217,12 @@ def loaded(*names):
 
 import unirs
 assert loaded('torch', 'transformers', 'numpy', 'PIL') == [], loaded('torch', 'transformers', 'numpy', 'PIL')
-from unirs.plugins import Group, available, build
+from unirs.plugins import Group, create, list_plugins
 for group in ('unirs.tasks', 'unirs.encoders', 'unirs.change_extractors'):
-    available(group)
+    list_plugins(group)
 assert loaded('torch') == [], loaded('torch')
-for name in available('unirs.tasks'):
-    build('unirs.tasks', {'name': name, 'root': Path('.')})
+for name in list_plugins('unirs.tasks'):
+    create('unirs.tasks', {'name': name, 'root': Path('.')})
 assert 'unirs_tasks.era' in sys.modules
 assert [m for m in loaded('torch') if not m.startswith('unirs_tasks')] == [], loaded('torch')
 """

@@ -28,9 +28,9 @@ class Prediction:
     id: str
     task: str
     media: tuple[str, ...]
-    kind: str
+    category: str
     prompt: str
-    prediction: str
+    text: str
     references: tuple[str, ...]
     clue: str = ""
 
@@ -47,8 +47,8 @@ class Statistic:
         n: how many rows this metric speaks of, e.g. the questions of one kind.
     """
 
-    rows: np.ndarray
-    value: Callable[[np.ndarray], np.ndarray]
+    row_sums: np.ndarray
+    from_sums: Callable[[np.ndarray], np.ndarray]
     n: int
 
 
@@ -76,20 +76,20 @@ class Metric(Protocol):
         ...
 
     @property
-    def headline(self) -> str:
+    def primary_metric(self) -> str:
         """The statistic that stands for the task in the mean validation score."""
         ...
 
     @property
-    def kind_is_asked(self) -> bool:
+    def category_is_given(self) -> bool:
         """Whether a row's kind is known from the question, as a question type is, and no label to find out."""
         ...
 
-    def evaluate(self, rows: Sequence[Prediction], *, full: bool = True) -> Evaluation:
+    def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:
         """Scores rows.
 
         Args:
             rows: all rows of one task, in a fixed order; at least one.
-            full: False during training: leave out statistics that are slow to compute.
+            slow: False during training: leave out statistics that are slow to compute.
         """
         ...

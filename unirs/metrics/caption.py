@@ -90,41 +90,43 @@ class CaptionMetrics:
         return "caption"
 
     @property
-    def headline(self) -> str:
+    def primary_metric(self) -> str:
         """`"cider"`."""
         return "cider"
 
     @property
-    def kind_is_asked(self) -> bool:
+    def category_is_given(self) -> bool:
         """`False`: whether anything changed is what is asked for."""
         return False
 
-    def evaluate(self, rows: Sequence[Prediction], *, full: bool = True) -> Evaluation:
+    def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:
         """Scores captions.
 
         Args:
             rows: all rows of one task.
-            full: False leaves METEOR out.
+            slow: False leaves METEOR out.
         """
         import numpy as np
 
-        from unirs.metrics.overlap import ORDER, bleu_and_cider, bleu_value, rouge_l
+        from unirs.metrics.ngram import ORDER, bleu_and_cider, bleu_value, rouge_l
 
-        captions = [tokenize(row.prediction) for row in rows]
+        captions = [tokenize(row.text) for row in rows]
         references = [[tokenize(reference) for reference in row.references] for row in rows]
         counts, cider = bleu_and_cider(captions, references)
         corpus = {
-            f"bleu_{order}": Statistic(rows=counts, value=functools.partial(bleu_value, order=order), n=len(rows))
+            f"bleu_{order}": Statistic(
+                row_sums=counts, from_sums=functools.partial(bleu_value, order=order), n=len(rows)
+            )
             for order in range(1, ORDER + 1)
         }
-        alignments = meteor_rows(captions, references) if full and self.meteor else None
+        alignments = meteor_rows(captions, references) if slow and self.meteor else None
         if alignments is not None:
-            corpus["meteor"] = Statistic(rows=alignments, value=meteor_value, n=len(rows))
+            corpus["meteor"] = Statistic(row_sums=alignments, from_sums=meteor_value, n=len(rows))
         corpus["rouge_l"] = mean(rouge_l(captions, references))
         corpus["cider"] = mean(cider)
         statistics = dict(corpus)
         for kind in ("changed", "unchanged"):
-            mask = np.array([row.kind == kind for row in rows])
+            mask = np.array([row.category == kind for row in rows])
             if mask.any():
                 statistics |= {f"{name}/{kind}": _restrict(statistic, mask) for name, statistic in corpus.items()}
         return Evaluation(captions, cider.tolist(), statistics | _change_accuracy(rows, captions))
@@ -132,17 +134,17 @@ class CaptionMetrics:
 
 def _restrict(statistic: Statistic, mask: np.ndarray) -> Statistic:
     """The statistic over the rows where the bool mask `[n]` is true."""
-    return replace(statistic, rows=statistic.rows * mask[:, None], n=int(mask.sum()))
+    return replace(statistic, row_sums=statistic.row_sums * mask[:, None], n=int(mask.sum()))
 
 
 def _change_accuracy(rows: Sequence[Prediction], captions: Sequence[str]) -> dict[str, Statistic]:
     import numpy as np
 
-    known = np.array([row.kind in ("changed", "unchanged") for row in rows])
+    known = np.array([row.category in ("changed", "unchanged") for row in rows])
     if not known.any():
         return {}
     right = [
-        caption != "" and tells_change(caption) == (row.kind == "changed")
+        caption != "" and tells_change(caption) == (row.category == "changed")
         for row, caption in zip(rows, captions, strict=True)
     ]
     return {"change_accuracy": mean(right, known)}

@@ -25,18 +25,18 @@ def mean(values: Sequence[float] | np.ndarray, mask: np.ndarray | None = None) -
 
     weights = np.ones(len(values)) if mask is None else np.asarray(mask, dtype=np.float64)
     rows = np.stack([np.asarray(values, dtype=np.float64) * weights, weights], axis=1)
-    return Statistic(rows=rows, value=_ratio, n=int(weights.sum()))
+    return Statistic(row_sums=rows, from_sums=_ratio, n=int(weights.sum()))
 
 
 def accuracies(
-    name: str, correct: Sequence[bool], kinds: Sequence[str], order: Sequence[str] = ()
+    name: str, correct: Sequence[bool], categories: Sequence[str], order: Sequence[str] = ()
 ) -> dict[str, Statistic]:
     """Accuracy over all rows, the mean over kinds, and for each kind.
 
     Args:
         name: what to call it; the others are `<name>_macro` and `<name>/<kind>`.
         correct: one a row.
-        kinds: one a row. Rows of kind `""` count for the accuracy over all rows only.
+        categories: one a row. Rows of kind `""` count for the accuracy over all rows only.
         order: kinds to print first, in this order; the others follow by name.
 
     Returns:
@@ -44,16 +44,16 @@ def accuracies(
     """
     import numpy as np
 
-    hits, labels = np.asarray(correct, dtype=np.float64), np.asarray(kinds, dtype=object)
-    present = set(kinds) - {""}
+    hits, labels = np.asarray(correct, dtype=np.float64), np.asarray(categories, dtype=object)
+    present = set(categories) - {""}
     ordered = [kind for kind in dict.fromkeys(order) if kind in present]
     ordered += sorted(present.difference(ordered))
     by_kind = {kind: mean(hits, labels == kind) for kind in ordered}
     statistics = {name: mean(hits)}
     if by_kind:
-        rows = np.concatenate([statistic.rows for statistic in by_kind.values()], axis=1)
+        rows = np.concatenate([statistic.row_sums for statistic in by_kind.values()], axis=1)
         n = sum(statistic.n for statistic in by_kind.values())
-        statistics[f"{name}_macro"] = Statistic(rows=rows, value=_mean_of_ratios, n=n)
+        statistics[f"{name}_macro"] = Statistic(row_sums=rows, from_sums=_mean_of_ratios, n=n)
     return statistics | {f"{name}/{kind}": statistic for kind, statistic in by_kind.items()}
 
 

@@ -31,7 +31,7 @@ class VqaAccuracy:
         kinds: question types to print first, in this order; others follow by name.
     """
 
-    kinds: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -39,26 +39,26 @@ class VqaAccuracy:
         return "vqa_accuracy"
 
     @property
-    def headline(self) -> str:
+    def primary_metric(self) -> str:
         """`"accuracy"`."""
         return "accuracy"
 
     @property
-    def kind_is_asked(self) -> bool:
+    def category_is_given(self) -> bool:
         """`True`: the question type is known from the question."""
         return True
 
-    def evaluate(self, rows: Sequence[Prediction], *, full: bool = True) -> Evaluation:  # noqa: ARG002 (all is fast)
+    def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:  # noqa: ARG002 (all is fast)
         """Scores rows 1 (right) or 0.
 
         Args:
             rows: all rows of one task.
-            full: no statistic here is slow, so it makes no difference.
+            slow: no statistic here is slow, so it makes no difference.
         """
-        answers = [normalize_answer(row.prediction) for row in rows]
+        answers = [normalize_answer(row.text) for row in rows]
         correct = [
             answer != "" and any(answer == normalize_answer(reference) for reference in row.references)
             for answer, row in zip(answers, rows, strict=True)
         ]
-        statistics = accuracies("accuracy", correct, [row.kind for row in rows], self.kinds)
+        statistics = accuracies("accuracy", correct, [row.category for row in rows], self.categories)
         return Evaluation(normalized=answers, scores=[float(hit) for hit in correct], statistics=statistics)

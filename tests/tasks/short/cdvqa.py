@@ -4,11 +4,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from unirs import Pair, Prompt, Sample, Split, Task, Turn
+from unirs import Pair, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
-from unirs.json_list import read_json_list
 from unirs.metrics.vqa import VqaAccuracy
-from unirs.rows import field, pick, texts
+from unirs.tasks.fields import field, pick, texts
+from unirs.utils.json_stream import read_json_list
 
 COVERS = ("NVG_surface", "buildings", "low_vegetation", "playgrounds", "trees", "water")
 RATIOS = ("0", *(f"{low}_to_{low + 10}" for low in range(0, 100, 10)))
@@ -27,7 +27,7 @@ def build(root: Path, test_split: str = "test") -> Task:
         rows = ((f"{path}, row {number}", row.value) for number, row in enumerate(read_json_list(path, name)))
         return {field(row, "id", int, where): (where, row) for where, row in rows if row.get("active", True)}
 
-    def samples(split: str) -> Split:
+    def samples(split: str) -> TaskSplit:
         answers, images = active_rows(split, "answers"), active_rows(split, "images")
         files = {key: field(row, "file_name", str, where) for key, (where, row) in sorted(images.items())}
         turns: defaultdict[str, list[Turn]] = defaultdict(list)
@@ -38,19 +38,19 @@ def build(root: Path, test_split: str = "test") -> Task:
                 raise DataError(f"{where}: its answer or its image is not active. Download all files again.")
             there, answer = answers[ids[0]]
             text = in_words(field(answer, "answer", str, there))
-            turns[files[row["img_id"]]].append(Turn(str(key), (text,), {"question": question}, kind=kind))
+            turns[files[row["img_id"]]].append(Turn(str(key), (text,), {"question": question}, category=kind))
         pairs = {file: Pair(root / "im1" / file, root / "im2" / file) for file in turns}
         # A pair is listed several times, with some of its questions each: its lowest id takes them all.
-        return Split([Sample(str(key), pairs[f], tuple(turns.pop(f))) for key, f in files.items() if f in turns])
+        return TaskSplit([Sample(str(key), pairs[f], tuple(turns.pop(f))) for key, f in files.items() if f in turns])
 
     return Task(
-        kind="pair",
-        samples=samples,
-        prompt=Prompt("vqa", "{question}\nAnswer the question using a single word or phrase."),
+        modality="pair",
+        load_split=samples,
+        prompt=PromptTemplate("vqa", "{question}\nAnswer the question using a single word or phrase."),
         metric=VqaAccuracy(),
         choices={kind: tuple(map(in_words, choices)) for kind, choices in CHOICES.items()},
-        needs=(root / "im1", root / "im2"),
-        source="https://github.com/YZHJessica/CDVQA",
+        required_paths=(root / "im1", root / "im2"),
+        download_hint="https://github.com/YZHJessica/CDVQA",
     )
 
 

@@ -3,19 +3,20 @@
 import re
 from pathlib import Path
 
-from unirs import Image, Prompt, Sample, Split, Task, Turn
+from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
 from unirs.metrics.vqa import VqaAccuracy
-from unirs.rows import Shares, choose_split, files_of, read_split_file
+from unirs.tasks.folders import files_of
+from unirs.tasks.splits import Shares, choose_split, read_split_file
 
 WORDS = {"scene": {"scene", "theme"}, "object": {"many", "object", "shape"}}
 
 
 def build(root: Path, split_file: str = "", seed: int = 0) -> Task:
-    def samples(split: str) -> Split:
+    def samples(split: str) -> TaskSplit:
         names = [path.stem for path in files_of(root / "text", {".txt"}, "a .txt file")]
         given = read_split_file(Path(split_file), set(names)) if split_file else None
-        return Split([sample(name) for name in choose_split(split, [names], given, Shares(0.1, 0.1, seed))])
+        return TaskSplit([sample(name) for name in choose_split(split, [names], given, Shares(0.1, 0.1, seed))])
 
     def sample(name: str) -> Sample:
         path = root / "text" / f"{name}.txt"
@@ -27,12 +28,12 @@ def build(root: Path, split_file: str = "", seed: int = 0) -> Task:
         return Sample(name, Image(root / "image" / f"{name}.png"), turns)
 
     return Task(
-        kind="image",
-        samples=samples,
-        prompt=Prompt("vqa", "{question}\nAnswer the question using a single word or phrase."),
+        modality="image",
+        load_split=samples,
+        prompt=PromptTemplate("vqa", "{question}\nAnswer the question using a single word or phrase."),
         metric=VqaAccuracy(),
-        needs=(root / "image", root / "text"),
-        source="https://github.com/MeimeiZhang-data/MQVQA",
+        required_paths=(root / "image", root / "text"),
+        download_hint="https://github.com/MeimeiZhang-data/MQVQA",
     )
 
 
@@ -40,4 +41,4 @@ def turn(key: str, question: str, answer: str) -> Turn:
     # Some questions end with a full-width mark, some with none.
     question = re.split(r"[?\N{FULLWIDTH QUESTION MARK}]", question)[0].strip()
     kind = next((kind for kind, words in WORDS.items() if words.intersection(question.split())), "relation")
-    return Turn(key, (answer.strip(),), {"question": f"{question}?"}, kind=kind)
+    return Turn(key, (answer.strip(),), {"question": f"{question}?"}, category=kind)

@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 
-from unirs import Prompt, Sample, Split, Task, Turn, Video
-from unirs.errors import DataError, nearest
-from unirs.metrics.scene import Top1
-from unirs.rows import class_folders, files_of, held_out
+from unirs import PromptTemplate, Sample, Task, TaskSplit, Turn, Video
+from unirs.errors import DataError, did_you_mean
+from unirs.metrics.classification import Top1
+from unirs.tasks.folders import class_folders, files_of
+from unirs.tasks.splits import held_out
 
 NAMES = (
     "post-earthquake, flood, fire, landslide, mudslide, traffic collision, traffic congestion, harvesting, ploughing, "
@@ -16,23 +17,25 @@ NAMES = (
 CLASSES = tuple(NAMES.split(", "))
 
 
-def build(root: Path, frames: int = 8) -> Task:
-    def samples(split: str) -> Split:
+def build(root: Path, num_frames: int = 8) -> Task:
+    def samples(split: str) -> TaskSplit:
         folders = class_folders(root / ("Test" if split == "test" else "Train"))
-        return Split([sample(path) for folder in sorted(folders, key=place) for path in videos(folder, split)])
+        return TaskSplit([sample(path) for folder in sorted(folders, key=place) for path in videos(folder, split)])
 
     def sample(path: Path) -> Sample:
         key, name = f"{path.parent.name}/{path.name}", CLASSES[place(path.parent)]
-        return Sample(key, Video(path, frames), (Turn(key, (name,), answers=(sentence(name),), kind=name),))
+        return Sample(
+            key, Video(path, num_frames), (Turn(key, (name,), train_answers=(sentence(name),), category=name),)
+        )
 
     return Task(
-        kind="video",
-        samples=samples,
-        prompt=Prompt("video", "What is the event in the video?"),
+        modality="video",
+        load_split=samples,
+        prompt=PromptTemplate("video", "What is the event in the video?"),
         metric=Top1(CLASSES),
         choices=tuple(map(sentence, CLASSES)),
-        needs=(root / "Train", root / "Test"),
-        source="https://lcmou.github.io/ERA_Dataset",
+        required_paths=(root / "Train", root / "Test"),
+        download_hint="https://lcmou.github.io/ERA_Dataset",
     )
 
 
@@ -46,7 +49,7 @@ def place(folder: Path) -> int:
     """Where in `CLASSES` a folder's class stands: `PoliceChase` is `police chase`."""
     spelt = [re.sub(r"[\s\-_/]", "", name).lower() for name in (folder.name, *CLASSES)]
     if spelt[0] not in spelt[1:]:
-        raise DataError(f"{folder} is not one of ERA's classes. {nearest(folder.name, CLASSES)}")
+        raise DataError(f"{folder} is not one of ERA's classes. {did_you_mean(folder.name, CLASSES)}")
     return spelt[1:].index(spelt[0])
 
 

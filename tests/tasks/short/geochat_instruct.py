@@ -6,33 +6,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unirs import Image, Prompt, Sample, Split, Task, Turn
+from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
-from unirs.files import read_row
-from unirs.json_list import read_json_list
 from unirs.metrics.vqa import VqaAccuracy
-from unirs.rows import check_split, field
-from unirs.sample import LazySamples
+from unirs.tasks.fields import field
+from unirs.tasks.sample import LazySamples
+from unirs.tasks.splits import check_split
+from unirs.utils.io import read_row
+from unirs.utils.json_stream import read_json_list
 
 TAG = r"^\[(\w+)\]"
 
 
 def build(root: Path, images: str = "share/softwares/kartik/GeoChat_finetuning/final_images_llava") -> Task:
-    def samples(split: str) -> Split:
+    def samples(split: str) -> TaskSplit:
         check_split(split, ("train",))
         rows, turns = Rows(root / "GeoChat_Instruct.json", root / images, array("q")), array("q")
         for index, (row, start, end) in enumerate(read_json_list(rows.file)):
             rows.bounds.extend((start, end))
             turns.append(len(rows.sample(row, index).turns))
-        return Split(LazySamples(rows, turns))
+        return TaskSplit(LazySamples(rows, turns))
 
     return Task(
-        kind="image",
-        samples=samples,
-        prompt=Prompt("", "{question}"),
+        modality="image",
+        load_split=samples,
+        prompt=PromptTemplate("", "{question}"),
         metric=VqaAccuracy(),
-        needs=(root / "GeoChat_Instruct.json", root / images),
-        source="https://huggingface.co/datasets/MBZUAI/GeoChat_Instruct",
+        required_paths=(root / "GeoChat_Instruct.json", root / images),
+        download_hint="https://huggingface.co/datasets/MBZUAI/GeoChat_Instruct",
         splits=("train",),
     )
 
@@ -53,7 +54,7 @@ class Rows:
             raise DataError(f"{where}: 'conversations' holds no questions and answers in turn. Correct the row.")
         values = [field(entry, "value", str, where).replace("<image>", "").strip() for entry in said]
         turns = [
-            Turn(f"{index}-{number}", (answer,), {"question": question}, kind="".join(re.findall(TAG, question)))
+            Turn(f"{index}-{number}", (answer,), {"question": question}, category="".join(re.findall(TAG, question)))
             for number, (question, answer) in enumerate(zip(values[::2], values[1::2], strict=True))
         ]
         return Sample(str(index), Image(self.images / field(row, "image", str, where)), tuple(turns))

@@ -3,26 +3,28 @@
 from pathlib import Path
 from typing import Any
 
-from unirs import Pair, Prompt, Sample, Split, Task, Turn
-from unirs.files import read_json_lines
+from unirs import Pair, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.metrics.caption import CaptionMetrics
-from unirs.rows import field, texts
+from unirs.tasks.fields import field, texts
+from unirs.utils.io import read_json_lines
 
 
 def build(root: Path) -> Task:
     def sample(where: str, row: dict[str, Any]) -> Sample:
         key, kind = texts(row, where, "id", "kind")
         before, after = (root / path for path in field(row, "images", list, where))
-        return Sample(key, Pair(before, after), (Turn(key, tuple(field(row, "references", list, where)), kind=kind),))
+        return Sample(
+            key, Pair(before, after), (Turn(key, tuple(field(row, "references", list, where)), category=kind),)
+        )
 
-    def samples(split: str) -> Split:
-        return Split([sample(*line) for line in read_json_lines(root / f"{split}.jsonl")])
+    def samples(split: str) -> TaskSplit:
+        return TaskSplit([sample(*line) for line in read_json_lines(root / f"{split}.jsonl")])
 
     return Task(
-        kind="pair",
-        samples=samples,
-        prompt=Prompt("change", "What changed?"),
+        modality="pair",
+        load_split=samples,
+        prompt=PromptTemplate("change", "What changed?"),
         metric=CaptionMetrics(),
-        needs=tuple(root / f"{split}.jsonl" for split in ("train", "val", "test")),
-        source="(say where to get the data)",
+        required_paths=tuple(root / f"{split}.jsonl" for split in ("train", "val", "test")),
+        download_hint="(say where to get the data)",
     )

@@ -3,18 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from unirs import Pair, Prompt, Sample, Split, Task, Turn
-from unirs.json_list import read_json_list
+from unirs import Pair, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.metrics.caption import CaptionMetrics
-from unirs.rows import field, texts
+from unirs.tasks.fields import field, texts
+from unirs.utils.json_stream import read_json_list
 
 
 def build(root: Path) -> Task:
     file, images = root / "LevirCCcaptions.json", root / "images"
 
-    def samples(split: str) -> Split:
+    def samples(split: str) -> TaskSplit:
         rows = ((f"{file}, row {number}", row.value) for number, row in enumerate(read_json_list(file, "images")))
-        return Split([sample(row, where) for where, row in rows if field(row, "split", str, where) == split])
+        return TaskSplit([sample(row, where) for where, row in rows if field(row, "split", str, where) == split])
 
     def sample(row: dict[str, Any], where: str) -> Sample:
         folder, name = texts(row, where, "filepath", "filename")
@@ -22,15 +22,15 @@ def build(root: Path) -> Task:
         sentences: list[dict[str, Any]] = field(row, "sentences", list, where)
         captions = tuple(" ".join(field(sentence, "tokens", list, where)) for sentence in sentences)
         kind = "changed" if field(row, "changeflag", int, where) else "unchanged"
-        return Sample(f"{folder}/{name}", Pair(before, after), (Turn(f"{folder}/{name}", captions, kind=kind),))
+        return Sample(f"{folder}/{name}", Pair(before, after), (Turn(f"{folder}/{name}", captions, category=kind),))
 
     return Task(
-        kind="pair",
-        samples=samples,
-        prompt=Prompt(
+        modality="pair",
+        load_split=samples,
+        prompt=PromptTemplate(
             "change", "Please briefly describe the main changes between the above two remote sensing images."
         ),
         metric=CaptionMetrics(),
-        needs=(file, images),
-        source="https://github.com/Chen-Yang-Liu/LEVIR-CC-Dataset",
+        required_paths=(file, images),
+        download_hint="https://github.com/Chen-Yang-Liu/LEVIR-CC-Dataset",
     )

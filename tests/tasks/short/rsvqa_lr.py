@@ -4,15 +4,18 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from unirs import Image, Prompt, Sample, Split, Task, Turn
+from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
-from unirs.json_list import read_json_list
 from unirs.metrics.vqa import VqaAccuracy
-from unirs.rows import field, pick, texts
+from unirs.tasks.fields import field, pick, texts
+from unirs.utils.json_stream import read_json_list
 
 RANGES = {"0": 0, "between 0 and 10": 10, "between 10 and 100": 100, "between 100 and 1000": 1000}
-YES_NO: tuple[str, ...] = ("yes", "no")
-CLOSED = {"presence": YES_NO, "comp": YES_NO, "rural_urban": ("rural", "urban")}
+CLOSED: dict[str, tuple[str, ...]] = {
+    "presence": ("yes", "no"),
+    "comp": ("yes", "no"),
+    "rural_urban": ("rural", "urban"),
+}
 SINGLE_WORD = "{question}\nAnswer the question using a single word or phrase."
 
 
@@ -20,7 +23,7 @@ def build(root: Path, protocol: str = "vlm") -> Task:
     protocols = {"vlm": (SINGLE_WORD, CLOSED), "rsvqa": ("{question}", CLOSED | {"count": (*RANGES, "more than 1000")})}
     instruction, choices = pick("protocol", protocol, protocols)
 
-    def samples(split: str) -> Split:
+    def samples(split: str) -> TaskSplit:
         answers, questions = (active_rows(root, split, name) for name in ("answers", "questions"))
         turns: defaultdict[int, list[Turn]] = defaultdict(list)
         dropped: Counter[str] = Counter()
@@ -34,18 +37,19 @@ def build(root: Path, protocol: str = "vlm") -> Task:
                 raise DataError(f"{where}: none of the answers {ids} is active. Download both files again.")
             there, answer = answers[ids[0]]
             text = in_words(field(answer, "answer", str, there))
-            turns[field(row, "img_id", int, where)].append(Turn(str(key), (text,), {"question": question}, kind=kind))
+            asked = Turn(str(key), (text,), {"question": question}, category=kind)
+            turns[field(row, "img_id", int, where)].append(asked)
         found = [Sample(str(key), Image(root / "Images_LR" / f"{key}.tif"), tuple(turns[key])) for key in sorted(turns)]
-        return Split(found, dropped)
+        return TaskSplit(found, dropped)
 
     return Task(
-        kind="image",
-        samples=samples,
-        prompt=Prompt("vqa", instruction),
+        modality="image",
+        load_split=samples,
+        prompt=PromptTemplate("vqa", instruction),
         metric=VqaAccuracy(),
         choices=choices,
-        needs=(root / "Images_LR",),
-        source="https://zenodo.org/records/6344334",
+        required_paths=(root / "Images_LR",),
+        download_hint="https://zenodo.org/records/6344334",
     )
 
 

@@ -9,8 +9,8 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from unirs.metrics.base import Evaluation, Prediction, Statistic
+from unirs.metrics.bootstrap import interval, point_estimate
 from unirs.metrics.caption import CaptionMetrics, tells_change, tokenize
-from unirs.metrics.interval import interval, point
 
 SCORES = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"]
 
@@ -27,11 +27,11 @@ def evaluate(corpus: Corpus, kinds: list[str] | None = None) -> Evaluation:
         Prediction(str(number), "levir_cc", (f"{number}.png",), kind, "", said, tuple(references))
         for number, ((said, references), kind) in enumerate(zip(corpus, kinds or [""] * len(corpus), strict=True))
     ]
-    return CaptionMetrics().evaluate(rows, full=False)
+    return CaptionMetrics().evaluate(rows, slow=False)
 
 
 def points(evaluation: Evaluation) -> dict[str, float]:
-    return {name: point(statistic) for name, statistic in evaluation.statistics.items()}
+    return {name: point_estimate(statistic) for name, statistic in evaluation.statistics.items()}
 
 
 def by_pycocoevalcap(corpus: Corpus) -> dict[str, float]:
@@ -126,7 +126,7 @@ def test_statistics_come_in_the_order_to_print() -> None:
     evaluation = evaluate([("no change", ["no change"]), ("a road", ["a road"])], ["unchanged", "changed"])
     changed, unchanged = ([f"{name}/{kind}" for name in SCORES] for kind in ("changed", "unchanged"))
     assert list(evaluation.statistics) == [*SCORES, *changed, *unchanged, "change_accuracy"]
-    assert CaptionMetrics().headline in evaluation.statistics
+    assert CaptionMetrics().primary_metric in evaluation.statistics
 
 
 def test_resampled_bleu_is_the_bleu_of_the_resampled_corpus() -> None:
@@ -139,14 +139,16 @@ def test_resampled_bleu_is_the_bleu_of_the_resampled_corpus() -> None:
     repeated = [corpus[0], corpus[0], corpus[2]]
     for name in SCORES[:4]:
         statistic = evaluate(corpus).statistics[name]
-        assert statistic.value(weights @ statistic.rows) == pytest.approx(by_pycocoevalcap(repeated)[name], abs=1e-9)
+        assert statistic.from_sums(weights @ statistic.row_sums) == pytest.approx(
+            by_pycocoevalcap(repeated)[name], abs=1e-9
+        )
 
 
 def test_a_bleu_of_no_rows_is_undefined() -> None:
     statistic = evaluate([("a b c d", ["a b c d"]), ("b", ["b"])], ["changed", "unchanged"]).statistics[
         "bleu_4/changed"
     ]
-    assert np.isnan(statistic.value(np.zeros((2, statistic.rows.shape[1])))).all()
+    assert np.isnan(statistic.from_sums(np.zeros((2, statistic.row_sums.shape[1])))).all()
     assert interval(statistic, ["x", "y"]) == pytest.approx((1, 1))
 
 
@@ -155,7 +157,7 @@ def test_change_accuracy_counts_rows_of_either_kind() -> None:
     statistic: Statistic = evaluate(corpus, ["changed", "changed", "unchanged", "unchanged", ""]).statistics[
         "change_accuracy"
     ]
-    assert (point(statistic), statistic.n) == (0.5, 4)
+    assert (point_estimate(statistic), statistic.n) == (0.5, 4)
     assert "change_accuracy" not in evaluate(corpus).statistics
 
 

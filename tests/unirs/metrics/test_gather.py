@@ -16,8 +16,8 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 import unirs
 from unirs.metrics.base import Prediction
+from unirs.metrics.bootstrap import point_estimate
 from unirs.metrics.gather import PredictionMetric
-from unirs.metrics.interval import point
 from unirs.metrics.vqa import VqaAccuracy
 
 texts = st.text(max_size=8)
@@ -26,9 +26,9 @@ predictions = st.builds(
     id=texts,
     task=texts,
     media=st.lists(texts, max_size=2).map(tuple),
-    kind=texts,
+    category=texts,
     prompt=texts,
-    prediction=texts,
+    text=texts,
     references=st.lists(texts, max_size=2).map(tuple),
     clue=texts,
 )
@@ -58,7 +58,7 @@ def score(batches):
         "rows": [asdict(row) for row in rows],
         "scores": evaluation and list(evaluation.scores),
         "points": evaluation and {name: point(s) for name, s in evaluation.statistics.items()},
-        "captions": rows and {n: point(s) for n, s in CaptionMetrics().evaluate(rows, full=False).statistics.items()},
+        "captions": rows and {n: point(s) for n, s in CaptionMetrics().evaluate(rows, slow=False).statistics.items()},
     }
 
 def work(rank, folder):
@@ -84,7 +84,7 @@ def encode(rows: list[Prediction]) -> list[dict[str, Any]]:
     return [
         {
             name: getattr(item, name)
-            for name in ("id", "task", "media", "kind", "prompt", "prediction", "references", "clue")
+            for name in ("id", "task", "media", "category", "prompt", "text", "references", "clue")
         }
         for item in rows
     ]
@@ -130,10 +130,12 @@ def test_two_processes_see_the_rows_and_scores_of_one(tmp_path: Path) -> None:
         if rows:
             evaluation = VqaAccuracy().evaluate(rows)
             assert output["scores"] == evaluation.scores
-            assert output["points"] == {name: point(statistic) for name, statistic in evaluation.statistics.items()}
+            assert output["points"] == {
+                name: point_estimate(statistic) for name, statistic in evaluation.statistics.items()
+            }
     assert [item["id"] for item in outputs[0][0]["rows"]] == ["q0", "q1", "q2", "q3", "q4", "q11"]
     assert outputs[0][3]["rows"] == []
-    said = {row.id: [row.prediction] for row in captions}
+    said = {row.id: [row.text] for row in captions}
     references = {row.id: list(row.references) for row in captions}
     scores = [*Bleu(4).compute_score(references, said, verbose=0)[0]]
     scores += [scorer.compute_score(references, said)[0] for scorer in (Rouge(), Cider())]

@@ -12,8 +12,8 @@ import pytest
 import unirs
 from unirs.metrics import meteor
 from unirs.metrics.base import Prediction
+from unirs.metrics.bootstrap import interval, point_estimate
 from unirs.metrics.caption import CaptionMetrics, tokenize
-from unirs.metrics.interval import interval, point
 
 WORDS = ["a", "the", "road", "is", "built", "houses", "house", "some", "trees", "removed", "on", "land", "constructed"]
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
@@ -36,7 +36,7 @@ def by_pycocoevalcap(some: list[Prediction]) -> float:
 
     scorer = Meteor()
     references = {row.id: [tokenize(text) for text in row.references] for row in some}
-    score, _ = scorer.compute_score(references, {row.id: [tokenize(row.prediction)] for row in some})
+    score, _ = scorer.compute_score(references, {row.id: [tokenize(row.text)] for row in some})
     for pipe in (scorer.meteor_p.stdin, scorer.meteor_p.stdout, scorer.meteor_p.stderr):
         pipe.close()
     return float(score)
@@ -48,12 +48,12 @@ def test_the_score_equals_pycocoevalcaps_over_all_rows_and_by_kind() -> None:
     some = rows(40)
     del some[3]  # pycocoevalcap's wrapper leaves the encoding to the machine
     statistics = CaptionMetrics().evaluate(some).statistics
-    changed = [row for row in some if row.kind == "changed"]
-    assert point(statistics["meteor"]) == pytest.approx(by_pycocoevalcap(some), abs=1e-9)
-    assert point(statistics["meteor/changed"]) == pytest.approx(by_pycocoevalcap(changed), abs=1e-9)
+    changed = [row for row in some if row.category == "changed"]
+    assert point_estimate(statistics["meteor"]) == pytest.approx(by_pycocoevalcap(some), abs=1e-9)
+    assert point_estimate(statistics["meteor/changed"]) == pytest.approx(by_pycocoevalcap(changed), abs=1e-9)
     assert list(statistics)[3:6] == ["bleu_4", "meteor", "rouge_l"]
     low, high = interval(statistics["meteor"], [row.media for row in some], resamples=200)
-    assert 0 < low < point(statistics["meteor"]) < high < 1
+    assert 0 < low < point_estimate(statistics["meteor"]) < high < 1
 
 
 @needs_java
@@ -61,7 +61,7 @@ def test_the_score_equals_pycocoevalcaps_over_all_rows_and_by_kind() -> None:
 def test_rows_alone() -> None:
     some = rows(4)
     alignments = meteor.meteor_rows(
-        [tokenize(row.prediction) for row in some], [[tokenize(text) for text in row.references] for row in some]
+        [tokenize(row.text) for row in some], [[tokenize(text) for text in row.references] for row in some]
     )
     assert alignments is not None
     assert meteor.meteor_value(alignments).tolist() == [0.0, 0.0, 1.0, 1.0]
@@ -70,7 +70,7 @@ def test_rows_alone() -> None:
 
 def test_it_is_left_out_during_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("Java was started"))
-    assert "meteor" not in CaptionMetrics().evaluate(rows(5), full=False).statistics
+    assert "meteor" not in CaptionMetrics().evaluate(rows(5), slow=False).statistics
 
 
 def test_a_machine_without_java_is_told_once(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@ import time
 
 import pytest
 
+from unirs.evaluation.results import TaskResult, summary
 from unirs.metrics.base import Prediction
 from unirs.metrics.caption import CaptionMetrics
-from unirs.results import TaskResult, summary
 
 PAIRS, REFERENCES, SECONDS = 1929, 5, 30
 

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unirs.metrics.base import Prediction
-from unirs.metrics.interval import point
+from unirs.metrics.bootstrap import point_estimate
 from unirs.metrics.vqa import VqaAccuracy, normalize_answer
 
 CDVQA = Path(__file__).parents[4] / "shared" / "data" / "cdvqa"
 
 
-def row(number: int, prediction: str, *references: str, kind: str = "") -> Prediction:
-    return Prediction(str(number), "rsvqa_lr", ("a.tif",), kind, "", prediction, references)
+def row(number: int, prediction: str, *references: str, category: str = "") -> Prediction:
+    return Prediction(str(number), "rsvqa_lr", ("a.tif",), category, "", prediction, references)
 
 
 @pytest.mark.parametrize(
@@ -42,16 +42,16 @@ def test_normalizing_twice_changes_nothing(text: str) -> None:
 
 def test_accuracy_is_micro_macro_and_by_kind() -> None:
     rows = [
-        row(1, "Yes.", "yes", kind="presence"),
-        row(2, "no", "yes", kind="presence"),
-        row(3, "yes yes", "yes", kind="presence"),
-        row(4, "rural", "urban", "Rural", kind="rural_urban"),
-        row(5, "no", "no", kind="comp"),
+        row(1, "Yes.", "yes", category="presence"),
+        row(2, "no", "yes", category="presence"),
+        row(3, "yes yes", "yes", category="presence"),
+        row(4, "rural", "urban", "Rural", category="rural_urban"),
+        row(5, "no", "no", category="comp"),
     ]
-    evaluation = VqaAccuracy(kinds=("presence", "comp", "count")).evaluate(rows)
+    evaluation = VqaAccuracy(categories=("presence", "comp", "count")).evaluate(rows)
     assert evaluation.normalized == ["yes", "no", "yes yes", "rural", "no"]
     assert evaluation.scores == [1.0, 0.0, 0.0, 1.0, 1.0]
-    assert {name: point(statistic) for name, statistic in evaluation.statistics.items()} == pytest.approx(
+    assert {name: point_estimate(statistic) for name, statistic in evaluation.statistics.items()} == pytest.approx(
         {
             "accuracy": 3 / 5,
             "accuracy_macro": (1 / 3 + 1 + 1) / 3,
@@ -72,7 +72,7 @@ def test_accuracy_is_micro_macro_and_by_kind() -> None:
 
 def test_the_headline_is_a_statistic() -> None:
     metric = VqaAccuracy()
-    assert metric.headline in metric.evaluate([row(1, "a", "a")]).statistics
+    assert metric.primary_metric in metric.evaluate([row(1, "a", "a")]).statistics
 
 
 def test_rows_without_kind_have_accuracy_only() -> None:
@@ -107,7 +107,7 @@ def test_right_answers_to_real_questions_score_one_in_every_kind_however_they_ar
     real = real_rows()
     said = [f" {it['answer'].upper()}." if it["id"] % 2 else it["answer"] for it in real]
     statistics = VqaAccuracy().evaluate(answered(real, said)).statistics
-    assert {name: point(statistic) for name, statistic in statistics.items()} == dict.fromkeys(statistics, 1.0)
+    assert {name: point_estimate(statistic) for name, statistic in statistics.items()} == dict.fromkeys(statistics, 1.0)
     counts = Counter(it["type"] for it in real)
     assert sum(counts.values()) == statistics["accuracy"].n == 16_441
     assert {name: statistics[f"accuracy/{name}"].n for name in counts} == counts
@@ -129,7 +129,7 @@ def test_shuffled_answers_to_real_questions_score_as_many_as_match(within: str) 
     statistics = VqaAccuracy().evaluate(answered(real, said)).statistics
     assert 0 < sum(matches.values()) < len(real)
     shares = {kind: matches[kind] / asked[kind] for kind in asked}
-    assert {name: point(statistic) for name, statistic in statistics.items()} == pytest.approx(
+    assert {name: point_estimate(statistic) for name, statistic in statistics.items()} == pytest.approx(
         {
             "accuracy": sum(matches.values()) / len(real),
             "accuracy_macro": sum(shares.values()) / len(shares),

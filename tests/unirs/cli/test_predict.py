@@ -1,0 +1,143 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., int]
+WriteConfig = Callable[..., Path]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def vqa_run(
+    tmp_path_factory: pytest.TempPathFactory, colour_tasks: list[dict[str, Any]], cli: Cli, write_config: WriteConfig
+) -> Path:
+    """A run with one task, for pictures."""
+    folder = tmp_path_factory.mktemp("predict_vqa")
+    assert cli("fit", "--config", write_config(folder, colour_tasks[:1])) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def ask(
+    learnt_run: Path, cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., list[dict[str, Any]]]:
+    """Calls `unirs predict` and returns the rows of `--out`; checks that the same is printed."""
+
+    def call(*arguments: object) -> list[dict[str, Any]]:
+        out = tmp_path / "out" / "answers.jsonl"
+        capsys.readouterr()
+        assert cli("predict", learnt_run, *arguments, "--out", out) == 0
+        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+        printed = [line for line in capsys.readouterr().out.splitlines() if ": " in line]
+        assert printed == [f"{' -> '.join(row['media'])}: {row['text']}" for row in rows]
+        return rows
+
+    return call
+
+
+@pytest.fixture
+def refused(learnt_run: Path, cli: Cli, capfd: Capture) -> Callable[..., str]:
+    """Calls `unirs predict` and returns the message it ends with."""
+
+    def call(*arguments: object, run_folder: Path = learnt_run) -> str:
+        assert cli("predict", run_folder, *arguments) == 1
+        (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("unirs: error: "))
+        return line.removeprefix("unirs: error: ")
+
+    return call
+
+
+def test_a_picture(ask: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
+    (row,) = ask(colours / "green.png", "--question", "Which colour?")
+    assert set(row) == {"task", "media", "prompt", "clue", "text"}
+    assert (row["task"], row["media"], row["text"]) == ("image", [str(colours / "green.png")], "green")
+    assert "[vqa] Which colour?" in row["prompt"]
+    (row,) = ask(colours / "red.png", "--question", "Is it red?")
+    assert row["text"] == "yes"
+
+
+def test_a_pair(ask: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
+    (row,) = ask(colours / "red.png", colours / "green.png")
+    assert (row["task"], row["text"]) == ("pair", "from red to green")
+    assert row["media"] == [str(colours / "red.png"), str(colours / "green.png")]
+    # A question of one's own takes the place of the task's instruction.
+    (row,) = ask(colours / "red.png", colours / "green.png", "--question", "Anything new?")
+    assert "[pair] Anything new?" in row["prompt"]
+
+
+def test_a_video(ask: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
+    (row,) = ask(colours / "blue.mp4", "--num-frames", 2)
+    assert (row["task"], row["text"]) == ("video", "a blue video")
+    assert row["prompt"].count("<|visual|>") == 2
+
+
+def test_a_folder(ask: Callable[..., list[dict[str, Any]]], colours: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("white", "blue"):
+        shutil.copy(colours / f"{name}.png", folder)
+    (folder / "notes.txt").write_text("no picture")
+    rows = ask(folder, "--question", "Which colour?", "--task", "image")
+    assert [(Path(row["media"][0]).name, row["text"]) for row in rows] == [
+        ("blue.png", "blue"),
+        ("white.png", "white"),
+    ]
+
+
+def test_a_folder_of_pairs(ask: Callable[..., list[dict[str, Any]]], colours: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pairs"
+    for part, names in {"A": ("red", "blue"), "B": ("green", "white")}.items():
+        (folder / part).mkdir(parents=True)
+        for number, name in enumerate(names):
+            shutil.copy(colours / f"{name}.png", folder / part / f"{number}.png")
+    rows = ask(folder)
+    assert [row["text"] for row in rows] == ["from red to green", "from blue to white"]
+    assert rows[1]["media"] == [str(folder / "A" / "1.png"), str(folder / "B" / "1.png")]
+
+
+def test_paths_that_do_not_fit(refused: Callable[..., str], colours: Path, tmp_path: Path) -> None:
+    red, green, video = colours / "red.png", colours / "green.png", colours / "red.mp4"
+    assert refused(tmp_path / "absent.png") == f"{tmp_path / 'absent.png'} does not exist."
+    assert "got 3 paths" in refused(red, green, red)
+    assert "got 2 paths" in refused(red, video)
+    assert "holds pictures and videos" in refused(colours)
+    assert "neither a picture nor a video" in refused(colours / "image.json")
+    assert "holds no picture or video" in refused(tmp_path)
+
+
+def test_folders_of_pairs_that_do_not_fit(refused: Callable[..., str], colours: Path, tmp_path: Path) -> None:
+    for part in "AB":
+        (tmp_path / part).mkdir()
+    assert "A holds no picture" in refused(tmp_path)
+    shutil.copy(colours / "red.png", tmp_path / "B" / "new.png")
+    assert "new.png is only in B/" in refused(tmp_path)
+
+
+def test_media_that_do_not_decode(refused: Callable[..., str], colours: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes((colours / "red.png").read_bytes()[:50])
+    out = tmp_path / "answers.jsonl"
+    assert f"{broken} does not decode" in refused(broken, "--question", "Which colour?", "--out", out)
+    assert not out.exists()
+    assert "has 4 frames, 8 were asked for" in refused(colours / "red.mp4")
+    assert "cannot be shown as 0 frames" in refused(colours / "red.mp4", "--num-frames", "0")
+
+
+def test_questions_and_tasks_that_do_not_fit(refused: Callable[..., str], vqa_run: Path, colours: Path) -> None:
+    red, green, video = colours / "red.png", colours / "green.png", colours / "red.mp4"
+    assert "Task 'image' needs a question" in refused(red)
+    assert "no task 'imag' for image media. Did you mean 'image'?" in refused(red, "--task", "imag")
+    assert "no task 'video' for image media" in refused(red, "--task", "video")
+    assert "no task for pair media: it was trained on image" in refused(red, green, run_folder=vqa_run)
+    assert "no task for video media" in refused(video, "--num-frames", "2", run_folder=vqa_run)
+
+
+def test_folders_that_are_no_run(refused: Callable[..., str], learnt_run: Path, colours: Path, tmp_path: Path) -> None:
+    red = colours / "red.png"
+    assert f"{tmp_path} is not a saved UniRS model" in refused(red, run_folder=tmp_path)
+    shutil.copy(learnt_run / "config.yaml", tmp_path)
+    assert "train first with 'unirs fit'" in refused(red, run_folder=tmp_path)

@@ -1,0 +1,383 @@
+import json
+import math
+import shutil
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+from torch import nn
+
+from unirs.data.datamodule import UniRSDataModule
+from unirs.data.dataset import Example
+from unirs.data.sampler import MixtureSampler
+from unirs.errors import DataError, PluginError
+from unirs.tasks.config import TaskConfig
+from unirs.tasks.media import Media, PerturbedMedia, ResizeSpec
+
+Cli = Callable[..., int]
+Decoded = list[tuple[Example, torch.Tensor]]
+
+# Sizes and weights of groups that hold something to show.
+MIXTURES = st.lists(
+    st.tuples(st.integers(0, 12), st.integers(0, 12).map(lambda quarters: quarters / 4)), min_size=1
+).filter(lambda groups: sum(round(size * weight) for size, weight in groups) > 0)
+
+
+def epoch(sampler: MixtureSampler, number: int = 0) -> list[int]:
+    sampler.set_epoch(number)
+    return list(sampler)
+
+
+def mixture(groups: Sequence[tuple[int, float]], replicas: int = 1, rank: int = 0, seed: int = 0) -> MixtureSampler:
+    return MixtureSampler([size for size, _ in groups], [weight for _, weight in groups], replicas, rank, seed)
+
+
+@given(MIXTURES, st.integers(0, 3))
+def test_an_epoch_shows_each_sample_as_often_as_its_weight_says(groups: list[tuple[int, float]], number: int) -> None:
+    sampler = mixture(groups)
+    counts = Counter(epoch(sampler, number))
+    assert len(sampler) == counts.total()
+    start = 0
+    for size, weight in groups:
+        shown = [counts.pop(index, 0) for index in range(start, start + size)]
+        assert sum(shown) == round(size * weight)
+        assert set(shown) <= {math.floor(weight), math.ceil(weight)}
+        start += size
+    assert not counts
+
+
+@given(MIXTURES, st.integers(1, 24), st.integers(0, 3))
+def test_every_batch_holds_nearly_the_same_mixture(groups: list[tuple[int, float]], batch: int, number: int) -> None:
+    order = epoch(mixture(groups), number)
+    ends = list(accumulate(size for size, _ in groups))
+    for start in range(0, len(order) - batch + 1, batch):
+        held = Counter(bisect_right(ends, index) for index in order[start : start + batch])
+        for group, (size, weight) in enumerate(groups):
+            assert abs(held[group] - batch * round(size * weight) / len(order)) < len(groups) + 1
+
+
+@settings(max_examples=50)
+@given(MIXTURES, st.integers(1, 5), st.integers(0, 2**31))
+@example([(1, 1.0)], 4, 0)
+def test_processes_take_equal_shares_of_one_order(groups: list[tuple[int, float]], replicas: int, seed: int) -> None:
+    whole = epoch(mixture(groups, seed=seed))
+    shares = [epoch(mixture(groups, replicas, rank, seed)) for rank in range(replicas)]
+    assert {len(share) for share in shares} == {math.ceil(len(whole) / replicas)}
+    # Dealt out in turn, and begun again where they do not go up evenly.
+    dealt = [share[turn] for turn in range(len(shares[0])) for share in shares]
+    assert dealt == [whole[index % len(whole)] for index in range(len(dealt))]
+
+
+def test_order_depends_on_seed_and_epoch_only() -> None:
+    groups = [(40, 1.0), (40, 0.5)]
+    first = epoch(mixture(groups))
+    assert first == epoch(mixture(groups))
+    sampler = mixture(groups)
+    second = epoch(sampler, 1)
+    assert second != first
+    # Another random half of the second group, too.
+    assert {index for index in first if index >= 40} != {index for index in second if index >= 40}
+    assert epoch(sampler, 0) == first
+    assert epoch(mixture(groups, seed=1)) != first
+    assert first != sorted(first)
+
+
+def test_mixture_of_nothing() -> None:
+    with pytest.raises(DataError, match="mixture is empty"):
+        mixture([(3, 0.0), (0, 1.0)])
+
+
+class Learning(nn.Linear):
+    """Stands for an encoder that learns."""
+
+    image_size, resize = (16, 16), ResizeSpec()
+
+
+class Reader:
+    """Stands for the model: its batches are the decoded items themselves."""
+
+    encoder = Learning(1, 1)
+
+    def clues(self, media: Sequence[Media]) -> dict[Media, str]:
+        return {medium: f"about {medium.paths[0].name}" for medium in media}
+
+    def collator(self, prompts: object, max_length: int, *, training: bool) -> Callable[[Any], Decoded]:  # noqa: ARG002
+        return lambda items: [(item, shown.frames) for item, shown in items]
+
+
+def reading(data: UniRSDataModule) -> UniRSDataModule:
+    trainer: Any = SimpleNamespace(world_size=1, global_rank=0, lightning_module=Reader())
+    data.trainer = trainer
+    return data
+
+
+def shown(loaders: Sequence[Any]) -> Iterator[Example]:
+    return (item for loader in loaders for batch in loader for item, _ in batch)
+
+
+@pytest.fixture
+def many_turns(colours: Path, tmp_path: Path) -> list[dict[str, Any]]:
+    """A task with pictures of 7, 1 and 3 questions."""
+    shutil.copy(colours / "red.png", tmp_path)
+    rows = [
+        {"id": str(row), "files": ["red.png"], "turns": [(f"{row}.{turn}", "yes") for turn in range(count)]}
+        for row, count in enumerate((7, 1, 3))
+    ]
+    (tmp_path / "image.json").write_text(json.dumps(rows))
+    return [{"name": str(colours / "plugin.py"), "root": str(tmp_path), "label": "many"}]
+
+
+def test_evaluation_asks_all_questions_about_a_picture_at_once(many_turns: list[dict[str, Any]]) -> None:
+    data = reading(UniRSDataModule(many_turns, max_turns=3, blank_media=False))
+    assert [len(item.sample.turns) for item in shown(data.test_dataloader())] == [7, 1, 3]
+
+
+def test_pictures_with_many_questions_become_several_samples(many_turns: list[dict[str, Any]]) -> None:
+    data = reading(UniRSDataModule(many_turns, max_turns=3, blank_media=False))
+    items = list(shown([data.train_dataloader()]))
+    assert Counter(item.sample.id for item in items) == {"0": 3, "1": 1, "2": 1}
+    assert max(len(item.sample.turns) for item in items) == 3
+    asked = sorted(turn.id for item in items for turn in item.sample.turns)
+    assert asked == sorted(turn.id for sample in data.split("many", "train") for turn in sample.turns)
+    # Of the picture with seven, no part has less than two.
+    assert sorted(len(item.sample.turns) for item in items if item.sample.id == "0") == [2, 2, 3]
+
+
+def test_validation_takes_a_random_choice_that_is_always_the_same(colours: Path, tmp_path: Path) -> None:
+    shutil.copy(colours / "red.png", tmp_path)
+    rows = [{"id": str(row), "files": ["red.png"], "turns": [("?", "yes")]} for row in range(100)]
+    (tmp_path / "image.json").write_text(json.dumps(rows))
+    spec = {"name": str(colours / "plugin.py"), "root": str(tmp_path)}
+
+    def chosen(seed: int) -> list[int]:
+        loaders = reading(UniRSDataModule([spec], val_samples=20, seed=seed)).val_dataloader()
+        return [int(item.sample.id) for item in shown(loaders)]
+
+    assert chosen(0) == chosen(0) == sorted(set(chosen(0)))
+    assert len(chosen(0)) == 20
+    assert chosen(0) != chosen(1)
+    # Files may alternate between kinds, which every n-th sample would miss.
+    assert 5 <= sum(row % 2 for row in chosen(0)) <= 15
+    every = reading(UniRSDataModule([spec], val_samples=None)).val_dataloader()
+    assert [int(item.sample.id) for item in shown(every)] == list(range(100))
+
+
+def test_clues_are_for_the_tasks_and_uses_that_were_named(colour_tasks: list[dict[str, Any]]) -> None:
+    uses = ("always", "test", "never")
+    data = reading(UniRSDataModule([{**task, "clue": use} for task, use in zip(colour_tasks, uses, strict=True)]))
+
+    def told(loaders: Sequence[Any]) -> set[tuple[str, bool, bool]]:
+        return {(item.task, isinstance(item.sample.media, PerturbedMedia), item.clue != "") for item in shown(loaders)}
+
+    assert told([data.train_dataloader()]) == {("image", False, True), ("pair", False, False), ("video", False, False)}
+    assert told(data.val_dataloader()) == {("image", False, True), ("pair", False, True), ("video", False, False)}
+    # What cannot see is told nothing.
+    assert {told for told in told(data.test_dataloader()) if told[1]} == {
+        ("image", True, False),
+        ("pair", True, False),
+        ("video", True, False),
+    }
+
+
+def test_augmented_media_are_turned_and_mirrored_in_training_alone(tmp_path: Path, colours: Path) -> None:
+    corner = Pillow.new("RGB", (16, 16))
+    corner.paste((255, 255, 255), (0, 0, 4, 8))
+    corner.save(tmp_path / "corner.png")
+    rows = [{"id": str(row), "files": ["corner.png"], "turns": [("?", "yes")]} for row in range(64)]
+    (tmp_path / "image.json").write_text(json.dumps(rows))
+    spec = {"name": str(colours / "plugin.py"), "root": str(tmp_path), "augment": True}
+    data = reading(UniRSDataModule([spec], batch_size=64))
+    (batch,) = data.train_dataloader()
+    views = torch.stack([frames for _, frames in batch]).flatten(1).unique(dim=0)
+    assert len(views) == 8
+    assert (views.sum(1) == views[0].sum()).all()
+    still = [frames for loader in data.val_dataloader() for batch in loader for _, frames in batch]
+    assert torch.stack(still).flatten(1).unique(dim=0).shape[0] == 1
+
+
+def test_a_test_shows_every_sample_and_then_black_media(colour_tasks: list[dict[str, Any]]) -> None:
+    data = reading(UniRSDataModule(colour_tasks))
+    decoded = [pair for loader in data.test_dataloader() for batch in loader for pair in batch]
+    assert [item.task for item, _ in decoded] == [name for name in ("image", "pair", "video") for _ in range(4)] * 2
+    assert [isinstance(item.sample.media, PerturbedMedia) for item, _ in decoded] == [False] * 12 + [True] * 12
+    for (item, frames), (_, black) in zip(decoded[:12], decoded[12:], strict=True):
+        assert torch.equal(frames, item.sample.media.load_frames((16, 16)))
+        assert black.shape == frames.shape
+        assert not black.any()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"name": "rsvqa_lr", "wieght": 2}, r"no option 'wieght'"),
+        ({"name": "era", "frame": 2}, r"no option 'frame'\. Did you mean 'num_frames'"),
+        ({"name": "levir-cc"}, r"Unknown plugin 'levir-cc'.*Did you mean 'levir_cc'"),
+        ({"root": "somewhere"}, r"needs a name.*Known: .*era, .*levir_cc"),
+        ({"name": "era", "clue": "tets"}, r"'era': unknown clue 'tets'\. Did you mean 'test'"),
+        ({"name": "era", "augment": "yes"}, r"'era': augment must be true or false, got 'yes'"),
+        ({"name": "era", "weight": -1}, r"'era': weight must be a number of 0 or more, got -1"),
+        ({"name": "era", "weight": "much", "label": "videos"}, r"'videos': weight must be a number.*'much'"),
+        ({"name": "era", "weight": float("nan")}, r"'era': weight must be a number of 0 or more"),
+        ({"name": "era", "weight": float("inf")}, r"'era': weight must be a number of 0 or more"),
+        ({"name": "era", "weight": True}, r"'era': weight must be a number of 0 or more"),
+        ({"name": "era", "synthetic": True}, r"'era': synthetic must be \{size: …, seed: …\}, got True"),
+        ({"name": "era", "synthetic": {"sise": 3}}, r"'era': synthetic must be .*sise"),
+        ({"name": "era", "synthetic": {"size": "big"}}, r"'era': synthetic must be .*big"),
+    ],
+)
+def test_wrong_part_of_a_config(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        TaskConfig.from_config(spec)
+
+
+def test_names_and_roots_of_tasks(colours: Path) -> None:
+    plain = TaskConfig.from_config({"name": "era"})
+    assert (plain.name, plain.root, plain.weight) == ("era", Path("data/era"), 1.0)
+    assert TaskConfig.from_config({"name": "era", "label": "short", "weight": 2}).name == "short"
+    assert TaskConfig.from_config({"name": f"{colours}/plugin.py:build", "root": "."}).name == "plugin"
+
+
+def test_two_tasks_of_one_name() -> None:
+    with pytest.raises(PluginError, match=r"Several tasks are named era.*label"):
+        UniRSDataModule([{"name": "era"}, {"name": "rsvqa_lr"}, {"name": "era", "num_frames": 4}])
+    assert list(UniRSDataModule([{"name": "era"}, {"name": "era", "label": "era4", "num_frames": 4}]).tasks) == [
+        "era",
+        "era4",
+    ]
+
+
+@pytest.mark.parametrize("name", ["cache_gb", "feature_cache_gb"])
+def test_caches_of_less_than_nothing(name: str) -> None:
+    size: dict[str, Any] = {name: -1}
+    with pytest.raises(DataError, match=f"data.{name} is -1. Give a number of GB, or 0"):
+        UniRSDataModule([{"name": "era"}], **size)
+
+
+def test_no_tasks() -> None:
+    with pytest.raises(PluginError, match=r"data\.tasks is empty"):
+        UniRSDataModule([])
+
+
+def test_missing_data_are_named_with_where_to_get_them(tmp_path: Path) -> None:
+    data = UniRSDataModule([{"name": "levir_cc", "root": str(tmp_path)}])
+    with pytest.raises(DataError, match="'levir_cc': missing") as caught:
+        data.prepare_data()
+    for part in (str(tmp_path / "LevirCCcaptions.json"), str(tmp_path / "images"), "https://", "synthetic: {size:"):
+        assert part in str(caught.value)
+    without = UniRSDataModule([{"name": "rsvqa_hr", "root": str(tmp_path)}])
+    with pytest.raises(DataError, match="'rsvqa_hr': missing") as caught:
+        without.prepare_data()
+    # It has no synthetic form to offer.
+    assert "synthetic" not in str(caught.value)
+
+
+def test_synthetic_data_are_made_once_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    root = tmp_path / "data" / "levir_cc"
+    spec = {"name": "levir_cc", "root": str(root), "synthetic": {"size": 2, "seed": 5}}
+    UniRSDataModule([spec]).prepare_data()
+    written = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in root.rglob("*") if path.is_file()}
+    assert len(UniRSDataModule([spec]).split("levir_cc", "train")) == 2
+    UniRSDataModule([spec | {"synthetic": {"size": 3, "seed": 6}}]).prepare_data()
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in root.rglob("*") if path.is_file()} == written
+    # Half a data set is the user's to mend.
+    shutil.rmtree(root / "images")
+    with pytest.raises(DataError, match=f"missing {root / 'images'}"):
+        UniRSDataModule([spec]).prepare_data()
+    assert [path.name for path in root.iterdir()] == ["LevirCCcaptions.json"]
+
+
+def test_empty_split(colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "image.json").write_text("[]")
+    data = UniRSDataModule([{"name": str(colours / "plugin.py"), "root": str(tmp_path), "label": "none"}])
+    with pytest.raises(DataError, match="'none' has no samples in split 'val'"):
+        data.split("none", "val")
+
+
+# What users meet: bad files under a real training.
+
+
+def break_picture(root: Path) -> tuple[str, str]:
+    for path in (root / "Images_LR").iterdir():
+        path.write_bytes(b"no picture")
+    return "does not decode", "Replace the file"
+
+
+def drop_answer(root: Path) -> tuple[str, str]:
+    path = root / "LR_split_train_questions.json"
+    content = json.loads(path.read_text())
+    asked = next(row for row in content["questions"] if row["active"] and row["type"] == "presence")
+    asked["answers_ids"] = []
+    path.write_text(json.dumps(content))
+    return f"{path}, question {asked['id']} has no answer", "Add one"
+
+
+def shrink_second(root: Path) -> tuple[str, str]:
+    for path in (root / "images" / "train" / "B").iterdir():
+        Pillow.new("RGB", (128, 256)).save(path)
+    return "differ in size", "Crop or resample"
+
+
+def ask_many_frames(root: Path) -> tuple[str, str]:  # noqa: ARG001
+    return "frames, 99 were asked for", "Ask for at most"
+
+
+@pytest.mark.parametrize(
+    ("task", "damage", "options"),
+    [
+        ("rsvqa_lr", break_picture, {}),
+        ("rsvqa_lr", drop_answer, {}),
+        ("levir_cc", shrink_second, {}),
+        ("era", ask_many_frames, {"num_frames": 99}),
+    ],
+)
+def test_bad_data_end_a_training_with_one_message(
+    task: str,
+    damage: Callable[[Path], tuple[str, str]],
+    options: dict[str, Any],
+    synthetic: Path,
+    tmp_path: Path,
+    cli: Cli,
+    write_config: Callable[..., Path],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    root = tmp_path / task
+    shutil.copytree(synthetic / task, root)
+    what, remedy = damage(root)
+    config = write_config(tmp_path, [{"name": task, "root": str(root)} | options])
+    assert cli("fit", "--config", config) == 1
+    messages = [line for line in capfd.readouterr().err.splitlines() if line.startswith("unirs: error:")]
+    assert len(messages) == 1
+    assert what in messages[0]
+    assert remedy in messages[0]
+    assert str(root) in messages[0]
+    left = [path.name for path in (tmp_path / "run").rglob("*")]
+    assert "test" not in left
+    assert not [name for name in left if name.endswith((".ckpt", ".partial"))]
+
+
+def test_bad_data_end_a_test_without_results(
+    colours: Path,
+    colour_tasks: list[dict[str, Any]],
+    tmp_path: Path,
+    cli: Cli,
+    write_config: Callable[..., Path],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    root = tmp_path / "colours"
+    shutil.copytree(colours, root)
+    config = write_config(tmp_path, [colour_tasks[0] | {"root": str(root)}])
+    assert cli("fit", "--config", config) == 0
+    (root / "blue.png").write_bytes((root / "blue.png").read_bytes()[:60])
+    assert cli("test", "--config", config) == 1
+    assert f"unirs: error: Picture {root / 'blue.png'} does not decode" in capfd.readouterr().err
+    assert not (tmp_path / "run" / "test").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".")] == []

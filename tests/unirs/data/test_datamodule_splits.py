@@ -1,0 +1,107 @@
+"""Tasks that lack a split, and samples that are made when they are asked for."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import PIL.Image
+import pytest
+from torch import nn
+
+from unirs.data.datamodule import UniRSDataModule
+from unirs.data.dataset import Example, TaskDataset
+from unirs.errors import DataError
+from unirs.tasks.media import Image, ResizeSpec
+from unirs.tasks.sample import LazySamples, Sample, TaskSplit, Turn
+
+
+def write(root: Path, *splits: str) -> dict[str, Any]:
+    root.mkdir()
+    PIL.Image.new("RGB", (64, 64), (90, 20, 20)).save(root / "a.png")
+    row = {"image": "a.png", "question": "Is it red?", "answer": "yes"}
+    for split in splits:
+        (root / f"{split}.jsonl").write_text(f"{json.dumps(row)}\n" * 4)
+    return {"name": "jsonl", "root": str(root), "label": root.name, "splits": list(splits)}
+
+
+@pytest.fixture
+def specs(tmp_path: Path) -> list[dict[str, Any]]:
+    """A task of each sort: whole, only trained on, only tested."""
+    parts = {"whole": ("train", "val", "test"), "mix": ("train",), "zero": ("test",)}
+    return [write(tmp_path / name, *splits) for name, splits in parts.items()]
+
+
+class Learning(nn.Linear):
+    """Stands for an encoder that learns."""
+
+    image_size, resize = (16, 16), ResizeSpec()
+
+
+class Reader:
+    encoder = Learning(1, 1)
+
+    def collator(self, *_: object, **__: object) -> Callable[[Any], Any]:
+        return lambda items: items
+
+
+def reading(specs: list[dict[str, Any]]) -> UniRSDataModule:
+    data = UniRSDataModule(specs, blank_media=True)
+    data.trainer = SimpleNamespace(world_size=1, global_rank=0, lightning_module=Reader())  # type: ignore[assignment]
+    return data
+
+
+def tasks_of(loader: Any) -> list[str]:  # noqa: ANN401
+    return sorted(item.task for batch in loader for item, _ in batch)
+
+
+def test_tasks_are_used_where_they_have_the_split(specs: list[dict[str, Any]]) -> None:
+    data = reading(specs)
+    assert tasks_of(data.train_dataloader()) == ["mix"] * 4 + ["whole"] * 4
+    assert [tasks_of(loader) for loader in data.val_dataloader()] == [["whole"] * 4]
+    assert [tasks_of(loader)[0] for loader in data.test_dataloader()] == ["whole", "zero"] * 2
+    assert [(one.name, one.blank) for one in data.eval_sets("test")] == [
+        ("whole", False),
+        ("zero", False),
+        ("whole", True),
+        ("zero", True),
+    ]
+    assert len(list(data.texts())) == 2 * 8
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_that_no_task_has(specs: list[dict[str, Any]], split: str) -> None:
+    data = reading(specs[2:])
+    with pytest.raises(DataError, match=f"No task has the split '{split}'"):
+        data.train_dataloader() if split == "train" else data.val_dataloader()
+
+
+def test_a_run_of_such_tasks(
+    specs: list[dict[str, Any]], tmp_path: Path, cli: Callable[..., int], write_config: Callable[..., Path]
+) -> None:
+    config = write_config(tmp_path / "out", specs)
+    assert cli("fit", "--config", config) == 0
+    assert cli("test", "--config", config) == 0
+    document = json.loads((tmp_path / "out" / "run" / "test" / "metrics.json").read_text())
+    assert list(document["tasks"]) == ["whole", "zero"]
+    # The most frequent answer is known from training alone.
+    assert list(document["baselines"]["most_frequent"]) == ["whole"]
+    assert list(document["baselines"]["blank_media"]) == ["whole", "zero"]
+
+
+def make(index: int) -> Sample:
+    return Sample(str(index), Image("a.png"), tuple(Turn(f"{index}-{turn}", ("yes",)) for turn in range(index + 1)))
+
+
+def test_items_are_made_when_asked_for() -> None:
+    items = TaskDataset("mine", TaskSplit(LazySamples(make, [1, 2, 3])), [2, 0], max_turns=2, augment=True)
+    assert len(items) == 3
+    assert [[turn.id for turn in items[index].sample.turns] for index in range(3)] == [["2-0", "2-2"], ["2-1"], ["0-0"]]
+    clued = TaskDataset("mine", items.samples, [0], 2, clues={Image("a.png"): "red"})
+    assert clued[0] == Example("mine", make(0), clue="red")
+    assert items[2] == Example("mine", make(0), augment=True)
+    again = pickle.loads(pickle.dumps(items))  # noqa: S301 - our own
+    assert [again[index] for index in range(3)] == [items[index] for index in range(3)]
+    assert len(TaskDataset("mine", TaskSplit([]), [], 2)) == 0

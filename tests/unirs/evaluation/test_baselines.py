@@ -1,0 +1,53 @@
+from pathlib import Path
+
+from unirs.evaluation.baselines import most_frequent
+from unirs.metrics.base import Prediction
+from unirs.tasks.media import Image
+from unirs.tasks.sample import Sample, TaskSplit, Turn
+
+
+def split(*turns: tuple[str, tuple[str, ...], tuple[str, ...]]) -> TaskSplit:
+    """A split of one picture, from the kind, references and answers of its turns."""
+    asked = tuple(Turn(str(n), references, {}, answers, kind) for n, (kind, references, answers) in enumerate(turns))
+    return TaskSplit([Sample("s", Image(Path("a.png")), asked)])
+
+
+def rows(*kinds: str) -> list[Prediction]:
+    return [Prediction(str(n), "task", ("b.png",), kind, "?", "said", ("truth",)) for n, kind in enumerate(kinds)]
+
+
+TRAIN = split(
+    ("presence", ("yes",), ()),
+    ("presence", ("no",), ()),
+    ("presence", ("no",), ()),
+    ("count", ("yes",), ()),
+    ("count", ("4",), ()),
+    ("count", ("4",), ()),
+    ("area", ("yes",), ()),
+)
+
+
+def test_of_each_kind() -> None:
+    guesses = most_frequent(TRAIN, rows("count", "presence", "area", "count"), by_category=True)
+    assert [guess.text for guess in guesses] == ["4", "no", "yes", "4"]
+    assert [guess.id for guess in guesses] == ["0", "1", "2", "3"]
+    assert {guess.references for guess in guesses} == {("truth",)}
+
+
+def test_of_all_kinds() -> None:
+    guesses = most_frequent(TRAIN, rows("count", "presence"), by_category=False)
+    assert [guess.text for guess in guesses] == ["yes", "yes"]
+
+
+def test_equally_frequent_answers_go_by_the_alphabet() -> None:
+    train = split(("", ("b",), ()), ("", ("a",), ()), ("", ("c",), ()))
+    assert [guess.text for guess in most_frequent(train, rows(""), by_category=True)] == ["a"]
+
+
+def test_a_kind_that_training_does_not_have() -> None:
+    assert [guess.text for guess in most_frequent(TRAIN, rows("new"), by_category=True)] == [""]
+
+
+def test_texts_to_learn_count_rather_than_references() -> None:
+    train = split(("fire", ("fire",), ("This is fire.",)), ("fire", ("x", "fire"), ("This is fire.", "Fire!")))
+    assert [guess.text for guess in most_frequent(train, rows("fire"), by_category=False)] == ["This is fire."]

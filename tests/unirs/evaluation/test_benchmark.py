@@ -1,0 +1,129 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Cli = Callable[..., int]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
+    """A suite of the colours, with one published number."""
+    plugin = {"name": str(colours / "plugin.py"), "root": str(colours)}
+    tasks: list[dict[str, Any]] = [
+        {"title": kind, "task": {**plugin, "kind": kind, "label": kind}, "columns": {"accuracy": "Acc."}}
+        for kind in ("image", "pair", "video")
+    ]
+    tasks[0]["published"] = [{"model": "Other", "source": "paper", "numbers": {"accuracy": "12.34"}}]
+    path = tmp_path_factory.mktemp("suite") / "colours.yaml"
+    path.write_text(yaml.safe_dump({"title": "Colours", "sources": {"paper": "A paper, 2024"}, "tasks": tasks}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def benched(
+    suite: Path, learnt_run: Path, tmp_path_factory: pytest.TempPathFactory, cli: Cli
+) -> tuple[Path, dict[str, Any]]:
+    """The folder of a finished benchmark of a run, and the run's metrics; read it only."""
+    out = tmp_path_factory.mktemp("bench")
+    assert cli("bench", "--suite", suite, "--model", learnt_run, "--out", out, "--device", "cpu") == 0
+    return out, json.loads((out / learnt_run.name / "bench" / "metrics.json").read_text())
+
+
+def value(document: dict[str, Any], task: str) -> float:
+    return float(document["tasks"][task]["accuracy"]["value"])
+
+
+def test_a_run_scores_as_in_its_own_test(benched: tuple[Path, dict[str, Any]], learnt_run: Path) -> None:
+    _, document = benched
+    own = json.loads((learnt_run / "test" / "metrics.json").read_text())
+    assert {task: value(document, task) for task in own["tasks"]} == {task: value(own, task) for task in own["tasks"]}
+
+
+def test_baselines_catch_what_does_not_look(benched: tuple[Path, dict[str, Any]]) -> None:
+    _, document = benched
+    baselines = document["baselines"]
+    assert {name: sorted(tasks) for name, tasks in baselines.items()} == {
+        "blank": ["image", "pair", "video"],
+        "most_frequent": ["image", "pair", "video"],
+        "repeat_first": ["pair", "video"],
+        "shuffle_frames": ["video"],
+        "swap_times": ["pair"],
+    }
+    # It knows its pairs by heart and in their order; its videos are of one colour and look the same in any order.
+    assert value(document, "pair") == 1
+    assert baselines["swap_times"]["pair"]["accuracy"]["value"] < 0.5
+    assert baselines["repeat_first"]["pair"]["accuracy"]["value"] < 0.5
+    assert baselines["shuffle_frames"]["video"]["accuracy"]["value"] == 1
+
+
+def test_tables(benched: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = benched
+    text = {path.suffix: path.read_text() for path in out.glob("table.*")}
+    assert text.keys() == {".txt", ".md", ".tex", ".csv", ".json"}
+    for one in text.values():
+        assert "12.34" in one
+        assert "100.00" in one
+        assert "A paper, 2024" in one or "paper" in one
+
+
+def test_an_interrupted_run_goes_on(
+    benched: tuple[Path, dict[str, Any]], suite: Path, learnt_run: Path, cli: Cli, tmp_path: Path, capfd: Capture
+) -> None:
+    out, document = benched
+    again = Path(shutil.copytree(out, tmp_path / "again"))
+    command = ("bench", "--suite", suite, "--model", learnt_run, "--out", again, "--device", "cpu", "--resume")
+    answers = again / learnt_run.name / "answers"
+    # One whole row is left, and half of the next.
+    path = answers / "image.model" / "0.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    row = json.loads(lines[0]) | {"text": "kept"}
+    path.write_text(json.dumps(row) + "\n" + lines[1][:20])
+    assert cli(*command) == 0
+    resumed = json.loads((again / learnt_run.name / "bench" / "metrics.json").read_text())
+    assert len(path.read_text().splitlines()) >= len(lines)
+    assert resumed["tasks"]["image"]["accuracy"]["n"] == document["tasks"]["image"]["accuracy"]["n"]
+    assert resumed["tasks"]["pair"] == document["tasks"]["pair"]
+    kept = (again / learnt_run.name / "bench" / "predictions" / "image.jsonl").read_text()
+    assert '"text": "kept"' in kept
+    capfd.readouterr()
+    assert cli(*command, "--limit", 2) == 1
+    assert "holds answers to other questions" in capfd.readouterr().err
+
+
+def test_limit_and_tasks(suite: Path, learnt_run: Path, cli: Cli, tmp_path: Path) -> None:
+    command = ("bench", "--suite", suite, "--model", learnt_run, "--out", tmp_path, "--device", "cpu")
+    assert cli(*command, "--limit", 2, "--tasks", "video", "--no-baselines") == 0
+    document = json.loads((tmp_path / learnt_run.name / "bench" / "metrics.json").read_text())
+    assert list(document["tasks"]) == ["video"]
+    assert document["tasks"]["video"]["accuracy"]["n"] == 2
+    assert document["baselines"] == {}
+
+
+@pytest.mark.slow
+def test_two_processes_answer_the_same(
+    benched: tuple[Path, dict[str, Any]], suite: Path, learnt_run: Path, cli: Cli, tmp_path: Path
+) -> None:
+    command = ("bench", "--suite", suite, "--model", learnt_run, "--out", tmp_path, "--device", "cpu")
+    assert cli(*command, "--devices", 2) == 0
+    for task in ("image", "pair", "video"):
+        name = f"{learnt_run.name}/bench/predictions/{task}.jsonl"
+        assert (tmp_path / name).read_text() == (benched[0] / name).read_text()
+
+
+def test_wrong_calls(suite: Path, learnt_run: Path, cli: Cli, tmp_path: Path, capfd: Capture) -> None:
+    def refused(*arguments: object) -> str:
+        capfd.readouterr()
+        assert cli("bench", "--suite", suite, "--out", tmp_path, *arguments) == 1
+        return capfd.readouterr().err
+
+    assert "no task 'imag'. Did you mean 'image'?" in refused("--model", learnt_run, "--tasks", "imag")
+    assert "--limit must be 1 or more" in refused("--model", learnt_run, "--limit", "0")
+    assert "called by one name" in refused("--model", learnt_run, learnt_run)
+    (tmp_path / "no_model").mkdir()
+    assert "no_model" in refused("--model", tmp_path / "no_model")

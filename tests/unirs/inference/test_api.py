@@ -1,0 +1,226 @@
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from unirs import Image, Media, Pair, UniRS, Video
+from unirs.errors import ModelError, UniRSError
+
+
+@pytest.fixture(scope="module")
+def model(learnt_run: Path) -> UniRS:
+    return UniRS.from_pretrained(learnt_run, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def saved(model: UniRS, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model; read it only."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    """A saved model to be damaged."""
+    return Path(shutil.copytree(saved, tmp_path / "copy"))
+
+
+@pytest.fixture
+def all_kinds(colours: Path) -> list[Media]:
+    return [
+        Pair(colours / "red.png", colours / "green.png"),
+        Image(colours / "blue.png"),
+        Video(colours / "white.mp4", 2),
+    ]
+
+
+EXPECTED = ["from red to green", "blue", "a white video"]
+QUESTIONS = ["What happens?", "Which colour?", "What happens?"]
+
+
+def test_one_question(model: UniRS, colours: Path) -> None:
+    # As a user writes it, with paths as text.
+    assert model.answer(Pair(f"{colours}/red.png", f"{colours}/green.png"), "What happens?") == "from red to green"
+    assert model.answer(Pair(f"{colours}/red.png", f"{colours}/green.png")) == "from red to green"
+
+
+def test_a_list_is_answered_as_each_alone(model: UniRS, all_kinds: list[Media]) -> None:
+    assert model.answer(all_kinds, QUESTIONS) == EXPECTED
+    assert [model.answer(one, question) for one, question in zip(all_kinds, QUESTIONS, strict=True)] == EXPECTED
+    assert model.answer(all_kinds, QUESTIONS, batch_size=2) == EXPECTED
+    assert model.answer([], "Which colour?") == []
+
+
+def test_the_model_is_left_as_it_was(model: UniRS, all_kinds: list[Media]) -> None:
+    model.model.train()
+    model.answer(all_kinds, QUESTIONS)
+    assert model.model.training
+    model.model.eval()
+
+
+def test_probabilities_of_the_tokens(model: UniRS, all_kinds: list[Media]) -> None:
+    for answer in model.predict(all_kinds, QUESTIONS):
+        assert len(answer.tokens) == len(answer.log_probabilities) > 1
+        assert answer.tokens[-1] == "</s>"
+        assert "".join(answer.tokens[:-1]).replace("Ġ", " ").strip() == answer.text
+        # It has these by heart.
+        assert 0.5 < math.exp(sum(answer.log_probabilities)) <= 1
+    (short,) = model.predict(all_kinds[:1], QUESTIONS[0], max_new_tokens=1)
+    assert len(short.tokens) == len(short.log_probabilities) == 1
+    assert model.predict(all_kinds[:1], QUESTIONS[0], details=False)[0].tokens == ()
+
+
+def test_change_map(model: UniRS, colours: Path, all_kinds: list[Media]) -> None:
+    same = Pair(colours / "red.png", colours / "red.png")
+    pair, image, video, unchanged = model.predict([*all_kinds, same], [*QUESTIONS, "What happens?"])
+    assert pair.change_map is not None
+    assert unchanged.change_map is not None
+    assert pair.change_map.dtype == np.float32
+    assert pair.change_map.shape == (4, 4)
+    assert np.abs(unchanged.change_map - 1).max() < 1e-5
+    assert pair.change_map.mean() < 0.99
+    assert image.change_map is None
+    assert video.change_map is None
+
+
+def test_a_clue_of_ones_own(model: UniRS, all_kinds: list[Media]) -> None:
+    (answer,) = model.predict(all_kinds[1:2], "Which colour?", clue="a blue square", details=False)
+    assert "[vqa] <clue>a blue square</clue> Which colour?" in answer.prompt
+    assert answer.clue == "a blue square"
+
+
+def test_questions_that_do_not_fit(model: UniRS, all_kinds: list[Media]) -> None:
+    with pytest.raises(UniRSError, match="2 questions for 3 media"):
+        model.answer(all_kinds, QUESTIONS[:2])
+    with pytest.raises(UniRSError, match="needs a question"):
+        model.answer(all_kinds[1])
+    with pytest.raises(UniRSError, match=r"no task 'imag' for image media.*Did you mean 'image'"):
+        model.answer(all_kinds[1], "Which colour?", task="imag")
+
+
+def test_a_saved_model_needs_nothing_else(saved: Path, colours: Path, tmp_path: Path) -> None:
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {p.name for p in saved.iterdir()}
+    program = (
+        "from unirs import Pair, UniRS\n"
+        f"model = UniRS.from_pretrained({str(saved)!r}, device='cpu')\n"
+        f"print(model.answer(Pair({str(colours / 'red.png')!r}, {str(colours / 'green.png')!r}), 'What happens?'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "from red to green"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saved_and_loaded_is_the_same(model: UniRS, saved: Path, all_kinds: list[Media], tmp_path: Path) -> None:
+    loaded = UniRS.from_pretrained(saved, device="cpu")
+    assert loaded.config == model.config
+    assert {key: value.tolist() for key, value in loaded.model.state_dict().items()} == {
+        key: value.tolist() for key, value in model.model.state_dict().items()
+    }
+    first, again = model.predict(all_kinds, QUESTIONS), loaded.predict(all_kinds, QUESTIONS)
+    assert [answer.log_probabilities for answer in first] == [answer.log_probabilities for answer in again]
+    loaded.save_pretrained(tmp_path / "again")
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
+
+
+def test_saving_replaces_saved_models_only(model: UniRS, copy: Path, tmp_path: Path) -> None:
+    (copy / "model.safetensors").write_bytes(b"old")
+    model.save_pretrained(copy)
+    assert UniRS.from_pretrained(copy, device="cpu").config == model.config
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UniRSError, match="mine holds something else"):
+        model.save_pretrained(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+
+
+def test_predict_takes_a_saved_model(
+    saved: Path, colours: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("predict", saved, colours / "red.png", colours / "green.png") == 0
+    assert "from red to green" in capsys.readouterr().out
+
+
+def damage(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights.pop("projector.out.weight"), r"'missing': \['projector\.out\.weight'\]"),
+        (lambda weights: weights.update(extra=torch.ones(1)), r"'unexpected': \['extra'\]"),
+        (lambda weights: weights.update({"projector.out.bias": torch.ones(1)}), r"projector\.out\.bias"),
+    ],
+)
+def test_weights_that_do_not_fit(copy: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
+    damage(copy, change)
+    with pytest.raises(ModelError, match=f"(?s)do not fit.*{message}"):
+        UniRS.from_pretrained(copy)
+
+
+def test_grid_of_another_encoder(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["encoder"]["image_size"] = 96
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"(?s)do not fit.*change\.rows\.weight"):
+        UniRS.from_pretrained(copy)
+
+
+def test_folders_that_are_no_model(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match="empty is not a saved UniRS model"):
+        UniRS.from_pretrained(tmp_path / "empty")
+    with pytest.raises(ModelError, match=r"is no folder, and does not load from the hub"):
+        UniRS.from_pretrained(tmp_path / "absent")
+    weights = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ModelError, match="do not fit"):
+        UniRS.from_pretrained(copy)
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"holds a config but no model\.safetensors"):
+        UniRS.from_pretrained(copy)
+    config = json.loads((copy / "config.json").read_text())
+    for values, message in [
+        (config | {"unirs": 99}, "is of format 99"),
+        (config | {"colour": "red"}, "unknown entries: colour"),
+        ({"model_type": "llama"}, "another program's"),
+    ]:
+        (copy / "config.json").write_text(json.dumps(values))
+        with pytest.raises(ModelError, match=message):
+            UniRS.from_pretrained(copy)
+
+
+def test_what_is_pushed_to_the_hub_is_a_saved_model(
+    model: UniRS, monkeypatch: pytest.MonkeyPatch, colours: Path, tmp_path: Path
+) -> None:
+    class Hub:
+        """Takes what would be uploaded; the network is the one part that is not real."""
+
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def create_repo(self, repo_id: str, **_: object) -> Any:  # noqa: ANN401 - huggingface_hub's own
+            return SimpleNamespace(repo_id=repo_id)
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path, **_: object) -> str:
+            shutil.copytree(folder_path, tmp_path / repo_id.replace("/", "_"))
+            return "pushed"
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Hub)
+    assert model.push_to_hub("somebody/colours") == "pushed"
+    loaded = UniRS.from_pretrained(tmp_path / "somebody_colours", device="cpu")
+    assert loaded.answer(Image(colours / "blue.png"), "Which colour?") == "blue"

@@ -1,0 +1,229 @@
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from unirs.data.batch import Batch
+from unirs.data.collator import collate
+from unirs.data.prompt_encoder import PromptEncoder
+from unirs.data.token_tree import NO_END, TokenTree
+from unirs.inference.generation import Said, complete
+from unirs.models.unirs_model import UniRSModel
+from unirs.tasks.media import Media
+from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.sample import Sample, Turn
+
+LENGTH = 8
+QUESTIONS = ("a?", "how many roads are there in here?", "x", "how many roads?", "a?", "how many roads are there?")
+
+
+class Asked:
+    """All questions about each medium."""
+
+    def __init__(self, model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: list[Media]) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.model = model
+        self.renderer = PromptEncoder(tokenizer)
+        self.media = media
+        self.frames = [
+            torch.randint(0, 256, (one.num_frames, 3, 64, 64), dtype=torch.uint8, generator=generator) for one in media
+        ]
+        self.count = len(media) * len(QUESTIONS)
+
+    def sequences(self, one: Media, *questions: str, room: int | None = None) -> list[tuple[TokenTree, list[int]]]:
+        sample = Sample("s", one, tuple(Turn("t", ("y",), {"question": question}) for question in questions))
+        tokens = self.model.projector.num_tokens
+        return self.renderer.encode_prompts(
+            PromptTemplate("vqa", "{question}"), sample, self.model.num_image_slots(one), tokens, max_tokens=room
+        )
+
+    def batch(self, room: int | None = None, *, left: bool = False) -> Batch:
+        """All questions, those of a medium in rows of some tokens."""
+        rows, owners, asked = [], [], []
+        for owner, one in enumerate(self.media):
+            for sequence, turns in self.sequences(one, *QUESTIONS, room=room):
+                rows.append(sequence)
+                owners.append((owner,))
+                asked += [owner * len(QUESTIONS) + turn for turn in turns]
+        batch = collate(self.frames, [one.modality for one in self.media], rows, owners, pad_left=left)
+        asks = dict(zip(asked, batch.prompt_ends, strict=True))
+        return replace(batch, prompt_ends=tuple(asks[question] for question in range(self.count)))
+
+    def alone(self, index: int, *said: int) -> Batch:
+        """One question, and what is said to it so far."""
+        owner, question = divmod(index, len(QUESTIONS))
+        ((sequence, _),) = self.sequences(self.media[owner], QUESTIONS[question])
+        sequence.add(list(said))
+        return collate([self.frames[owner]], [self.media[owner].modality], [sequence], [(0,)])
+
+    def told(self, batch: Batch, end: int, length: int = LENGTH) -> list[list[int]]:
+        said = complete(self.model, batch, [()] * len(batch.prompt_ends), end=end, max_new_tokens=length)
+        return [one.ids for one in said]
+
+    @torch.no_grad()
+    def naive(self, index: int, end: int) -> list[int]:
+        """The most likely token, again and again, without a cache."""
+        (row,) = self.alone(index).prompt_ends
+        said: list[int] = []
+        while len(said) < LENGTH:
+            batch = self.alone(index, *said)
+            # What is said belongs to the question's branch.
+            batch.branch_end[0, batch.branch_end[0] == row[1] + 1] = NO_END
+            token = int(self.model(batch)[0, -1].argmax())
+            if token == end:
+                break
+            said.append(token)
+        return said
+
+
+class Counting:
+    """Stands for `UniRSModel.forward_masked`, and counts."""
+
+    def __init__(self, model: UniRSModel) -> None:
+        self.lengths: list[tuple[int, ...]] = []
+        self._read: Callable[..., torch.Tensor] = model.forward_masked
+
+    def __call__(self, embeddings: torch.Tensor, *rest: object) -> torch.Tensor:
+        self.lengths.append(tuple(embeddings.shape[:2]))
+        return self._read(embeddings, *rest)
+
+
+@pytest.fixture
+def asked(make_model: Callable[..., UniRSModel], tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]) -> Asked:
+    return Asked(make_model().eval(), tokenizer, list(media.values()))
+
+
+@pytest.mark.parametrize("room", [None, 40, 0])
+def test_batched_equals_single_equals_naive(asked: Asked, room: int | None) -> None:
+    # An end token that some of the answers reach, so that they end at different lengths.
+    end = asked.told(asked.batch(), 129)[0][LENGTH // 2]
+    together = asked.told(asked.batch(room), end)
+    alone = [asked.told(asked.alone(index), end)[0] for index in range(asked.count)]
+    assert together == alone == [asked.naive(index, end) for index in range(asked.count)]
+    assert len({tuple(said) for said in together}) > 1
+    assert len({len(said) for said in together}) > 1
+
+
+def test_rows_that_are_done_drop_out(asked: Asked) -> None:
+    free = asked.told(asked.batch(), 129)
+    # Each token in turn ends the answers that hold it, and leaves the others.
+    for end in {token for said in free for token in said}:
+        shorter = [said[: said.index(end)] if end in said else said for said in free]
+        assert asked.told(asked.batch(), end) == shorter
+
+
+@pytest.mark.parametrize("bound", ["_MAX_MASK_CELLS", "_MAX_LOGITS", "_MAX_CACHE_BYTES"])
+@pytest.mark.parametrize("part", [0, 0.3, 0.7])
+def test_little_memory(asked: Asked, bound: str, part: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = asked.batch(20)
+    expected = asked.told(batch, 129)
+    rows, length = batch.input_ids.shape
+    whole = {
+        "_MAX_MASK_CELLS": rows * length**2 / 2,
+        "_MAX_LOGITS": asked.count * 130,
+        "_MAX_CACHE_BYTES": rows * length * 2 * 2 * 32 * 4,
+    }
+    monkeypatch.setattr(f"unirs.inference.generation.{bound}", part * whole[bound])
+    reads = Counting(asked.model)
+    monkeypatch.setattr(UniRSModel, "forward_masked", reads)
+    assert asked.told(batch, 129, 1) == [said[:1] for said in expected]
+    # Two for each part: what rows share, and what is their own. A part may begin amid the rows of a medium.
+    assert len(reads.lengths) == 2 * rows if part == 0 else 4 <= len(reads.lengths) < 2 * rows
+
+
+def test_what_rows_share_is_read_once(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = Counting(asked.model)
+    monkeypatch.setattr(UniRSModel, "forward_masked", reads)
+    batch = asked.batch(20)
+    asked.told(batch, 129, 1)
+    (media, _), (rows, _) = reads.lengths
+    assert (media, rows) == (len(asked.media), len(batch.row_media))
+    assert media < rows
+
+
+@pytest.mark.parametrize("room", [None, 20, 0])
+def test_closed_and_free_questions_together(asked: Asked, room: int | None) -> None:
+    options: dict[str, Any] = {"end": 129, "max_new_tokens": 3}
+    # Every third is free; some choices begin alike, and one begins as another ends.
+    choices = [
+        [] if index % 3 == 0 else [[7, 8, 129], [7, 9, 129], [7, 129], [index, 129]] for index in range(asked.count)
+    ]
+    together = complete(asked.model, asked.batch(room), choices, **options)
+    for index, (said, allowed) in enumerate(zip(together, choices, strict=True)):
+        (alone,) = complete(asked.model, asked.alone(index), [allowed], **options)
+        assert said.ids == alone.ids
+        assert bool(said.ids) != bool(allowed)
+        for likelihood, choice in zip(said.likelihoods, allowed, strict=True):
+            # A training pass over the choice by itself.
+            batch = asked.alone(index, *choice)
+            batch.branch_end[0, batch.branch_end[0] == batch.input_ids.shape[1] - len(choice)] = NO_END
+            with torch.no_grad():
+                logits = asked.model(batch)[0, -len(choice) - 1 : -1].log_softmax(-1)
+            expected = logits.gather(1, torch.tensor(choice).unsqueeze(1)).sum().item()
+            assert likelihood == pytest.approx(expected, abs=1e-4)
+
+
+def test_log_probabilities(asked: Asked) -> None:
+    end = asked.told(asked.batch(), 129)[0][LENGTH // 2]
+    batch = asked.batch()
+    said = complete(asked.model, batch, [()] * asked.count, end=end, max_new_tokens=LENGTH, log_probabilities=True)
+    for index, one in enumerate(said):
+        whole = [*one.ids, end][:LENGTH]
+        # As choices, each in a pass of its own.
+        (ranked,) = complete(asked.model, asked.alone(index), [[whole]], end=end, max_new_tokens=1)
+        assert sum(one.log_probabilities) == pytest.approx(ranked.likelihoods[0], abs=1e-4)
+        assert len(one.log_probabilities) == len(whole)
+
+
+@pytest.mark.parametrize("log_probabilities", [False, True])
+def test_models_that_know_no_branches_say_the_same(asked: Asked, log_probabilities: bool) -> None:
+    options = {"end": asked.told(asked.batch(), 129)[0][LENGTH // 2], "max_new_tokens": LENGTH}
+    no_choices: list[tuple[list[int], ...]] = [()] * asked.count
+
+    def say(batch: Batch) -> list[Said]:
+        return complete(asked.model, batch, no_choices, **options, log_probabilities=log_probabilities)
+
+    expected = say(asked.batch())
+    # Attention itself stays: flash attention needs a GPU.
+    with patch.object(UniRSModel, "supports_tree_attention", False):
+        said = say(asked.batch(0, left=True))
+    assert [one.ids for one in said] == [one.ids for one in expected]
+    for one, other in zip(said, expected, strict=True):
+        assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
+
+
+def test_longest_answer(asked: Asked) -> None:
+    (free,) = asked.told(asked.alone(0), 129)
+    assert len(free) == LENGTH
+    for length in (1, 3):
+        assert asked.told(asked.alone(0), 129, length) == [free[:length]]
+
+
+@pytest.mark.parametrize("branches", [True, False])
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"do_sample": True, "temperature": 9.0, "top_k": 0, "top_p": 0.9},
+        {"repetition_penalty": 50.0},
+        {"no_repeat_ngram_size": 1},
+        {"num_beams": 3},
+        {"max_length": 2, "min_new_tokens": LENGTH},
+        {"eos_token_id": list(range(128))},
+        {"suppress_tokens": list(range(0, 130, 2))},
+        {"use_cache": False},
+    ],
+    ids=lambda wishes: next(iter(wishes)),
+)
+def test_checkpoint_does_not_choose_the_decoding(asked: Asked, wishes: dict[str, object], branches: bool) -> None:
+    end = asked.told(asked.alone(0), 129)[0][-1]
+    expected = asked.told(asked.batch(), end)
+    own = asked.model.llm.generation_config
+    for name, value in wishes.items():
+        setattr(own, name, value)
+    with patch.object(UniRSModel, "supports_tree_attention", branches):
+        assert asked.told(asked.batch(None if branches else 0, left=not branches), end) == expected
+    assert asked.model.llm.generation_config is own

@@ -1,0 +1,549 @@
+"""Tiny folders in the layouts of VILA-1.5, UniRS and LLaVA, converted, and compared with the classes they come from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import PIL.Image
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from unirs.data.batch import Batch
+from unirs.data.collator import collate
+from unirs.data.prompt_encoder import PromptEncoder
+from unirs.data.token_tree import TokenTree
+from unirs.errors import ModelError
+from unirs.inference.api import UniRS
+from unirs.models.convert_weights import read_projector, rename
+from unirs.models.importers import read_checkpoint
+from unirs.models.llm import train_tokenizer
+from unirs.tasks.media import Image
+from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.sample import Turn
+
+if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+    from unirs.tasks.media import Modality
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "unirs_reference_projector.safetensors"
+# As in the golden file.
+VISION_WIDTH, LLM_WIDTH = 32, 48
+SIDES = {"even": 6, "odd": 7}
+PATCH = 4
+MEAN, STD = [0.4, 0.6, 0.2], [0.2, 0.3, 0.4]
+BEFORE, AFTER = [5, 6, 7], [8, 9, 10, 11]
+
+Folders = Callable[[str], Path]
+
+
+def tokenizer() -> PreTrainedTokenizerBase:
+    return train_tokenizer(["What is shown?", "USER: ASSISTANT:"], 300)
+
+
+def spread(model: nn.Module, seed: int) -> None:
+    """Weights so large that every part of the model tells in the logits."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+
+
+def llama_config() -> transformers.LlamaConfig:
+    return transformers.LlamaConfig(
+        vocab_size=304,
+        hidden_size=LLM_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+    )
+
+
+def vision_config(config: type[Any], side: int) -> Any:  # noqa: ANN401
+    return config(
+        hidden_size=VISION_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=PATCH * side,
+        patch_size=PATCH,
+    )
+
+
+def golden(parity: str) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(f"{parity}/"): value for key, value in load_file(GOLDEN).items() if key.startswith(parity)}
+
+
+def write_vila(folder: Path, parity: str, *, change: bool, root: dict[str, Any] | None = None) -> None:
+    side = SIDES[parity]
+    vision = transformers.SiglipVisionModel(vision_config(transformers.SiglipVisionConfig, side))
+    spread(vision, 1)
+    vision.save_pretrained(folder / "vision_tower")
+    size = {"height": PATCH * side, "width": PATCH * side}
+    transformers.SiglipImageProcessor(image_mean=MEAN, image_std=STD, size=size).save_pretrained(
+        folder / "vision_tower"
+    )
+    llm = transformers.LlamaForCausalLM(llama_config())
+    spread(llm, 2)
+    llm.save_pretrained(folder / "llm")
+    tokenizer().save_pretrained(folder / "llm")
+    weights = {k.replace("weights/", "layers."): v for k, v in golden(parity).items() if k.startswith("weights/")}
+    if not change:
+        weights = {k.replace("single.", ""): v for k, v in weights.items() if ".single." in k}
+    (folder / "mm_projector").mkdir()
+    save_file(weights, folder / "mm_projector" / "model.safetensors")
+    write_json(folder / "mm_projector" / "config.json", {"mm_projector_type": "mlp_downsample"})
+    write_json(folder / "config.json", {"model_type": "llava_llama", "mm_vision_select_layer": -2, **(root or {})})
+
+
+def write_llava(folder: Path, tower: str, parity: str, strategy: str) -> None:
+    side = SIDES[parity]
+    config = {"clip": transformers.CLIPVisionConfig, "siglip": transformers.SiglipVisionConfig}[tower]
+    words = tokenizer()
+    words.add_tokens(["<image>"], special_tokens=True)
+    parts: dict[str, Any] = {
+        "vision_config": vision_config(config, side),
+        "text_config": llama_config(),
+        "image_token_index": words.convert_tokens_to_ids("<image>"),
+        "vision_feature_select_strategy": strategy,
+    }
+    llava = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(**parts))
+    spread(llava, 3)
+    llava.save_pretrained(folder)
+    edge = PATCH * side
+    if tower == "clip":
+        pictures: Any = transformers.CLIPImageProcessor(
+            size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge}, image_mean=MEAN, image_std=STD
+        )
+    else:
+        pictures = transformers.SiglipImageProcessor(
+            size={"height": edge, "width": edge}, image_mean=MEAN, image_std=STD
+        )
+    transformers.LlavaProcessor(
+        pictures,
+        words,
+        patch_size=PATCH,
+        vision_feature_select_strategy=strategy,
+        num_additional_image_tokens=int(tower == "clip"),
+        chat_template=LLAVA_TEMPLATE,
+    ).save_pretrained(folder)
+
+
+# As the published LLaVA-1.5's.
+LLAVA_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] + ' ' }}{% endfor %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
+
+def write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """Folders by name, each written once; read them only."""
+    root = tmp_path_factory.mktemp("foreign")
+
+    def folder(name: str) -> Path:
+        path = root / name
+        if not path.exists():
+            path.mkdir()
+            kind, *how = name.split("-")
+            if kind == "llava":
+                write_llava(path, *how)
+            else:
+                write_vila(path, *how, change=kind == "unirs")
+        return path
+
+    return folder
+
+
+def convert(source: Path, out: Path) -> UniRS:
+    read_checkpoint(source).save_pretrained(out)
+    return UniRS.from_pretrained(out, device="cpu")
+
+
+def frames(count: int, side: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randint(0, 256, (count, 3, PATCH * side, PATCH * side), dtype=torch.uint8, generator=generator)
+
+
+def pixels(shown: torch.Tensor) -> torch.Tensor:
+    return (shown / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def batch(kind: Modality, shown: torch.Tensor, tokens: int) -> Batch:
+    sequence = TokenTree()
+    sequence.add(BEFORE)
+    sequence.add([0] * tokens, visual=True)
+    sequence.add(AFTER)
+    return collate([shown], [kind], [sequence], [(0,)])
+
+
+def published_projector(weights: dict[str, torch.Tensor], tokens: torch.Tensor, side: int) -> torch.Tensor:
+    """The projector in VILA's layers, behind its four neighbours in one token, column by column."""
+    layers = nn.Sequential(
+        nn.Identity(),
+        nn.LayerNorm(4 * VISION_WIDTH),
+        nn.Linear(4 * VISION_WIDTH, LLM_WIDTH),
+        nn.GELU(),
+        nn.Linear(LLM_WIDTH, LLM_WIDTH),
+    )
+    layers.load_state_dict({key.removeprefix("layers."): value for key, value in weights.items()})
+    grid = F.pad(tokens.view(-1, side, side, VISION_WIDTH), (0, 0, 0, side % 2, 0, side % 2))
+    four = [grid[:, row::2, column::2] for row in range(2) for column in range(2)]
+    return layers(torch.cat(four, dim=-1).transpose(1, 2).flatten(1, 2))  # type: ignore[no-any-return]
+
+
+def logits_around(llm: Any, visual: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    embed = llm.get_input_embeddings()
+    parts = [embed(torch.tensor([BEFORE])), visual.flatten(0, 1).unsqueeze(0), embed(torch.tensor([AFTER]))]
+    return llm(inputs_embeds=torch.cat(parts, dim=1)).logits  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("parity", SIDES)
+@pytest.mark.parametrize(("kind", "count"), [("image", 1), ("video", 2)])
+@torch.no_grad()
+def test_vila_says_what_its_classes_say(
+    folders: Folders, tmp_path: Path, parity: str, kind: Modality, count: int
+) -> None:
+    source, side = folders(f"vila-{parity}"), SIDES[parity]
+    converted = convert(source, tmp_path / "out")
+    shown = frames(count, side)
+    vision = transformers.SiglipVisionModel.from_pretrained(source / "vision_tower").eval()
+    llm = transformers.LlamaForCausalLM.from_pretrained(source / "llm").eval()
+    tokens = vision(pixels(shown), output_hidden_states=True).hidden_states[-2]
+    weights = load_file(source / "mm_projector" / "model.safetensors")
+    expected = logits_around(llm, published_projector(weights, tokens, side))
+    said = converted.model(batch(kind, shown, count * converted.model.projector.num_tokens))
+    assert expected.std() > 0.1
+    torch.testing.assert_close(said, expected, atol=1e-4, rtol=0)
+    assert converted.config.change is None
+
+
+@pytest.mark.parametrize("parity", SIDES)
+@torch.no_grad()
+def test_unirs_says_what_its_classes_say(folders: Folders, tmp_path: Path, parity: str) -> None:
+    source, side, published = folders(f"unirs-{parity}"), SIDES[parity], golden(parity)
+    model = convert(source, tmp_path / "out").model
+    assert model.change is not None
+    fused = model.change(published["pair/before"], published["pair/after"])
+    torch.testing.assert_close(fused, published["pair/change"], atol=1e-5, rtol=0)
+    for path in ("image", "video"):
+        projected = model.projector(published[f"{path}/features"])
+        torch.testing.assert_close(projected, published[f"{path}/projected"], atol=1e-5, rtol=0)
+
+    shown = frames(2, side)
+    vision = transformers.SiglipVisionModel.from_pretrained(source / "vision_tower").eval()
+    llm = transformers.LlamaForCausalLM.from_pretrained(source / "llm").eval()
+    before, after = vision(pixels(shown), output_hidden_states=True).hidden_states[-2].split(1)
+    weights = {k.replace("single.", ""): v for k, v in load_weights(source / "mm_projector").items() if ".single." in k}
+    expected = logits_around(llm, published_projector(weights, model.change(before, after), side))
+    said = model(batch("pair", shown, model.projector.num_tokens))
+    torch.testing.assert_close(said, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("layout", ["new", "old"])
+@pytest.mark.parametrize("name", ["llava-clip-even-default", "llava-clip-odd-default", "llava-siglip-odd-full"])
+@torch.no_grad()
+def test_llava_says_what_its_class_says(folders: Folders, tmp_path: Path, name: str, layout: str) -> None:
+    source, side = folders(name), SIDES[name.split("-")[2]]
+    if layout == "old":
+        source = shutil.copytree(source, tmp_path / "source")
+        edit_weights(source, lambda w: {k.replace("tower.", "tower.vision_model."): v for k, v in w.items()})
+    original = transformers.LlavaForConditionalGeneration.from_pretrained(source).eval()
+    converted = convert(source, tmp_path / "out")
+    shown = frames(1, side)
+    image = [original.config.image_token_index] * side**2
+    expected = original(input_ids=torch.tensor([[*BEFORE, *image, *AFTER]]), pixel_values=pixels(shown)).logits
+    said = converted.model(batch("image", shown, side**2))
+    assert expected.std() > 0.1
+    torch.testing.assert_close(said, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["llava-clip-even-default", "llava-siglip-odd-full"])
+def test_llava_is_asked_in_its_own_words(folders: Folders, tmp_path: Path, name: str) -> None:
+    source, side = folders(name), SIDES[name.split("-")[2]]
+    picture = PIL.Image.fromarray(frames(1, side)[0].permute(1, 2, 0).numpy())
+    picture.save(tmp_path / "picture.png")
+    original = transformers.LlavaForConditionalGeneration.from_pretrained(source).eval()
+    processor = transformers.AutoProcessor.from_pretrained(source)
+    content = [{"type": "image"}, {"type": "text", "text": "What is shown?"}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    inputs = processor(images=picture, text=text, return_tensors="pt")
+    ids = original.generate(**inputs, max_new_tokens=6, do_sample=False, eos_token_id=2, pad_token_id=0)
+    expected = processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+    converted = convert(source, tmp_path / "out")
+    assert converted.answer(Image(tmp_path / "picture.png"), "What is shown?", max_new_tokens=6) == expected
+
+
+def test_llava_with_the_text_template_of_its_tokenizer(folders: Folders, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(folders("llava-clip-even-default"), tmp_path / "llava"))
+    (source / "chat_template.jinja").unlink()
+    processor = transformers.AutoProcessor.from_pretrained(source)
+    template = "{% for message in messages %}{{ 'Q: ' + message['content'] }}{% endfor %}"
+    processor.tokenizer.chat_template = template
+    processor.tokenizer.save_pretrained(source)
+    converted = convert(source, tmp_path / "out")
+    assert converted.tokenizer.chat_template == template
+
+
+@pytest.mark.parametrize(
+    ("name", "fit"),
+    [
+        ("vila-even", "pad"),
+        ("unirs-odd", "pad"),
+        ("llava-clip-even-default", "center_crop"),
+        ("llava-siglip-odd-full", "stretch"),
+    ],
+)
+def test_pictures_are_fitted_as_the_source_does(folders: Folders, name: str, fit: str) -> None:
+    encoder: Any = read_checkpoint(folders(name)).model.encoder
+    assert encoder.resize.mode == fit
+    if fit == "pad":
+        assert encoder.resize.fill == tuple(round(255 * value) for value in MEAN)
+
+
+def test_vila_that_squeezes_pictures(tmp_path: Path) -> None:
+    write_vila(tmp_path, "even", change=False, root={"image_aspect_ratio": "resize"})
+    encoder: Any = read_checkpoint(tmp_path).model.encoder
+    assert encoder.resize.mode == "stretch"
+
+
+def test_vila_is_asked_in_its_conversation(folders: Folders) -> None:
+    converted = read_checkpoint(folders("vila-even"))
+    turn = Turn("1", (), {"question": "Is it red?"})
+    text = PromptEncoder(converted.tokenizer).render(converted.config.prompts["vqa"].prompt, turn, 1)
+    assert text.startswith("<s>A chat between a curious user and an artificial intelligence assistant.")
+    assert text.endswith(" USER: <|visual|>\nIs it red? ASSISTANT:")
+
+
+def test_prompts_are_the_tasks_own(folders: Folders) -> None:
+    from unirs import plugins
+
+    prompts = read_checkpoint(folders("unirs-even")).config.prompts
+    tasks = {"change": "levir_cc", "video": "era"}
+    for name, task in tasks.items():
+        assert prompts[name].prompt == plugins.create("unirs.tasks", {"name": task, "root": Path("none")}).prompt
+    assert prompts["vqa"].prompt == PromptTemplate("vqa", "{question}")
+    # The others never learnt a tag.
+    assert {prompt.task_tag for prompt in read_checkpoint(folders("vila-even")).config.prompts.values()} == {""}
+
+
+def test_bfloat16_stays(folders: Folders, tmp_path: Path) -> None:
+    source = shutil.copytree(folders("vila-even"), tmp_path / "source")
+    transformers.LlamaForCausalLM.from_pretrained(source / "llm", dtype=torch.bfloat16).save_pretrained(source / "llm")
+    model = convert(source, tmp_path / "out").model
+    assert {parameter.dtype for parameter in model.llm.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in model.projector.parameters()} == {torch.float32}
+
+
+def test_command(folders: Folders, tmp_path: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli("convert", folders("unirs-even"), tmp_path / "out") == 0
+    told = capsys.readouterr().out
+    for words in (
+        "ChangeExtraction",
+        "LlamaForCausalLM",
+        "parameters",
+        "vqa (image)",
+        "change (pair)",
+        "video (video)",
+    ):
+        assert words in told
+    # A saved model may be replaced, and needs no conversion.
+    assert cli("convert", folders("vila-odd"), tmp_path / "out") == 0
+    assert UniRS.from_pretrained(tmp_path / "out", device="cpu").config.change is None
+    assert cli("convert", tmp_path / "out", tmp_path / "again") == 1
+    assert "is a saved UniRS model already" in capsys.readouterr().err
+
+
+def test_run(
+    tmp_path: Path,
+    colours: Path,
+    colour_tasks: list[dict[str, Any]],
+    cli: Callable[..., int],
+    write_config: Callable[..., Path],
+) -> None:
+    assert cli("fit", "--config", write_config(tmp_path, colour_tasks)) == 0
+    assert cli("convert", tmp_path / "run", tmp_path / "out") == 0
+    expected, said = (
+        UniRS.from_pretrained(tmp_path / name, device="cpu").answer(Image(colours / "red.png"), "Which colour?")
+        for name in ("run", "out")
+    )
+    assert said == expected
+
+
+def test_projector_alone(folders: Folders) -> None:
+    both, alone = (read_projector(folders(f"{kind}-even") / "mm_projector", True) for kind in ("unirs", "vila"))
+    assert both[1] is not None
+    assert "fuse.weight" in both[1]
+    assert alone[1] is None
+    assert read_projector(folders("unirs-even") / "mm_projector", False)[1] is None
+    assert all(torch.equal(both[0][key], value) for key, value in alone[0].items())
+
+
+def test_rename_tells_all_that_it_does_not_know() -> None:
+    assert rename({"a.b.weight": 1, "c.bias": 2}, {"a.b": "x", "c": "y.z"}) == {"x.weight": 1, "y.z.bias": 2}
+    with pytest.raises(ModelError, match=r"Unknown weights: ab\.weight, d\.e\. Known are a\.\*\."):
+        rename({"a.x": 1, "d.e": 2, "ab.weight": 3}, {"a": "x"})
+
+
+def load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(folder / "model.safetensors"))
+
+
+def edit_weights(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], file: str = "model.safetensors"
+) -> None:
+    save_file(change(load_file(folder / file)), folder / file, metadata={"format": "pt"})
+
+
+def edit_config(path: Path, **options: object) -> None:
+    write_json(path, json.loads(path.read_text()) | options)
+
+
+def without(key: str) -> Callable[[Path], None]:
+    return lambda folder: edit_weights(folder, lambda w: {k: v for k, v in w.items() if key not in k})
+
+
+def with_more(key: str) -> Callable[[Path], None]:
+    return lambda folder: edit_weights(folder, lambda w: w | {key: torch.zeros(2)})
+
+
+def narrower(key: str) -> Callable[[Path], None]:
+    return lambda folder: edit_weights(
+        folder, lambda w: {k: v[..., 1:].clone() if k == key else v for k, v in w.items()}
+    )
+
+
+def cut_short(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def gone(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def options(**changed: object) -> Callable[[Path], None]:
+    return lambda folder: edit_config(folder / "config.json", **changed)
+
+
+PART = "layers.0.self_attn.q_proj.weight"
+LLAVA = "llava-clip-even-default"
+BROKEN: list[tuple[str, str, Callable[[Path], None], str]] = [
+    ("vila-even", "vision_tower", gone, "vision_tower"),
+    ("vila-even", "vision_tower", cut_short, "vision_tower"),
+    ("vila-even", "vision_tower", without(PART), PART),
+    ("vila-even", "vision_tower", with_more("encoder.layers.0.extra"), "encoder.layers.0.extra"),
+    ("vila-even", "vision_tower", narrower("encoder.layers.0.mlp.fc1.weight"), "encoder.layers.0.mlp.fc1.weight"),
+    ("vila-even", "llm", gone, "llm"),
+    ("vila-even", "llm", cut_short, "llm"),
+    ("vila-even", "llm", without(PART), PART),
+    ("vila-even", "llm", with_more("model.extra"), "model.extra"),
+    ("vila-even", "llm", narrower("lm_head.weight"), "lm_head.weight"),
+    ("vila-even", "mm_projector", gone, "mm_projector"),
+    ("vila-even", "mm_projector", cut_short, "mm_projector"),
+    ("vila-even", "mm_projector", without("layers.4.bias"), "out.bias"),
+    ("vila-even", "mm_projector", with_more("layers.6.bias"), "layers.6.bias"),
+    ("vila-even", "mm_projector", narrower("layers.2.weight"), "expand.weight"),
+    ("vila-even", "mm_projector", options(mm_projector_type="mlp_downsample_2x2_fix"), "mlp_downsample_2x2_fix"),
+    ("vila-even", "mm_projector", lambda folder: write_json(folder / "config.json", []), "one JSON object"),
+    ("vila-even", "", options(image_aspect_ratio="dynamic"), "dynamic"),
+    ("vila-even", "", lambda folder: shutil.rmtree(folder / "mm_projector"), "lacks mm_projector/config.json"),
+    ("vila-even", "", lambda folder: (folder / "config.json").unlink(), "config.json does not exist"),
+    ("unirs-even", "mm_projector", without("change.Conv1.bias"), "fuse.bias"),
+    ("unirs-even", "mm_projector", with_more("layers.change.selftrans.0.0.norm1.weight"), "selftrans.0.0.norm1.weight"),
+    ("unirs-even", "mm_projector", narrower("layers.change.h_embedding.weight"), "columns.weight"),
+    (LLAVA, "", gone, "does not load"),
+    (LLAVA, "", cut_short, "does not load"),
+    (LLAVA, "", without("linear_1.bias"), "multi_modal_projector.linear_1.bias"),
+    (LLAVA, "", with_more("language_model.model.extra"), "extra"),
+    (LLAVA, "", narrower("language_model.lm_head.weight"), "lm_head.weight"),
+    (LLAVA, "", options(vision_feature_layer=[-2, -1]), "vision layers [-2, -1]"),
+    (LLAVA, "", options(vision_feature_select_strategy="full"), "37 tokens a picture, but its grid is 6x6"),
+    (LLAVA, "", options(projector_hidden_act="relu"), "activation"),
+    (LLAVA, "", lambda folder: (folder / "processor_config.json").unlink(), "does not load"),
+    (LLAVA, "", options(model_type="llava_next"), "no checkpoint that UniRS reads"),
+]
+
+
+@pytest.mark.parametrize(("name", "part", "damage", "told"), BROKEN)
+def test_broken_folder(
+    folders: Folders,
+    tmp_path: Path,
+    cli: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    part: str,
+    damage: Callable[[Path], None],
+    told: str,
+) -> None:
+    source = shutil.copytree(folders(name), tmp_path / "source")
+    damage(source / part)
+    assert cli("convert", source, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "unirs: error: " in error
+    assert told in error
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["source"]
+
+
+def same(one: UniRS, other: UniRS) -> bool:
+    expected, state = (model.model.state_dict() for model in (one, other))
+    return state.keys() == expected.keys() and all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+def test_the_head_of_a_vision_tower_may_be_missing(folders: Folders, tmp_path: Path) -> None:
+    source = shutil.copytree(folders("llava-siglip-odd-full"), tmp_path / "source")
+    without("vision_tower.head.")(source)
+    assert same(read_checkpoint(source), read_checkpoint(folders("llava-siglip-odd-full")))
+
+
+def test_a_vision_tower_may_have_its_text_tower_beside_it(folders: Folders, tmp_path: Path) -> None:
+    source = shutil.copytree(folders("vila-even"), tmp_path / "source")
+    vision = transformers.SiglipVisionModel.from_pretrained(source / "vision_tower")
+    text = transformers.SiglipTextConfig(vocab_size=20, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
+    whole = transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision.config))
+    whole.vision_model = vision
+    whole.save_pretrained(source / "vision_tower")
+    assert same(read_checkpoint(source), read_checkpoint(folders("vila-even")))
+
+
+def test_another_folder_is_never_replaced(
+    folders: Folders, tmp_path: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert cli("convert", folders("vila-even"), tmp_path) == 1
+    assert "holds something else" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_failed_conversion_leaves_the_former_model(folders: Folders, tmp_path: Path, cli: Callable[..., int]) -> None:
+    assert cli("convert", folders("vila-even"), tmp_path / "out") == 0
+    former = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    source = shutil.copytree(folders("vila-odd"), tmp_path / "source")
+    cut_short(source / "llm")
+    assert cli("convert", source, tmp_path / "out") == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == former
+
+
+@pytest.mark.parametrize("name", ["", "missing"])
+def test_not_a_checkpoint(
+    tmp_path: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert cli("convert", tmp_path / name, tmp_path / "out") == 1
+    told = capsys.readouterr().err
+    for words in ("config.yaml", "'llava'", "llm/config.json, vision_tower/config.json, mm_projector/config.json"):
+        assert words in told

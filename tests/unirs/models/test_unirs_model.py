@@ -1,0 +1,223 @@
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from unirs.data.batch import Batch, group_by_length
+from unirs.data.collator import collate, pack_rows
+from unirs.data.prompt_encoder import PromptEncoder
+from unirs.data.token_tree import IGNORE
+from unirs.errors import ModelError
+from unirs.interfaces import as_module
+from unirs.models.unirs_model import LossReduction, UniRSModel
+from unirs.tasks.media import Media
+from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.sample import Sample, Turn
+
+MakeModel = Callable[..., UniRSModel]
+ASK = PromptTemplate("vqa", "{question}")
+TURNS = tuple(
+    Turn(question, answers, {"question": question})
+    for question, answers in [("a?", ("yes",)), ("how many are there?", ("no way", "n")), ("x", ("y",))]
+)
+
+
+def frames(media: Media, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (media.num_frames, 3, 64, 64), dtype=torch.uint8, generator=generator)
+
+
+def training(
+    model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: Sequence[Media], turns: Sequence[Turn] = TURNS
+) -> Batch:
+    renderer = PromptEncoder(tokenizer)
+    sequences = [
+        renderer.encode_train(
+            ASK, Sample("s", one, tuple(turns)), model.num_image_slots(one), model.projector.num_tokens
+        )
+        for one in media
+    ]
+    pictures = [frames(one, seed) for seed, one in enumerate(media)]
+    return collate(pictures, [one.modality for one in media], sequences, [(index,) for index in range(len(media))])
+
+
+@pytest.fixture(params=[True, False], ids=["fused", "both"])
+def model(request: pytest.FixtureRequest, make_model: MakeModel) -> UniRSModel:
+    return make_model(change=request.param).eval()
+
+
+@torch.no_grad()
+def test_packed_turns_equal_single_ones(
+    model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    packed = training(model, tokenizer, list(media.values()))
+    together = model(packed)
+    assert together.shape == (3, packed.input_ids.shape[1], 130)
+    single = [replace(turn, train_answers=(answer,)) for turn in TURNS for answer in turn.targets]
+    alone = [training(model, tokenizer, list(media.values()), [turn]) for turn in single]
+    logits = [model(batch) for batch in alone]
+    for row in range(len(media)):
+        # What predicts the answers' tokens, answer by answer.
+        one_by_one = torch.cat(
+            [said[row, :-1][batch.labels[row, 1:] != IGNORE] for said, batch in zip(logits, alone, strict=True)]
+        )
+        taught = together[row, :-1][packed.labels[row, 1:] != IGNORE]
+        torch.testing.assert_close(taught, one_by_one, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("short", [8, 512])
+@pytest.mark.parametrize("kind", ["sample_mean", "token_mean"])
+def test_packed_rows_teach_what_single_ones_do(
+    model: UniRSModel,
+    tokenizer: PreTrainedTokenizerBase,
+    media: dict[str, Media],
+    monkeypatch: pytest.MonkeyPatch,
+    short: int,
+    kind: LossReduction,
+) -> None:
+    monkeypatch.setattr("unirs.data.batch.SHORT_ROW", short)
+    monkeypatch.setattr("unirs.data.collator.SHORT_ROW", short)
+    renderer = PromptEncoder(tokenizer)
+    shown = [media["image"], media["pair"], media["video"], media["image"]]
+    turns = [TURNS[:1], TURNS[1:], TURNS, TURNS[:1]]
+    sequences = [
+        renderer.encode_train(ASK, Sample("s", one, asked), model.num_image_slots(one), model.projector.num_tokens)
+        for one, asked in zip(shown, turns, strict=True)
+    ]
+    pictures, kinds = [frames(one, seed) for seed, one in enumerate(shown)], [one.modality for one in shown]
+    rows, owners = pack_rows(sequences)
+    assert (len(rows) < len(sequences)) == (short == 512)
+    packed = collate(pictures, kinds, rows, owners)
+    assert (len(group_by_length(packed.branch_end)) > 1) == (short == 8)
+    alone = collate(pictures, kinds, sequences, [(index,) for index in range(len(shown))])
+    # All in one go.
+    taught = model.logits(alone, F.pad(alone.labels[:, 1:], (0, 1), value=IGNORE) != IGNORE)
+    labels, weights = (part[:, 1:][alone.labels[:, 1:] != IGNORE] for part in (alone.labels, alone.loss_weights))
+    losses = F.cross_entropy(taught, labels, reduction="none")
+    expected = losses.mean() if kind == "token_mean" else (losses * weights).sum() / len(shown)
+    for batch in (packed, alone):
+        torch.testing.assert_close(model.loss(batch, kind), expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_logits_do_not_depend_on_the_rest_of_the_batch(
+    model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    mixed = [media["video"], media["pair"], media["image"], media["pair"], media["image"]]
+    together = training(model, tokenizer, mixed)
+    logits = model(together)
+    for row, one in enumerate(mixed):
+        alone = training(model, tokenizer, [one])
+        alone.frames = frames(one, row)
+        real = together.token_mask()[row]
+        torch.testing.assert_close(logits[row, real], model(alone)[0], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_what_a_medium_costs(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    for change, expected in ((True, [1, 1, 3]), (False, [1, 2, 3])):
+        model = make_model(change=change).eval()
+        assert [model.num_image_slots(one) for one in media.values()] == expected
+        seen = model.get_visual_embeds(training(model, tokenizer, list(media.values())))
+        assert [tuple(tokens.shape) for tokens in seen] == [(grids, 4, 32) for grids in expected]
+
+
+@torch.no_grad()
+def test_visual_tokens_come_from_the_parts(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    model = make_model().eval()
+    batch = training(model, tokenizer, [media["pair"], media["video"], media["pair"], media["image"]])
+    assert model.change is not None
+    features = model.encoder(batch.frames)
+    fused = model.change(features[[0, 5]], features[[1, 6]])
+    expected = model.projector(torch.cat([fused[:1], features[2:5], fused[1:], features[7:]]))
+    torch.testing.assert_close(torch.cat(model.get_visual_embeds(batch)), expected)
+    embeddings = model.get_inputs_embeds(batch)
+    torch.testing.assert_close(embeddings[batch.visual_mask], expected.flatten(0, 1))
+    text = model.llm.get_input_embeddings()(batch.input_ids)
+    assert torch.equal(embeddings[~batch.visual_mask], text[~batch.visual_mask])
+
+
+@torch.no_grad()
+def test_order_of_a_pair_matters(
+    model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    batch = training(model, tokenizer, [media["pair"]])
+    swapped = replace(batch, frames=batch.frames.flip(0))
+    assert (model(batch) - model(swapped)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_several_sequences_share_a_medium(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    model = make_model().eval()
+    batch = training(model, tokenizer, [media["image"], media["image"]])
+    first = batch.frames[:1]
+    shared = replace(
+        batch, frames=first, vision_features=(None,), modalities=("image",), num_frames=(1,), row_media=((0,), (0,))
+    )
+    twice = replace(batch, frames=first.repeat(2, 1, 1, 1))
+    torch.testing.assert_close(model(shared), model(twice))
+
+
+def test_placeholders_are_counted(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    model = make_model().eval()
+    batch = training(model, tokenizer, [media["image"], media["video"]])
+    batch.row_media = ((1,), (0,))
+    with pytest.raises(ModelError, match="Row 0 has 4 visual placeholders for 12 visual tokens"):
+        model(batch)
+
+
+@torch.no_grad()
+def test_loss_is_the_negative_log_likelihood_of_an_answer_averaged_sample_by_sample(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
+) -> None:
+    model, renderer = make_model().eval(), PromptEncoder(tokenizer)
+    shown, turns = [media["image"], media["video"]], [TURNS[:1], TURNS]
+    sequences = [
+        renderer.encode_train(ASK, Sample("s", one, asked), model.num_image_slots(one), model.projector.num_tokens)
+        for one, asked in zip(shown, turns, strict=True)
+    ]
+    batch = collate([frames(one) for one in shown], [one.modality for one in shown], sequences, [(0,), (1,)])
+    log_probabilities = model(batch).log_softmax(-1)
+    means = []
+    for row, labels in enumerate(batch.labels):
+        learnt = (labels != IGNORE).nonzero().flatten().tolist()
+        # Each answer's letters and end token.
+        assert len(learnt) == sum(len(answer) + 1 for turn in turns[row] for answer in turn.targets)
+        total = torch.stack([-log_probabilities[row, place - 1, labels[place]] for place in learnt]).sum()
+        means.append(total / sum(len(turn.targets) for turn in turns[row]))
+    torch.testing.assert_close(model.loss(batch), torch.stack(means).mean())
+    assert model(batch).shape[1] == batch.input_ids.shape[1], "the loss left something behind"
+
+
+@pytest.mark.parametrize("kinds", [["image", "pair", "video"], ["pair", "pair"], ["image", "image"]])
+def test_every_part_learns(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media], kinds: list[str]
+) -> None:
+    model = make_model().train()
+    model.loss(training(model, tokenizer, [media[kind] for kind in kinds])).backward()
+    # A gradient for every parameter, also of the part that the batch does not use: data parallel training waits for it.
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    parts = [model.encoder, model.projector, model.llm, *([model.change] if "pair" in kinds else [])]
+    for part in parts:
+        assert part is not None
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+
+
+def test_part_that_is_no_module(make_model: MakeModel) -> None:
+    model = make_model()
+    with pytest.raises(TypeError, match=r"object must be a torch\.nn\.Module"):
+        as_module(object())
+    with pytest.raises(TypeError, match=r"function must be a torch\.nn\.Module"):
+        UniRSModel(model.encoder, lambda before, after: after - before, model.llm)  # type: ignore[arg-type]

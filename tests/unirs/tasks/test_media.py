@@ -1,0 +1,279 @@
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from unirs.errors import MediaError
+from unirs.tasks.media import Image, Pair, PerturbedMedia, ResizeMode, ResizeSpec, Video
+
+SIZE = (32, 48)
+FORMATS: dict[str, dict[str, Any]] = {
+    "png": {},
+    "jpg": {"quality": 95},
+    "tif": {},
+    "lzw.tif": {"compression": "tiff_lzw"},
+    "jpeg.tif": {"compression": "jpeg"},
+    "bmp": {},
+    "webp": {"lossless": True},
+}
+
+
+def noise(height: int = 32, width: int = 48, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def write_picture(path: Path, pixels: np.ndarray) -> Path:
+    Pillow.fromarray(pixels).save(path, **FORMATS[path.name.partition(".")[2]])
+    return path
+
+
+def write_video(path: Path, frames: int = 24, *, faststart: bool = False) -> Path:
+    """Frame i is grey of level 10 * i, in H.264 with B-frames and a key frame every 8 frames."""
+    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 32, "yuv420p", 8
+        stream.thread_count = 1
+        for index in range(frames):
+            picture = np.full((32, 64, 3), 10 * index, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+class TestImage:
+    @pytest.mark.parametrize("name", ["png", "tif", "lzw.tif", "bmp", "webp"])
+    def test_lossless_pixels_arrive_unchanged(self, tmp_path: Path, name: str) -> None:
+        pixels = noise()
+        frames = Image(write_picture(tmp_path / f"a.{name}", pixels)).load_frames(SIZE)
+        assert frames.dtype == torch.uint8
+        assert frames.is_contiguous()
+        assert torch.equal(frames, torch.from_numpy(pixels).permute(2, 0, 1)[None])
+
+    def test_resizes_to_height_and_width(self, tmp_path: Path) -> None:
+        pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+        pixels[:20] = 255
+        frames = Image(write_picture(tmp_path / "a.png", pixels)).load_frames((20, 10))
+        assert frames.shape == (1, 3, 20, 10)
+        assert frames[0, :, :8].min() > 200
+        assert frames[0, :, 12:].max() < 50
+
+    @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK"])
+    def test_any_eight_bit_mode_becomes_rgb(self, tmp_path: Path, mode: str) -> None:
+        path = tmp_path / "a.tif"
+        Pillow.new("RGB", (48, 32), (255, 255, 255)).convert(mode).save(path)
+        frames = Image(path).load_frames(SIZE)
+        assert frames.shape == (1, 3, *SIZE)
+        assert frames.min() == 255
+
+    @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+    def test_more_than_eight_bits_is_an_error_not_a_white_picture(self, tmp_path: Path, dtype: type) -> None:
+        path = write_picture(tmp_path / "a.tif", np.full((32, 48), 3000, dtype=dtype))
+        with pytest.raises(MediaError, match=r"a\.tif has more than 8 bits"):
+            Image(path).load_frames(SIZE)
+
+    def test_missing_file_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(MediaError, match=r"no\.png does not exist"):
+            Image(tmp_path / "no.png").load_frames(SIZE)
+
+    @pytest.mark.parametrize("content", [b"", b"not a picture", b"II*\x00", b"\x89PNG\r\n\x1a\n"])
+    def test_what_is_no_picture_is_named(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "a.png"
+        path.write_bytes(content)
+        with pytest.raises(MediaError, match=r"a\.png does not decode"):
+            Image(path).load_frames(SIZE)
+
+    def test_folder_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").mkdir()
+        with pytest.raises(MediaError, match=r"a\.png does not decode"):
+            Image(tmp_path / "a.png").load_frames(SIZE)
+
+    @pytest.mark.parametrize("name", list(FORMATS))
+    @given(share=st.floats(0.0, 0.98))
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_truncated_file_is_an_error_not_part_of_a_picture(self, tmp_path: Path, name: str, share: float) -> None:
+        path = write_picture(tmp_path / f"a.{name}", noise())
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(MediaError, match=r"a\..* does not decode"):
+            Image(path).load_frames(SIZE)
+
+
+class TestPair:
+    def test_before_comes_first(self, tmp_path: Path) -> None:
+        before, after = noise(seed=1), noise(seed=2)
+        media = Pair(write_picture(tmp_path / "a.png", before), write_picture(tmp_path / "b.png", after))
+        frames = media.load_frames(SIZE)
+        assert torch.equal(frames, torch.from_numpy(np.stack([before, after])).permute(0, 3, 1, 2))
+        assert len(frames) == media.num_frames == 2
+        assert media.paths == (tmp_path / "a.png", tmp_path / "b.png")
+
+    def test_unequal_sizes_name_both_files(self, tmp_path: Path) -> None:
+        media = Pair(write_picture(tmp_path / "a.png", noise()), write_picture(tmp_path / "b.png", noise(48, 48)))
+        with pytest.raises(MediaError, match=r"a\.png is 48x32, .*b\.png is 48x48"):
+            media.load_frames(SIZE)
+
+    @pytest.mark.parametrize("missing", ["a", "b"])
+    def test_missing_half_is_named(self, tmp_path: Path, missing: str) -> None:
+        for name in {"a", "b"} - {missing}:
+            write_picture(tmp_path / f"{name}.png", noise())
+        with pytest.raises(MediaError, match=rf"{missing}\.png does not exist"):
+            Pair(tmp_path / "a.png", tmp_path / "b.png").load_frames(SIZE)
+
+
+class TestVideo:
+    @pytest.mark.parametrize(("count", "shown"), [(1, [0]), (2, [0, 23]), (3, [0, 12, 23]), (24, list(range(24)))])
+    def test_frames_are_spread_from_first_to_last(self, tmp_path: Path, count: int, shown: list[int]) -> None:
+        frames = Video(write_video(tmp_path / "a.mp4"), count).load_frames(SIZE)
+        assert frames.shape == (count, 3, *SIZE)
+        levels = frames.float().mean((1, 2, 3)) / 10
+        assert levels.round().int().tolist() == shown
+
+    def test_resizes_to_height_and_width(self, tmp_path: Path) -> None:
+        assert Video(write_video(tmp_path / "a.mp4"), 2).load_frames((8, 10)).shape == (2, 3, 8, 10)
+
+    def test_too_few_frames_says_how_many_there_are(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "a.mp4", frames=5)
+        with pytest.raises(MediaError, match=r"a\.mp4 has 5 frames, 8 were asked for"):
+            Video(path).load_frames(SIZE)
+
+    def test_missing_file_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(MediaError, match=r"no\.mp4 does not exist"):
+            Video(tmp_path / "no.mp4").load_frames(SIZE)
+
+    def test_folder_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "a.mp4").mkdir()
+        with pytest.raises(MediaError, match=r"a\.mp4 is not a file"):
+            Video(tmp_path / "a.mp4").load_frames(SIZE)
+
+    @pytest.mark.parametrize("content", [b"", b"not a video " * 100, b"\x00\x00\x00\x18ftypmp42"])
+    def test_what_is_no_video_is_named(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "a.mp4"
+        path.write_bytes(content)
+        with pytest.raises(MediaError, match=r"a\.mp4 does not open"):
+            Video(path).load_frames(SIZE)
+
+    @pytest.mark.parametrize("faststart", [False, True])
+    @pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.7])
+    def test_truncated_file_is_an_error(self, tmp_path: Path, share: float, faststart: bool) -> None:
+        path = write_video(tmp_path / "a.mp4", faststart=faststart)
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(MediaError, match=r"a\.mp4 does not"):
+            Video(path).load_frames(SIZE)
+
+    @pytest.mark.parametrize("faststart", [False, True])
+    def test_wherever_the_end_is_lost_no_frame_is_made_up(self, tmp_path: Path, faststart: bool) -> None:
+        path = write_video(tmp_path / "a.mp4", faststart=faststart)
+        content, whole = path.read_bytes(), Video(path).load_frames(SIZE)
+        refused = 0
+        for lost in range(1, 700, 20):
+            path.write_bytes(content[:-lost])
+            try:
+                # What a cut takes of the trailing metadata is no loss.
+                assert torch.equal(Video(path).load_frames(SIZE), whole)
+            except MediaError:
+                refused += 1
+        assert refused > 20
+
+    def test_blanked_middle_is_an_error(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "a.mp4", faststart=True)
+        content = bytearray(path.read_bytes())
+        begin = content.index(b"mdat") + 1000
+        content[begin : begin + 400] = bytes(400)
+        path.write_bytes(content)
+        with pytest.raises(MediaError, match=r"a\.mp4 does not decode"):
+            Video(path).load_frames(SIZE)
+
+
+class TestOwnSize:
+    def test_picture(self, tmp_path: Path) -> None:
+        pixels = noise(20, 30)
+        frames = Image(write_picture(tmp_path / "a.png", pixels)).load_frames()
+        assert torch.equal(frames, torch.from_numpy(pixels).permute(2, 0, 1)[None])
+
+    def test_pair(self, tmp_path: Path) -> None:
+        before, after = noise(20, 30, seed=1), noise(20, 30, seed=2)
+        media = Pair(write_picture(tmp_path / "a.png", before), write_picture(tmp_path / "b.png", after))
+        assert torch.equal(media.load_frames(), torch.from_numpy(np.stack([before, after])).permute(0, 3, 1, 2))
+
+    def test_video(self, tmp_path: Path) -> None:
+        media = Video(write_video(tmp_path / "a.mp4"), 3)
+        assert torch.equal(media.load_frames(), media.load_frames((32, 64)))
+
+
+def test_kinds_are_explicit() -> None:
+    path = Path("a")
+    assert [Image(path).modality, Pair(path, path).modality, Video(path).modality] == ["image", "pair", "video"]
+    assert [Image(path).paths, Video(path).paths] == [(path,), (path,)]
+    assert [Image(path).num_frames, Video(path).num_frames] == [1, 8]
+
+
+class TestFit:
+    """A picture of 40x20 pixels, its left half red and its right half blue, brought to a square of 20."""
+
+    @pytest.fixture
+    def picture(self, tmp_path: Path) -> Image:
+        pixels = np.zeros((20, 40, 3), dtype=np.uint8)
+        pixels[:, :20, 0] = 255
+        pixels[:, 20:, 2] = 255
+        return Image(write_picture(tmp_path / "wide.png", pixels))
+
+    def test_resize_stretches(self, picture: Image) -> None:
+        (frame,) = picture.load_frames((20, 20))
+        assert frame[0, :, :8].min() == 255
+        assert frame[2, :, 12:].min() == 255
+
+    def test_pad_fills_up_above_and_below(self, picture: Image) -> None:
+        (frame,) = picture.load_frames((20, 20), ResizeSpec("pad", (1, 2, 3)))
+        assert frame[:, :5].permute(1, 2, 0).reshape(-1, 3).unique(dim=0).tolist() == [[1, 2, 3]]
+        assert frame[:, 15:].permute(1, 2, 0).reshape(-1, 3).unique(dim=0).tolist() == [[1, 2, 3]]
+        assert frame[0, 6:14, :8].min() == 255
+
+    def test_crop_cuts_both_ends(self, picture: Image) -> None:
+        (frame,) = picture.load_frames((20, 20), ResizeSpec("center_crop"))
+        assert frame[0, :, :9].min() == 255
+        assert frame[2, :, 11:].min() == 255
+
+    @pytest.mark.parametrize("mode", ["resize", "pad", "center_crop"])
+    def test_what_fits_is_left_alone(self, tmp_path: Path, mode: ResizeMode) -> None:
+        pixels = noise()
+        media = Image(write_picture(tmp_path / "a.png", pixels))
+        assert torch.equal(media.load_frames(SIZE, ResizeSpec(mode)), media.load_frames())
+
+
+class TestAltered:
+    @pytest.fixture
+    def video(self, tmp_path: Path) -> Video:
+        return Video(write_video(tmp_path / "a.mp4"), 4)
+
+    def test_black(self, video: Video) -> None:
+        black = PerturbedMedia(video, "blank")
+        assert (black.modality, black.paths, black.num_frames) == ("video", video.paths, 4)
+        assert torch.equal(black.load_frames(SIZE), torch.zeros_like(video.load_frames(SIZE)))
+
+    def test_swapped(self, tmp_path: Path) -> None:
+        pair = Pair(*(write_picture(tmp_path / f"{n}.png", noise(seed=n)) for n in range(2)))
+        assert torch.equal(PerturbedMedia(pair, "swap_times").load_frames(SIZE), pair.load_frames(SIZE).flip(0))
+
+    def test_the_first_all_along(self, video: Video) -> None:
+        frames = PerturbedMedia(video, "repeat_first").load_frames(SIZE)
+        assert torch.equal(frames, video.load_frames(SIZE)[:1].expand(4, -1, -1, -1))
+
+    def test_shuffled_is_never_the_right_order(self, tmp_path: Path) -> None:
+        seen = set()
+        for name in "abcdef":
+            video = Video(write_video(tmp_path / f"{name}.mp4"), 3)
+            shuffled = PerturbedMedia(video, "shuffle_frames")
+            levels = shuffled.load_frames((8, 8)).float().mean((1, 2, 3))
+            assert torch.equal(shuffled.load_frames((8, 8)), shuffled.load_frames((8, 8)))
+            assert levels.sort().values.tolist() == video.load_frames((8, 8)).float().mean((1, 2, 3)).tolist()
+            order = tuple(levels.argsort().tolist())
+            assert order != (0, 1, 2)
+            seen.add(order)
+        assert len(seen) > 1

@@ -1,0 +1,28 @@
+import csv
+import io
+
+from unirs.utils.tables import to_csv, to_latex, to_markdown
+
+TABLE = [["Model", "50 %", "R&D"], ["a_b | c", "1,5", 'say "x"'], ["d\\e", "2", "two\nlines"]]
+
+
+def test_markdown_keeps_a_row_a_line_and_pipes_out_of_cells() -> None:
+    assert to_markdown(TABLE).splitlines() == [
+        "| Model | 50 % | R&D |",
+        "| :-- | --: | --: |",
+        '| a_b \\| c | 1,5 | say "x" |',
+        "| d\\\\e | 2 | two lines |",
+    ]
+
+
+def test_latex_has_booktabs_rules_and_escapes_what_is_special() -> None:
+    lines = to_latex(TABLE, "50 % of #1", ["{note} ~^"]).splitlines()
+    assert lines[2:5] == [r"\caption{50 \% of \#1}", r"\begin{tabular}{lrr}", r"\toprule"]
+    assert lines[5:8] == [r"Model & 50 \% & R\&D \\", r"\midrule", r"a\_b | c & 1,5 & say " + r'"x" \\']
+    assert r"d\textbackslash{}e & 2" in lines[8]
+    assert lines[-2] == r"\par\footnotesize \{note\} \textasciitilde{}\textasciicircum{}"
+    assert sum(line.count(r"\begin") for line in lines) == sum(line.count(r"\end") for line in lines) == 2
+
+
+def test_csv_is_read_back() -> None:
+    assert list(csv.reader(io.StringIO(to_csv(TABLE)))) == TABLE

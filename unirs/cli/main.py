@@ -1,0 +1,73 @@
+"""`unirs …`: the command line. Only what a command needs is imported."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from unirs import __version__
+from unirs.cli import COMMANDS, hide_warnings
+from unirs.errors import UniRSError
+
+_TRAINER_COMMANDS = {
+    "fit": "train a model: unirs fit --config FILE",
+    "validate": "score a run's best checkpoint on the validation split",
+    "test": "score a run's best checkpoint on the test split, with baselines",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: the command line without the program's name; the process's own where left out.
+
+    Returns:
+        The exit code: 0, or 1 where the user, a file or a plugin is at fault, told in one message.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if arguments and arguments[0] in _TRAINER_COMMANDS:
+            return _train(arguments)
+        options = _parser(arguments).parse_args(arguments)
+        options.run(options)
+    except UniRSError as error:
+        print(f"unirs: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("unirs: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(arguments: list[str]) -> int:
+    hide_warnings()
+    from jsonargparse import ArgumentError
+
+    from unirs.cli.trainer import TrainerCLI
+
+    try:
+        TrainerCLI(arguments)
+    except ArgumentError as error:
+        told = " ".join(str(error).split())
+        raise UniRSError(
+            f"{told} ('unirs {' '.join(arguments)}'; 'unirs {arguments[0]} --help' lists all options)"
+        ) from error
+    return 0
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Knows all commands, but only the options of the one that is asked for."""
+    parser = argparse.ArgumentParser(
+        prog="unirs", description="One vision-language model for remote sensing images, image pairs and videos."
+    )
+    parser.add_argument("--version", action="version", version=f"unirs {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, text in _TRAINER_COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        if name == asked:
+            import_module(f"unirs.cli.{name}").register(command)
+    return parser

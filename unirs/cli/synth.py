@@ -1,0 +1,41 @@
+"""`unirs synth`: synthetic data sets in the real formats."""
+
+import argparse
+from pathlib import Path
+
+from unirs import plugins
+from unirs.errors import UniRSError, did_you_mean
+from unirs.tasks.task import Task
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options to its parser."""
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write to; each task gets a folder of its name"
+    )
+    parser.add_argument("--size", type=int, default=512, help="training items of each task (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same files (default: %(default)s)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.size < 1:
+        raise UniRSError(f"--size must be 1 or more, got {options.size}.")
+    names = options.tasks or plugins.list_plugins("unirs.tasks")
+    tasks: dict[str, Task] = {
+        name: plugins.create("unirs.tasks", {"name": name, "root": options.out / name}) for name in names
+    }
+    writers = {name: task.synthesize for name, task in tasks.items() if task.synthesize is not None}
+    if options.tasks and len(writers) < len(tasks):
+        without = next(name for name in tasks if name not in writers)
+        raise UniRSError(f"Task '{without}' has no synthetic form. {did_you_mean(without, writers)}")
+    for name, write in writers.items():
+        write(options.size, options.seed)
+        print(f"{name}: written to {options.out / name}")
+
+    from unirs.evaluation.contact_sheet import write_samples
+
+    sheet = options.out / "sheet.png"
+    write_samples(sheet, {name: tasks[name] for name in writers})
+    print(f"Some of the test samples: {sheet}")

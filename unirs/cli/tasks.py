@@ -1,0 +1,106 @@
+"""`unirs tasks`: lists task plugins; `new` writes one, `check` looks through a task's data."""
+
+import argparse
+import json
+from pathlib import Path
+
+from unirs import plugins
+from unirs.errors import UniRSError
+from unirs.tasks.task import Task
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options to its parser."""
+    parser.add_argument(
+        "--root", type=Path, default=Path("data"), help="where data sets lie, each in a folder of its task's name"
+    )
+    parser.set_defaults(run=_list)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+
+    new = actions.add_parser("new", help="write a working task plugin, its test and a tiny data set")
+    new.add_argument("name", metavar="NAME", help="the task's name: letters, digits and _")
+    new.add_argument("--modality", choices=("image", "pair", "video"), required=True, help="what its samples show")
+    new.add_argument("--out", type=Path, metavar="FILE", help="the plugin's file (default: NAME.py)")
+    new.set_defaults(run=_new)
+
+    check = actions.add_parser("check", help="read a task's data and say what is wrong with them")
+    check.add_argument("name", metavar="NAME", help="a plugin's name, dotted path or file")
+    check.add_argument("--root", type=Path, help="where its data lie (default: data/NAME)")
+    check.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the plugin, its value as JSON or text; may be given several times",
+    )
+    check.add_argument("--tokenizer", metavar="SOURCE", help="count its tokens: hub id, folder or .gguf file")
+    check.add_argument("--limit", type=_positive, metavar="N", help="look at N samples of each split (default: all)")
+    check.add_argument("--sheet", type=Path, help="the contact sheet's file (default: NAME_sheet.png)")
+    check.set_defaults(run=_check)
+
+
+def _list(options: argparse.Namespace) -> None:
+    rows = [("NAME", "MODALITY", "METRIC", "DATA", "FROM")]
+    for name, entry in plugins.list_plugins("unirs.tasks").items():
+        task: Task = plugins.create("unirs.tasks", {"name": name, "root": options.root / name})
+        found = sum(path.exists() for path in task.required_paths)
+        data = "found" if found == len(task.required_paths) else "incomplete" if found else "missing"
+        rows.append((name, task.modality, task.metric.name, f"{data}: {options.root / name}", plugins.origin(entry)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _new(options: argparse.Namespace) -> None:
+    from unirs.tasks.scaffold import write_task
+
+    written = write_task(options.name, options.modality, options.out or Path(f"{options.name}.py"))
+    print(f"Written: {written.plugin}, {written.test}, {written.example}/")
+    print(f"Its test:  pytest {written.test}")
+    print(f"Its check: unirs tasks check {written.plugin} --root {written.example}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from unirs.cli import hide_warnings
+
+    hide_warnings()
+    from unirs.evaluation.task_check import check_task
+
+    name = plugins.short_name(options.name)
+    chosen = dict(map(_option, options.option))
+    task: Task = plugins.create(
+        "unirs.tasks", {"name": options.name, "root": options.root or Path("data") / name, **chosen}
+    )
+    tokenizer = None
+    if options.tokenizer is not None:
+        from unirs.models.llm import load_tokenizer
+
+        tokenizer = load_tokenizer(options.tokenizer)
+    report = check_task(task, limit=options.limit, tokenizer=tokenizer, progress=True)
+    for line in report.lines():
+        print(line)
+    if report.cards:
+        sheet = options.sheet or Path(f"{name}_sheet.png")
+        report.write_sheet(sheet)
+        print(f"contact sheet: {sheet}")
+    problems = sum(map(len, report.problems.values()))
+    if problems:
+        raise UniRSError(f"Task '{name}' has {problems} problem{'s' if problems > 1 else ''}, listed above.")
+    print("no problems found")
+
+
+def _option(text: str) -> tuple[str, object]:
+    key, found, value = text.partition("=")
+    if not found:
+        raise UniRSError(f"--option needs KEY=VALUE, got '{text}'.")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number

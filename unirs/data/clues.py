@@ -1,0 +1,186 @@
+"""Prompt augmentation: what a base VLM says about media, to be put into the prompt (paper, prompt augmentation).
+
+Clues are made once, in batches, and kept on disk by content: the same media, prompt and weights give the same clue,
+wherever the files lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tqdm import tqdm
+
+from unirs.errors import DataError, did_you_mean
+from unirs.tasks.media import Media, Modality, content_key
+from unirs.tasks.prompt import CLUE_END, CLUE_START, VISUAL
+
+CLUE_PROMPTS: dict[Modality, str] = {
+    "image": "Briefly describe the objects in this aerial picture, how many there are, where they lie, and the land "
+    "cover.",
+    "pair": "The two pictures show the same place at two times. Briefly describe what differs between them.",
+    "video": "These pictures are frames of one aerial video, in order. Briefly describe what happens and who acts.",
+}
+"""What the base VLM is asked about media of each kind."""
+
+_MARKERS = re.compile("|".join(map(re.escape, (CLUE_START, CLUE_END, VISUAL))))
+
+# Seconds that a process waits while others write.
+_PATIENCE = 60.0
+
+
+class BaseVLM(Protocol):
+    """A model that can be asked about media."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of its weights: of another model, or the same after training, another one."""
+        ...
+
+    def generate(self, media: Sequence[Media], questions: Sequence[str], max_new_tokens: int) -> list[str]:
+        """Answers one question about each of the media, in one batch."""
+        ...
+
+
+class ClueCache:
+    """Clues in one SQLite file, which any number of processes may read and write at once.
+
+    Args:
+        path: the file; made, with its folder, where it does not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, str]:
+        """The clues that are there, by key.
+
+        Raises:
+            DataError: the file is damaged, or cannot be used.
+        """
+        with self._open() as file:
+            rows = ((key, file.execute("SELECT clue FROM clues WHERE key = ?", (key,)).fetchone()) for key in keys)
+            return {key: row[0] for key, row in rows if row is not None}
+
+    def put_many(self, clues: Mapping[str, str]) -> None:
+        """Keeps clues, by key: all of them or, where it is interrupted, none.
+
+        Raises:
+            DataError: the file is damaged, or cannot be used.
+        """
+        with self._open() as file, file:
+            file.executemany("INSERT OR REPLACE INTO clues VALUES (?, ?)", clues.items())
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        # Opened anew each time, since a connection may not be used by a forked process.
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level="IMMEDIATE")) as file:
+                file.execute("CREATE TABLE IF NOT EXISTS clues (key TEXT PRIMARY KEY, clue TEXT NOT NULL)")
+                yield file
+        except (OSError, sqlite3.OperationalError) as error:
+            raise DataError(
+                f"The clue cache {self.path} cannot be used ({error}). Name one in a folder that can be "
+                "written, and that no other program holds."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise DataError(
+                f"The clue cache {self.path} is damaged ({error}). Delete the file; its clues are then made again."
+            ) from error
+
+
+def clean_clue(text: str) -> str:
+    """One line without what could be mistaken for parts of a prompt."""
+    # A space in their place, since what stood around a marker could join to another one.
+    return " ".join(_MARKERS.sub(" ", text).split())
+
+
+def generate_clues(
+    vlm: BaseVLM,
+    media: Sequence[Media],
+    *,
+    cache: ClueCache | None,
+    prompts: Mapping[Modality, str] = CLUE_PROMPTS,
+    batch_size: int = 8,
+    max_new_tokens: int = 48,
+    progress: bool = True,
+) -> dict[Media, str]:
+    """Says a clue about each of the media.
+
+    Args:
+        vlm: who says it.
+        media: what is described; media of equal content are described once.
+        cache: where clues are looked up and, after each batch, kept: an interruption loses one batch at most. None
+            makes all of them.
+        prompts: what is asked about media of each kind.
+        batch_size: media described at once, all of one kind.
+        max_new_tokens: the longest clue in tokens.
+        progress: show a progress bar where there is something to make.
+
+    Returns:
+        The clues, one line each; a model that says nothing leaves an empty one.
+
+    Raises:
+        DataError: media cannot be read, a kind has no prompt, or the cache is damaged.
+    """
+    weights = vlm.fingerprint
+    keys = {
+        one: _hash(content_key(one), _prompt(prompts, one.modality), weights, max_new_tokens)
+        for one in dict.fromkeys(media)
+    }
+    clues = cache.get_many(set(keys.values())) if cache else {}
+    missing: dict[Modality, dict[str, Media]] = {}
+    for one, key in keys.items():
+        if key not in clues:
+            missing.setdefault(one.modality, {})[key] = one
+    batches = [
+        dict(wanted[start : start + batch_size])
+        for wanted in (list(one.items()) for one in missing.values())
+        for start in range(0, len(wanted), batch_size)
+    ]
+    with tqdm(total=sum(map(len, batches)), desc="clues", disable=not (progress and batches)) as bar:
+        for batch in batches:
+            shown = list(batch.values())
+            said = vlm.generate(shown, [prompts[one.modality] for one in shown], max_new_tokens)
+            new = dict(zip(batch, map(clean_clue, said), strict=True))
+            if cache:
+                cache.put_many(new)
+            clues |= new
+            bar.update(len(batch))
+    return {one: clues[key] for one, key in keys.items()}
+
+
+def _prompt(prompts: Mapping[Modality, str], kind: Modality) -> str:
+    if kind not in prompts:
+        raise DataError(f"There is no clue prompt for {kind} media. {did_you_mean(kind, prompts)}")
+    return prompts[kind]
+
+
+def _hash(*parts: str | int) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ClueConfig:
+    """Who says the clues.
+
+    Attributes:
+        source: a UniRS run or saved model, or a Hugging Face image-text-to-text model (hub id or folder); null asks the
+            model itself with its adapters off.
+        max_new_tokens: the longest clue in tokens.
+        batch_size: media described at once.
+        cache: the file that keeps clues for all runs, by media content, question and weights.
+    """
+
+    source: str | None = None
+    max_new_tokens: int = 48
+    batch_size: int = 8
+    cache: str = "runs/clues.sqlite"

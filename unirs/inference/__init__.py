@@ -1,0 +1,1 @@
+"""Inference: generation, choice scoring, the Python API, and Hugging Face models."""

@@ -1,0 +1,100 @@
+"""Top-1 accuracy of a classifier that answers in text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from unirs.errors import DataError, did_you_mean
+from unirs.metrics.base import Evaluation, Prediction
+from unirs.metrics.statistics import accuracies
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+@dataclass(frozen=True)
+class Top1:
+    """Whether the class named in the answer is the row's class (its `kind`).
+
+    The answer may be a sentence, such as `This is a video about police chase.`: its class is the longest class, in
+    words, whose words stand in it in a row. No class, or several of the greatest length, is wrong. Case and punctuation
+    do not count, so that `Parade, protest` names `parade/protest`.
+
+    Statistics: `top1` over all rows, `top1_macro` (the mean over the classes that occur) and `top1/<class>`.
+
+    Attributes:
+        classes: all classes to tell apart.
+
+    Raises:
+        DataError: two classes have the same words, or one has none.
+    """
+
+    classes: tuple[str, ...]
+    _by_words: dict[str, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_words: dict[str, str] = {}
+        for name in self.classes:
+            words = _words(name)
+            if not words:
+                raise DataError(f"Class {name!r} has no letter or digit, so no answer can name it. Rename it.")
+            if words in by_words:
+                raise DataError(f"Classes {by_words[words]!r} and {name!r} have the same words. Rename one.")
+            by_words[words] = name
+        object.__setattr__(self, "_by_words", by_words)
+
+    @property
+    def name(self) -> str:
+        """`"top1"`."""
+        return "top1"
+
+    @property
+    def primary_metric(self) -> str:
+        """`"top1"`."""
+        return "top1"
+
+    @property
+    def category_is_given(self) -> bool:
+        """`False`: the class is what is asked for."""
+        return False
+
+    def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:  # noqa: ARG002 (all is fast)
+        """Scores rows 1 (right) or 0.
+
+        Args:
+            rows: all rows of one task; each row's `kind` is its class.
+            slow: no statistic here is slow, so it makes no difference.
+
+        Raises:
+            DataError: a row's class is none of `classes`.
+        """
+        truths = [self._truth(row) for row in rows]
+        answers = [_words(row.text) for row in rows]
+        found = [self._class_in(answer) for answer in answers]
+        correct = [guess == truth for guess, truth in zip(found, truths, strict=True)]
+        return Evaluation(
+            normalized=[guess or answer for guess, answer in zip(found, answers, strict=True)],
+            scores=[float(hit) for hit in correct],
+            statistics=accuracies("top1", correct, truths, self.classes),
+        )
+
+    def _truth(self, row: Prediction) -> str:
+        name = self._by_words.get(_words(row.category))
+        if name is None:
+            raise DataError(
+                f"Row {row.id} is of class {row.category!r}, which is unknown. "
+                f"{did_you_mean(row.category, self.classes)}"
+            )
+        return name
+
+    def _class_in(self, answer: str) -> str | None:
+        told = [words for words in self._by_words if f" {words} " in f" {answer} "]
+        lengths = [len(words.split()) for words in told]
+        if not told or lengths.count(max(lengths)) > 1:
+            return None
+        return self._by_words[told[lengths.index(max(lengths))]]
+
+
+def _words(text: str) -> str:
+    return " ".join(_WORD.findall(text.casefold()))

@@ -1,0 +1,1 @@
+"""What a task plugin is made of. Importing it loads no torch."""

@@ -1,0 +1,1 @@
+"""Files, hashing and text tables."""
