@@ -60,6 +60,11 @@ class TrainerCLI(LightningCLI):
         """Parses `args`; Lightning's own warns that they are not the process's."""
         self.config = parser.parse_args(args)
 
+    def instantiate_classes(self) -> None:
+        """Builds model, data and trainer, and gives the data the model's processor."""
+        super().instantiate_classes()
+        self.datamodule.processor = self.model.processor
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's signature
         """Builds the trainer with checkpoints and loggers inside its `default_root_dir`."""
         root = Path(self._get(self.config_init, "trainer.default_root_dir") or "runs/default")

@@ -1,4 +1,4 @@
-"""What the model eats: frames, the media they belong to, and token sequences about them."""
+"""`Batch`: the input of the model. Attention masks and groups of its token rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,27 +9,32 @@ from unirs.metrics.base import Prediction
 from unirs.tasks.media import Media, Modality
 
 SHORT_ROW = 512
-"""Tokens of a row up to which attention costs little beside all else."""
+"""Row length in tokens up to which attention is cheap compared with the rest of the model."""
 
 
 @dataclass
 class Batch:
-    """A mixed batch. M media, F frames in all, B rows of up to T tokens.
+    """A collated batch: frames, the media that they belong to, and packed token rows.
+
+    Letters: M media, F frames of all media, B rows of up to T tokens, Q prompts to complete.
 
     Attributes:
-        frames: uint8 `[F, 3, H, W]`, medium by medium, of media without features.
-        kinds: the kind of each medium, M.
-        counts: frames of each medium, M.
-        owners: which media each row speaks of, in their order; B.
-        ids: int64 `[B, T]`; 0 where padding or a visual token stands.
-        visual: bool `[B, T]`, where visual tokens stand.
-        until: int64 `[B, T]`, the index from which on no token sees this one; 0 for padding.
-        labels: int64 `[B, T]`, `IGNORE` where nothing is learnt.
-        weights: float32 `[B, T]`, how much each label counts in the loss.
-        asks: in evaluation, the row and the place of each question's last token; Q.
-        rows: in evaluation, what each question asks; Q.
-        features: what the encoder sees in each medium, `[k, L, Dv]`, None where it is still to look; M.
-        media: M, None where something else is shown of them; empty where nobody need know.
+        frames: uint8 `[F, 3, H, W]`, the frames of all media without cached features, one media item after another.
+        modalities: M, modality of each media item.
+        num_frames: M, number of frames of each media item.
+        row_media: B, indices of the media in each row, in the order of their visual tokens.
+        input_ids: int64 `[B, T]`, token ids; 0 for padding and visual tokens.
+        visual_mask: bool `[B, T]`, true for visual tokens.
+        branch_end: int64 `[B, T]`, index of the first position that may not attend to this token; 0 for padding.
+        labels: int64 `[B, T]`, token ids to learn; `IGNORE` elsewhere.
+        loss_weights: float32 `[B, T]`, weight of each label in the loss.
+        prompt_ends: Q, row and position of the last token of each prompt; evaluation only.
+        queries: Q, id, references and rendered prompt of each prompt; evaluation only.
+        vision_features: M, cached encoder features `[k, L, Dv]`, or None if the frames are still to be encoded.
+        media: M, the media, or None if their frames were augmented; empty for batches that are not cached.
+        processor_key: key of the `Processor` that made the batch; empty for batches made by hand.
+        eval_set: name of the evaluation set; empty in training.
+        labeled: the same examples with their answers as a training batch without frames, for a validation loss.
     """
 
     frames: torch.Tensor
@@ -45,6 +50,9 @@ class Batch:
     queries: tuple[Prediction, ...] = ()
     vision_features: tuple[torch.Tensor | None, ...] = ()
     media: tuple[Media | None, ...] = ()
+    processor_key: str = ""
+    eval_set: str = ""
+    labeled: "Batch | None" = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on a device; Lightning calls it."""
@@ -55,7 +63,7 @@ class Batch:
         return self._map_tensors(lambda tensor: tensor.pin_memory())
 
     def token_mask(self) -> torch.Tensor:
-        """Where no padding stands, bool `[B, T]`."""
+        """Bool `[B, T]`, false for padding."""
         return self.branch_end > 0
 
     def _map_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
@@ -68,43 +76,68 @@ class Batch:
             labels=change(self.labels),
             loss_weights=change(self.loss_weights),
             vision_features=tuple(None if one is None else change(one) for one in self.vision_features),
+            labeled=None if self.labeled is None else self.labeled._map_tensors(change),
         )
 
 
 def tree_attention_mask(branch_end: torch.Tensor) -> torch.Tensor:
-    """Which token sees which, bool `[B, T, T]`: causally, and no branch another. Padding sees itself only.
+    """The attention mask of token rows that branch.
 
-    A token's position is how many tokens it sees before itself, `attention(until).sum(2) - 1`.
+    Position i attends to position j if j <= i (causal) and i < branch_end[j] (the branch of j is still open). Padding
+    attends to itself only, since attention to nothing is undefined. For a prefix P with two branches A and B, then
+    padding, `branch_end` is `[N, N, 4, 4, 6, 6, 0]` with N = `NO_END`:
+
+            P P A A B B .
+        P   1 0 0 0 0 0 0
+        P   1 1 0 0 0 0 0
+        A   1 1 1 0 0 0 0
+        A   1 1 1 1 0 0 0
+        B   1 1 0 0 1 0 0
+        B   1 1 0 0 1 1 0
+        .   0 0 0 0 0 0 1
+
+    Position ids follow from the mask: a token's position is the number of tokens before it that it attends to,
+    `mask.sum(2) - 1`. Both branches above have positions 2 and 3, as if each followed the prefix alone.
 
     Args:
-        branch_end: as in `Batch`.
+        branch_end: int64 `[B, T]`, as in `Batch`.
+
+    Returns:
+        Bool `[B, T, T]`, true if the row's position attends to the column's.
     """
     index = torch.arange(branch_end.shape[1], device=branch_end.device)
-    seen = (index.unsqueeze(1) >= index) & (index.unsqueeze(1) < branch_end.unsqueeze(1))
-    return (seen & (branch_end > 0).unsqueeze(2)) | (index.unsqueeze(1) == index)
+    causal = index.unsqueeze(1) >= index
+    open_branch = index.unsqueeze(1) < branch_end.unsqueeze(1)
+    is_token = (branch_end > 0).unsqueeze(2)
+    return (causal & open_branch & is_token) | (index.unsqueeze(1) == index)
 
 
 def num_image_slots(media: Media, *, fused: bool) -> int:
-    """How many pictures' worth of visual tokens a medium costs: one for an image or a pair whose times are fused."""
+    """Number of images whose visual tokens represent the media in the language model's input.
+
+    Args:
+        media: the input.
+        fused: whether a change extractor fuses the two times of a pair into one image.
+    """
     return 1 if media.modality == "pair" and fused else media.num_frames
 
 
 def group_by_length(branch_end: torch.Tensor) -> list[tuple[torch.Tensor, int]]:
-    """Parts right-padded rows so that long ones cost short ones no padding.
+    """Groups right-padded rows by length, so that short rows are not padded to the longest one.
 
     Args:
-        branch_end: as in `Batch`.
+        branch_end: int64 `[B, T]`, as in `Batch`.
 
     Returns:
-        For each part the indices of its rows and the length of the longest. The others are more than half as long, or
-        the longest is no longer than `SHORT`.
+        Indices of the rows of each group, and the length of its longest row. Every row of a group is more than half as
+        long as the longest, unless the longest has at most `SHORT_ROW` tokens.
     """
     lengths = (branch_end > 0).sum(1)
-    parts = []
-    left = torch.arange(len(lengths), device=branch_end.device)
-    while len(left):
-        longest = int(lengths[left].max())
-        here = lengths[left] > (longest // 2 if longest > SHORT_ROW else 0)
-        parts.append((left[here], longest))
-        left = left[~here]
-    return parts
+    groups = []
+    remaining = torch.arange(len(lengths), device=branch_end.device)
+    while len(remaining):
+        longest = int(lengths[remaining].max())
+        mask = lengths[remaining] > (longest // 2 if longest > SHORT_ROW else 0)
+        groups.append((remaining[mask], longest))
+        remaining = remaining[~mask]
+    return groups

@@ -1,69 +1,83 @@
-"""The one LightningDataModule: makes or finds the tasks' data, mixes them, and builds batches."""
+"""The LightningDataModule: finds or makes the data of tasks, mixes them, and makes loaders."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
-from lightning import LightningDataModule, Trainer
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler
+from lightning import LightningDataModule
+from torch.utils.data import ConcatDataset, DataLoader, DistributedSampler
 
 from unirs.data.batch import Batch
-from unirs.data.collator import Collator
-from unirs.data.dataset import DecodedDataset, Example, TaskDataset
-from unirs.data.feature_cache import FeatureCache, is_frozen
+from unirs.data.dataset import TaskDataset
+from unirs.data.feature_cache import FeatureCache
 from unirs.data.frame_cache import FrameCache
+from unirs.data.loaders import make_loader, world
+from unirs.data.processor import Processor
 from unirs.data.sampler import MixtureSampler
-from unirs.errors import DataError, PluginError
-from unirs.interfaces import Encoder
+from unirs.errors import DataError, ModelError, PluginError
 from unirs.tasks.config import ClueUse, TaskConfig
-from unirs.tasks.media import Media
-from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName
+
+_BLANK = ".blank_media"
 
 
 @dataclass(frozen=True)
 class EvalSet:
-    """What one evaluation loader holds.
+    """What one evaluation loader yields.
 
     Attributes:
-        name: the task's name.
-        blank: the media are shown black, as the baseline that cannot see.
+        task: name of the task.
+        blank: whether the media are black frames, as a baseline that has no visual input.
     """
 
-    name: str
-    blank: bool
+    task: str
+    blank: bool = False
+
+    @property
+    def name(self) -> str:
+        """`<task>` or `<task>.blank_media`; `Batch.eval_set` of its batches."""
+        return self.task + _BLANK * self.blank
+
+    @classmethod
+    def from_name(cls, name: str) -> EvalSet:
+        """The set of a `name`."""
+        return cls(name.removesuffix(_BLANK), name.endswith(_BLANK))
 
 
 class UniRSDataModule(LightningDataModule):
     """Reads tasks, mixes them for training, and evaluates each on its own.
 
+    Loaders need a model's `Processor` and no Trainer: `data.processor = module.processor`. It may be replaced at any
+    time by another model's; loaders that are made from then on are for that model.
+
     Args:
-        tasks: one entry a task: `name` of its plugin, the plugin's options (`root`, …), and, read here: `weight` (how
-            often an epoch shows each of its samples; the paper's mixture is 1, 5, 10), `synthetic: {size, seed}` (make
-            the data where none is found), `label` (its name in results), `clue` (whether prompts hold what a base VLM
-            says about the media: `never`, `test` for evaluation alone, `always` for training too), `augment` (true
-            turns and mirrors its training media, all frames alike; for answers that name no directions).
-        batch_size: samples a training batch, in each process.
-        eval_batch_size: samples an evaluation batch, in each process.
-        max_turns: in training, the most questions about one picture in one sequence; a picture with more of them
+        tasks: one entry for each task: `name` of its plugin, the plugin's options (`root`, …), and these: `weight`
+            (how often an epoch contains each of its samples; the paper's mixture is 1, 5, 10), `synthetic: {size,
+            seed}` (make the data if none is found), `label` (its name in results), `clue` (whether prompts contain the
+            base VLM's clue about the media: `never`, `test` in evaluation only, `always`), `augment` (whether training
+            media are rotated and mirrored, all frames alike; for answers that name no directions).
+        batch_size: samples of a training batch, in each process.
+        eval_batch_size: samples of an evaluation batch, in each process.
+        max_turns: maximum number of questions about one image in a training sequence; an image with more questions
             becomes several samples.
-        max_length: the longest sequence in tokens, visual ones included; a longer one is an error.
-        num_workers: processes that decode and render beside the training process.
-        cache_gb: memory in GB, in each training process and shared by its workers, that keeps decoded and resized
-            frames for later epochs where no features are kept.
-        feature_cache: folder that keeps what a frozen encoder sees in media that are not augmented, for later epochs
-            and for all runs: by the media's content, and by what the encoder makes of a test frame.
-        feature_cache_gb: disk space in GB for that folder, encoders of earlier runs included; 0 encodes anew each time.
-        val_samples: samples of each task that validation answers; all where null.
-        test_samples: samples of each task that a test answers; all where null.
-        blank_media: a test also answers with black media, as a baseline.
+        max_length: maximum length of a sequence in tokens, visual ones included; a longer one is an error.
+        num_workers: processes of each loader that decode media and encode prompts.
+        cache_gb: memory in GB for decoded and resized frames of media without cached features, in each training
+            process and shared by its workers.
+        feature_cache: folder for the features of frozen encoders, shared by epochs and runs; keyed by the media's
+            content and the encoder's fingerprint. Augmented media are not cached.
+        feature_cache_gb: disk space in GB for that folder, other encoders included; 0 disables the cache.
+        val_samples: samples of each task in validation; all if null.
+        test_samples: samples of each task in a test; all if null.
+        blank_media: a test also evaluates black frames, as a baseline.
         seed: of the order of training samples and the choice of validation samples.
+        processor: of the model that the loaders are for; set it later by `data.processor = …`. Not part of a config.
     """
 
     def __init__(
@@ -81,6 +95,7 @@ class UniRSDataModule(LightningDataModule):
         test_samples: int | None = None,
         blank_media: bool = True,
         seed: int = 0,
+        processor: Processor | None = None,
     ) -> None:
         super().__init__()
         self.tasks = {task.name: task for task in map(TaskConfig.from_config, tasks)}
@@ -95,7 +110,7 @@ class UniRSDataModule(LightningDataModule):
             raise PluginError("data.tasks is empty: name at least one task.")
         for name, size in (("cache_gb", cache_gb), ("feature_cache_gb", feature_cache_gb)):
             if size < 0:
-                raise DataError(f"data.{name} is {size:g}. Give a number of GB, or 0 to keep nothing.")
+                raise DataError(f"data.{name} is {size:g}. Give a number of GB, or 0 to disable the cache.")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.max_turns = max_turns
@@ -109,20 +124,48 @@ class UniRSDataModule(LightningDataModule):
         self.blank_media = blank_media
         self.seed = seed
         self._splits: dict[tuple[str, SplitName], TaskSplit] = {}
-        self._decode: FrameCache | None = None
-        self._features: FeatureCache | None = None
+        self._frame_cache: FrameCache | None = None
+        self._processor: Processor | None = None
+        if processor is not None:
+            self.processor = processor
 
-    def prepare_data(self) -> None:
-        """Makes synthetic data where asked for; checks that all other data are there.
+    @property
+    def processor(self) -> Processor:
+        """The processor of the model that loaders are made for.
 
         Raises:
-            DataError: data are missing; says where to get them.
+            ModelError: none was set.
+        """
+        if self._processor is None:
+            raise ModelError("The datamodule has no processor. Set 'data.processor = module.processor'.")
+        return self._processor
+
+    @processor.setter
+    def processor(self, processor: Processor) -> None:
+        self._processor = processor
+        self._frame_cache = None
+        processor.tasks, processor.max_length = self.tasks, self.max_length
+
+    def prepare_data(self) -> None:
+        """Makes synthetic data if the config says so; checks that all other data exist.
+
+        Raises:
+            DataError: data are missing; the message says where to get them.
         """
         for task in self.tasks.values():
             task.prepare()
 
+    def setup(self, stage: str) -> None:
+        """Trains the tokenizer of a language model that starts from scratch, before a training.
+
+        Raises:
+            ModelError: there is no processor.
+        """
+        if stage == "fit":
+            self.processor.fit_tokenizer(self.texts())
+
     def split(self, name: str, split: SplitName) -> TaskSplit:
-        """The samples of a task's split, read once.
+        """A split of a task; it is read once.
 
         Raises:
             DataError: a file or row is wrong, or the split is empty.
@@ -135,10 +178,10 @@ class UniRSDataModule(LightningDataModule):
         return self._splits[name, split]
 
     def task_names(self, split: SplitName) -> list[str]:
-        """The tasks that have a split: some are only trained on, or only evaluated.
+        """The tasks that have a split: some are only trained on, others only evaluated.
 
         Raises:
-            DataError: none has it.
+            DataError: no task has it.
         """
         names = [name for name, task in self.tasks.items() if split in task.task.splits]
         if not names:
@@ -146,7 +189,7 @@ class UniRSDataModule(LightningDataModule):
         return names
 
     def texts(self) -> Iterator[str]:
-        """All prompts and answers of the training split, for a tokenizer to be trained on."""
+        """All prompts and answers of the training split, as the training corpus of a tokenizer."""
         for name in self.task_names("train"):
             prompt = self.tasks[name].task.prompt
             for sample in self.split(name, "train"):
@@ -165,106 +208,83 @@ class UniRSDataModule(LightningDataModule):
             for name in names
         ]
         weights = [self.tasks[name].weight for name in names]
-        trainer = self._trainer
-        sizes = [len(group) for group in groups]
-        sampler = MixtureSampler(sizes, weights, trainer.world_size, trainer.global_rank, self.seed)
-        return self._loader(ConcatDataset(groups), self.batch_size, sampler, training=True)
-
-    def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """One loader a task, over a bounded number of samples."""
-        return [self._eval_loader(name, "val", self.val_samples) for name in self.task_names("val")]
-
-    def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """One loader for each of `eval_sets("test")`."""
-        return [self._eval_loader(s.name, "test", self.test_samples, s.blank) for s in self.eval_sets("test")]
-
-    def cache_features(self, batch: Batch, features: Sequence[torch.Tensor]) -> None:
-        """Keeps what a frozen encoder saw in a batch for other epochs and runs, where there is a cache for it.
-
-        Args:
-            batch: from one of the loaders.
-            features: `[k, L, Dv]` of each of its media.
-        """
-        for media, known, seen in zip(batch.media, batch.vision_features, features, strict=True):
-            if self._features is not None and media is not None and known is None:
-                self._features.put(media, seen)
-
-    def eval_sets(self, split: SplitName) -> list[EvalSet]:
-        """What the evaluation loaders of a split hold, in their order."""
-        names = self.task_names(split)
-        sets = [EvalSet(name, blank=False) for name in names]
-        if split == "test" and self.blank_media:
-            sets += [EvalSet(name, blank=True) for name in names]
-        return sets
-
-    def _eval_loader(self, name: str, split: SplitName, limit: int | None, blank: bool = False) -> DataLoader[Batch]:
-        items = self._task_dataset(name, split, limit, None)
-        # What cannot see gets no clue either: that would tell it.
-        items = replace(items, perturbation="blank") if blank else self._with_clues(items, "test", "always")
-        trainer = self._trainer
-        ranks = trainer.world_size, trainer.global_rank
-        sampler: DistributedSampler[Any] = DistributedSampler(items, *ranks, shuffle=False)
-        return self._loader(items, self.eval_batch_size, sampler, training=False)
-
-    def _task_dataset(self, name: str, split: SplitName, limit: int | None, max_turns: int | None) -> TaskDataset:
-        """Samples with at most `max_turns` turns each; a limit takes a random choice, always the same."""
-        samples = self.split(name, split)
-        order: Sequence[int] = range(len(samples))
-        if limit is not None and limit < len(samples):
-            # Not every n-th one: files may alternate between kinds.
-            generator = torch.Generator().manual_seed(self.seed)
-            order = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
-        return TaskDataset(name, samples, order, max_turns)
-
-    def _with_clues(self, items: TaskDataset, *uses: ClueUse) -> TaskDataset:
-        """The items, with clues where their task is of one of the uses."""
-        if self.tasks[items.task].clue not in uses:
-            return items
-        media = dict.fromkeys(items.samples[index].media for index in items.indices)
-        return replace(items, clues=cast("Processor", self._trainer.lightning_module).clues(list(media)))
-
-    def _loader(
-        self, items: Dataset[Example], batch_size: int, sampler: DistributedSampler[Any], *, training: bool
-    ) -> DataLoader[Batch]:
-        module = cast("Processor", self._trainer.lightning_module)
-        if self._decode is None:
-            if self.feature_cache_gb and is_frozen(module.encoder):
-                with self._trainer.precision_plugin.forward_context():
-                    self._features = FeatureCache(self.feature_cache, module.encoder, int(self.feature_cache_gb * 1e9))
-            # Frames whose features are kept are not asked for again.
-            needed = self._features is None or any(task.augment for task in self.tasks.values())
-            self._decode = FrameCache(module.encoder, int(self.cache_gb * 1e9) if needed else 0)
-        prompts = {name: task.task.prompt for name, task in self.tasks.items()}
-        dataset: Dataset[Any] = DecodedDataset(items, self._decode, self._features)
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
+        sampler = MixtureSampler([len(group) for group in groups], weights, *world(), self.seed)
+        cache = self._prepare_caches()
+        return make_loader(
+            ConcatDataset(groups),
+            self.processor,
+            cache,
+            batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=module.collator(prompts, self.max_length, training=training),
+            training=True,
         )
 
-    @property
-    def _trainer(self) -> Trainer:
-        if self.trainer is None:
-            raise RuntimeError("UniRSData gives loaders to a Trainer only: pass it as 'datamodule'.")
-        return self.trainer
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """One loader for each task, over a bounded number of samples."""
+        return [self._eval_loader(EvalSet(name), "val", self.val_samples) for name in self.task_names("val")]
 
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
+        """One loader for each task, and one for its black frames."""
+        sets = [EvalSet(name) for name in self.task_names("test")]
+        if self.blank_media:
+            sets += [EvalSet(one.task, blank=True) for one in sets]
+        return [self._eval_loader(one, "test", self.test_samples) for one in sets]
 
-class Processor(Protocol):
-    """What the data ask of the model: how its input is made."""
+    def predict_dataloader(self) -> list[DataLoader[Batch]]:
+        """One loader for each task, over its test split."""
+        return [self._eval_loader(EvalSet(name), "test", self.test_samples) for name in self.task_names("test")]
 
-    @property
-    def encoder(self) -> Encoder:
-        """What the frames are for."""
-        ...
+    def _eval_loader(self, eval_set: EvalSet, split: SplitName, limit: int | None) -> DataLoader[Batch]:
+        dataset = self._task_dataset(eval_set.task, split, limit, None)
+        # A clue describes the media, so the baseline without visual input gets none.
+        dataset = (
+            replace(dataset, perturbation="blank") if eval_set.blank else self._with_clues(dataset, "test", "always")
+        )
+        sampler: DistributedSampler[Any] = DistributedSampler(dataset, *world(), shuffle=False)
+        cache = self._prepare_caches()
+        return make_loader(
+            dataset,
+            self.processor,
+            cache,
+            batch_size=self.eval_batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            eval_set=eval_set.name,
+            with_labels=split == "val",
+        )
 
-    def collator(self, prompts: Mapping[str, PromptTemplate], max_length: int, *, training: bool) -> Collator:
-        """Makes batches of decoded items of the tasks that `prompts` names."""
-        ...
+    def _task_dataset(self, name: str, split: SplitName, limit: int | None, max_turns: int | None) -> TaskDataset:
+        """Examples with at most `max_turns` turns each; a limit takes a random subset, always the same."""
+        samples = self.split(name, split)
+        indices: Sequence[int] = range(len(samples))
+        if limit is not None and limit < len(samples):
+            # Not every n-th one: files may alternate between categories.
+            generator = torch.Generator().manual_seed(self.seed)
+            indices = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
+        return TaskDataset(name, samples, indices, max_turns)
 
-    def clues(self, media: Sequence[Media]) -> Mapping[Media, str]:
-        """What a base VLM says about media. Collective: every process names the same."""
-        ...
+    def _with_clues(self, dataset: TaskDataset, *uses: ClueUse) -> TaskDataset:
+        """The dataset, with clues if its task has one of these uses."""
+        if self.tasks[dataset.task].clue not in uses:
+            return dataset
+        if self.processor.generate_clues is None:
+            raise ModelError(f"Task '{dataset.task}' uses clues, but the model of this processor generates none.")
+        media = dict.fromkeys(dataset.samples[index].media for index in dataset.indices)
+        return replace(dataset, clues=self.processor.generate_clues(list(media)))
+
+    def _prepare_caches(self) -> FrameCache:
+        """Opens the caches for the current processor."""
+        processor = self.processor
+        if processor.fingerprint is None or not self.feature_cache_gb:
+            processor.feature_cache = None
+        elif processor.feature_cache is None or processor.feature_cache.fingerprint != processor.fingerprint:
+            processor.feature_cache = FeatureCache(
+                self.feature_cache, processor.fingerprint, processor.feature_shape, int(self.feature_cache_gb * 1e9)
+            )
+        if self._frame_cache is None:
+            # Media with cached features are not decoded again.
+            needed = processor.feature_cache is None or any(task.augment for task in self.tasks.values())
+            limit = int(self.cache_gb * 1e9) if needed else 0
+            self._frame_cache = FrameCache(processor.image_size, processor.resize, limit)
+        return self._frame_cache

@@ -1,4 +1,4 @@
-"""From samples to batches: which are drawn, what is shown of them, and how they are put together."""
+"""Datasets of examples, and of examples with their decoded media."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from unirs.tasks.sample import Sample, TaskSplit
 
 @dataclass(frozen=True)
 class Example:
-    """A sample of a task.
+    """A sample of a task, ready to be decoded and encoded.
 
     Attributes:
-        task: its name.
-        sample: with the turns to ask.
-        clue: what a base VLM says about it.
-        augment: show it turned and mirrored at random.
+        task: name of the task.
+        sample: media and the turns to train on or to answer.
+        clue: the base VLM's clue about the media; empty for none.
+        augment: whether the frames are rotated and mirrored at random.
     """
 
     task: str
@@ -37,16 +37,16 @@ class Example:
 
 @dataclass(frozen=True)
 class TaskDataset(Dataset[Example]):
-    """Samples of a task as items, made when they are asked for: large data sets need not stand in memory as objects.
+    """Examples of one task, made on access: a large data set need not be in memory as objects.
 
     Attributes:
-        task: its name.
-        samples: of one of its splits.
-        order: which of them, and in which order.
-        max_turns: the most turns of an item; a sample with more of them becomes several. None for all.
-        alter: how its media are shown, if not as they are.
-        augment: as in `Item`.
-        clues: by medium; none where empty.
+        task: name of the task.
+        samples: one split of the task.
+        indices: indices of the samples to use, in order.
+        max_turns: maximum number of turns of an example; a sample with more turns is split. None for no limit.
+        perturbation: how the media are changed for a sanity baseline; None for the media as they are.
+        augment: whether the frames are rotated and mirrored at random.
+        clues: clue of each media item; no clues if empty.
     """
 
     task: str
@@ -59,19 +59,19 @@ class TaskDataset(Dataset[Example]):
     _ends: array[int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        most = self.max_turns
-        parts = (1 if most is None else math.ceil(self.samples.turns(index) / most) for index in self.indices)
-        object.__setattr__(self, "_ends", array("q", accumulate(parts)))
+        limit = self.max_turns
+        chunks = (1 if limit is None else math.ceil(self.samples.turns(index) / limit) for index in self.indices)
+        object.__setattr__(self, "_ends", array("q", accumulate(chunks)))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> Example:
-        place = bisect_right(self._ends, index)
-        start = self._ends[place - 1] if place else 0
-        sample = self.samples[self.indices[place]]
-        # Strided, so that questions which the file groups by type are spread over the parts.
-        turns = sample.turns[index - start :: self._ends[place] - start]
+        position = bisect_right(self._ends, index)
+        start = self._ends[position - 1] if position else 0
+        sample = self.samples[self.indices[position]]
+        # Strided, so that questions that the file groups by type are spread over the examples.
+        turns = sample.turns[index - start :: self._ends[position] - start]
         clue = self.clues[sample.media] if self.clues else ""
         media = sample.media
         if self.perturbation is not None and not isinstance(media, PerturbedMedia):
@@ -80,11 +80,11 @@ class TaskDataset(Dataset[Example]):
 
 
 class VisualInput(NamedTuple):
-    """A medium for the model: one of the two.
+    """The visual input of an example: either frames or cached features.
 
     Attributes:
         frames: uint8 `[k, 3, H, W]`.
-        features: what the encoder sees in them, `[k, L, Dv]`, where that is kept.
+        vision_features: the encoder's features of these frames, `[k, L, Dv]`.
     """
 
     frames: torch.Tensor | None = None
@@ -93,12 +93,12 @@ class VisualInput(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
-    """Items with what they show.
+    """Examples with their visual input.
 
     Attributes:
-        items: of a known length.
-        decode: gives a sample's frames, uint8 `[k, 3, H, W]`.
-        features: where those of a frozen encoder are looked for.
+        examples: a dataset with a length.
+        decode: returns the frames of a sample, uint8 `[k, 3, H, W]`.
+        feature_cache: features of a frozen encoder; None if they are not cached.
     """
 
     examples: Dataset[Example]
@@ -109,15 +109,17 @@ class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
         return len(self.examples)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> tuple[Example, VisualInput]:
-        item = self.examples[index]
-        if item.augment:
-            return item, VisualInput(_augment(self.decode(item.sample)))
-        known = None if self.feature_cache is None else self.feature_cache.get(item.sample.media)
-        return item, VisualInput(self.decode(item.sample)) if known is None else VisualInput(vision_features=known)
+        example = self.examples[index]
+        if example.augment:
+            return example, VisualInput(_augment(self.decode(example.sample)))
+        cached = None if self.feature_cache is None else self.feature_cache.get(example.sample.media)
+        if cached is not None:
+            return example, VisualInput(vision_features=cached)
+        return example, VisualInput(self.decode(example.sample))
 
 
 def _augment(frames: torch.Tensor) -> torch.Tensor:
-    """One of the eight ways to look down at the same place; of four where frames are not square."""
+    """One of the eight rotations and reflections of square frames, of the four of frames that are not square."""
     quarters, mirrored = divmod(int(torch.randint(8, ())), 2)
     if mirrored:
         frames = frames.flip(-1)

@@ -46,16 +46,18 @@ class FeatureCache:
     encoder never do, since an epoch that is larger than the cache would then find nothing of itself.
 
     Args:
-        folder: of all encoders.
-        encoder: which never changes, on its device.
+        folder: for all encoders.
+        fingerprint: `encoder_fingerprint` of a frozen encoder; also the name of its folder.
+        shape: L and Dv of the features of one frame.
         limit: bytes of all encoders together.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder, limit: int) -> None:
+    def __init__(self, folder: Path, fingerprint: str, shape: tuple[int, int], limit: int) -> None:
+        self.fingerprint = fingerprint
         self._root = folder
-        self._folder = folder / encoder_fingerprint(encoder)
+        self._folder = folder / fingerprint
         self._limit = limit
-        self._grid = (encoder.grid[0] * encoder.grid[1], encoder.embed_dim)
+        self._grid = shape
         self._room = 0
         self._full = False
         # Tells caches of other encoders that this one is in use, where nothing is written to it any more.
@@ -130,17 +132,24 @@ class FeatureCache:
 
 
 @torch.no_grad()
-def encoder_fingerprint(encoder: Encoder) -> str:
-    """A hash of what an encoder returns for a fixed random frame, its image size and its resize mode."""
+def encoder_fingerprint(encoder: Encoder, context: str = "") -> str:
+    """Hashes an encoder's features of a fixed random frame, its image size and its resize mode.
+
+    Args:
+        encoder: on its device.
+        context: whatever else changes features, such as the numerical precision of the trainer.
+
+    Returns:
+        16 hexadecimal digits.
+    """
     module = as_module(encoder)
     height, width = encoder.image_size
     device = next((one.device for one in module.parameters()), torch.device("cpu"))
     frame = torch.randint(0, 256, (1, 3, height, width), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    seen = encoder(frame.to(device))
-    # How media are brought to the encoder's size happens before it.
-    return hashlib.sha256(f"{hash_tensors({'seen': seen})} {encoder.image_size} {encoder.resize}".encode()).hexdigest()[
-        :16
-    ]
+    features = encoder(frame.to(device))
+    # Resizing happens before the encoder.
+    identity = f"{hash_tensors({'features': features})} {encoder.image_size} {encoder.resize} {context}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def _size(folder: Path) -> int:

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unirs.errors import DataError
-from unirs.tasks.media import PerturbedMedia
+from unirs.tasks.media import PerturbedMedia, ResizeSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from unirs.interfaces import Encoder
     from unirs.tasks.sample import Sample
 
 
@@ -42,16 +41,16 @@ class FrameCache:
     again. Elsewhere each has memory of its own.
 
     Args:
-        encoder: what the frames are for.
+        image_size: height and width in pixels of the frames.
+        resize: how images of another shape are brought to that size.
         limit: bytes.
 
     Raises:
         DataError: the system does not give so much.
     """
 
-    def __init__(self, encoder: Encoder, limit: int) -> None:
-        # Not the encoder itself: workers would be sent its weights.
-        self.size, self.fit = encoder.image_size, encoder.resize
+    def __init__(self, image_size: tuple[int, int], resize: ResizeSpec, limit: int) -> None:
+        self.image_size, self.resize = image_size, resize
         try:
             self._kept = _Log(_END.size + limit)
         except (OSError, OverflowError) as error:
@@ -63,11 +62,11 @@ class FrameCache:
         """The frames of a sample, uint8 `[k, 3, H, W]`; not to be written to."""
         if isinstance(sample.media, PerturbedMedia):
             # It costs more to keep than to make, or is shown once.
-            return sample.media.load_frames(self.size, self.fit)
+            return sample.media.load_frames(self.image_size, self.resize)
         key = hashlib.blake2b(repr(sample.media).encode(), digest_size=16).digest()
         frames = self._kept.get(key)
         if frames is None:
-            frames = sample.media.load_frames(self.size, self.fit)
+            frames = sample.media.load_frames(self.image_size, self.resize)
             self._kept.put(key, frames)
         return frames
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
@@ -21,16 +20,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from tqdm import tqdm
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs.data.batch import num_image_slots
 from unirs.data.clues import BaseVLM, ClueCache, ClueConfig, generate_clues
-from unirs.data.collator import Collator
 from unirs.data.dataset import Example, VisualInput
-from unirs.data.prompt_encoder import PromptEncoder
+from unirs.data.processor import Processor
 from unirs.errors import ModelError, UniRSError, did_you_mean
 from unirs.inference.completion import Choices, Reply, reply
 from unirs.inference.hf_model import HFImageTextModel
-from unirs.interfaces import Encoder
 from unirs.metrics.base import Prediction
+from unirs.models.builder import build_processor
 from unirs.models.pretrained import PromptConfig, UniRSConfig, is_saved_model, read_model, write_model
 from unirs.models.tuning import adapters_off, base_state
 from unirs.models.unirs_model import UniRSModel
@@ -112,8 +109,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         if (folder / "config.yaml").is_file():
             from unirs.models.run_folder import load_run
 
-            module, data = load_run(folder)
-            model = module.to_inference(data)
+            model = cls(*load_run(folder))
             model.model.eval().requires_grad_(False)
         else:
             model = cls(*read_model(folder if folder.exists() else _download(source, hub)))
@@ -144,6 +140,11 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_model(save_directory, self.model, self.tokenizer, self.config)
+
+    @property
+    def processor(self) -> Processor:
+        """Describes the model's inputs."""
+        return build_processor(self.model, self.tokenizer, max_length=self.config.max_length)
 
     @property
     def device(self) -> torch.device:
@@ -311,16 +312,14 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         Yields:
             Each turn's row with the answer, the reply, and the change map `[h, w]` of its pair.
         """
-        encoder = cast("Encoder", self.model.encoder)
-        count = partial(num_image_slots, fused=self.model.change is not None)
-        renderer = PromptEncoder(self.tokenizer, self.config.max_length)
-        tokens, branches = self.model.projector.num_tokens, self.model.supports_tree_attention
-        collate = Collator(renderer, prompts, count, tokens, training=False, supports_tree_attention=branches)
+        processor = self.processor
+        renderer = processor.prompt_encoder()
+        collate = replace(processor.collator(training=False), prompts=prompts)
         bar = tqdm(total=len(items), desc="answers", unit="media", disable=not progress)
         with bar, _evaluating(self.model):
             for start in range(0, len(items), batch_size):
                 chunk = items[start : start + batch_size]
-                frames = [item.sample.media.load_frames(encoder.image_size, encoder.resize) for item in chunk]
+                frames = [item.sample.media.load_frames(processor.image_size, processor.resize) for item in chunk]
                 batch = collate(list(zip(chunk, map(VisualInput, frames), strict=True))).to(self.device)
                 with torch.no_grad():
                     batch = replace(batch, vision_features=self.model.encode_frames(batch))

@@ -1,17 +1,22 @@
 """Builds the model from its config, and checks that its components fit together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import nn
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from unirs import plugins
+from unirs.data.processor import Processor
 from unirs.errors import ModelError
 from unirs.interfaces import ChangeExtractor, Encoder, as_module
 from unirs.models.change_extractors import ChangeExtraction
 from unirs.models.convert_weights import load_exactly, read_projector
+from unirs.models.llm import LLMConfig, build_llm, train_tokenizer
 from unirs.models.projectors import ProjectorName
 from unirs.models.unirs_model import UniRSModel
 
@@ -32,7 +37,96 @@ class ProjectorConfig:
     tune: Literal["full", "frozen"] = "full"
 
 
-def _load_projector(model: UniRSModel, config: ProjectorConfig) -> None:
+@dataclass
+class ModelConfig:
+    """The components of a model, as a training config names them.
+
+    Attributes:
+        encoder: `name` of an encoder plugin, and its options.
+        llm: the language model.
+        change: `name` of a change extractor plugin, and its options; null gives the language model both frames of a
+            pair.
+        projector: maps vision tokens to the language model's embeddings.
+    """
+
+    encoder: dict[str, Any]
+    llm: LLMConfig
+    change: dict[str, Any] | None = None
+    projector: ProjectorConfig = field(default_factory=ProjectorConfig)
+
+
+class BuiltModel(NamedTuple):
+    """What a config describes.
+
+    Attributes:
+        model: with the weights of its sources.
+        tokenizer: the language model's; None if it is still to be trained.
+        encoder_config: name and options that build the encoder's architecture without weights.
+    """
+
+    model: UniRSModel
+    tokenizer: PreTrainedTokenizerBase | None
+    encoder_config: dict[str, Any]
+
+
+def build_model(config: ModelConfig) -> BuiltModel:
+    """Builds a model with the weights of its sources.
+
+    Raises:
+        PluginError: a plugin is unknown or was given an option that it does not have.
+        ModelError: a source does not load, or components do not fit together.
+    """
+    if config.encoder.get("pretrained") == "given":
+        raise ModelError(
+            "Encoder option 'pretrained: given' is for saved models, whose weights follow. Use true or false."
+        )
+    encoder = plugins.create("unirs.encoders", config.encoder)
+    if not isinstance(encoder, Encoder):
+        raise ModelError(
+            f"Encoder plugin '{config.encoder['name']}' built a {type(encoder).__name__} without image_size, resize, "
+            "grid, embed_dim or init_config."
+        )
+    change = None
+    if config.change is not None:
+        change = plugins.create("unirs.change_extractors", config.change, encoder.grid, encoder.embed_dim)
+    check_components(encoder, change)
+    llm, tokenizer = build_llm(config.llm)
+    model = UniRSModel(encoder, change, llm, config.projector.name)
+    load_projector_weights(model, config.projector)
+    return BuiltModel(model, tokenizer, {"name": config.encoder["name"], **encoder.init_config})
+
+
+def build_processor(
+    model: UniRSModel, tokenizer: PreTrainedTokenizerBase | None, *, vocab_size: int = 0, max_length: int = 4096
+) -> Processor:
+    """Makes the processor of a model.
+
+    Args:
+        model: its inputs are described.
+        tokenizer: the language model's; None if it is still to be trained.
+        vocab_size: maximum number of tokens of a tokenizer that is trained.
+        max_length: maximum length of a sequence in tokens, visual ones included.
+    """
+    encoder = cast("Encoder", model.encoder)
+    return Processor(
+        tokenizer=tokenizer,
+        image_size=encoder.image_size,
+        resize=encoder.resize,
+        feature_shape=(encoder.grid[0] * encoder.grid[1], encoder.embed_dim),
+        tokens_per_image=model.projector.num_tokens,
+        fuse_pairs=model.change is not None,
+        supports_tree_attention=model.supports_tree_attention,
+        train_tokenizer=None if tokenizer is not None else partial(train_tokenizer, vocab_size=vocab_size),
+        max_length=max_length,
+    )
+
+
+def load_projector_weights(model: UniRSModel, config: ProjectorConfig) -> None:
+    """Loads the weights of a projector's source, and sets whether it learns.
+
+    Raises:
+        ModelError: the projector is frozen with random weights, or the source is of another kind or does not fit.
+    """
     if config.source is None:
         if config.tune == "frozen":
             raise ModelError("The projector is frozen with random weights. Name its 'source', or set 'tune: full'.")

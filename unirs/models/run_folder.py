@@ -1,17 +1,34 @@
-"""A training run as it lies in its folder, loaded again."""
+"""Loads the model of a training run from its folder."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs.data.datamodule import UniRSDataModule
+from unirs.data.clues import ClueConfig
 from unirs.errors import UniRSError
-from unirs.training.module import UniRSModule
+from unirs.models.builder import BuiltModel, ModelConfig, build_model
+from unirs.models.checkpoint import load_checkpoint
+from unirs.models.llm import describe_llm
+from unirs.models.pretrained import PromptConfig, UniRSConfig
+from unirs.models.unirs_model import UniRSModel
+from unirs.tasks.config import TaskConfig
+
+
+@dataclass
+class _RunConfig(ModelConfig):
+    """What a trained model needs of its training config."""
+
+    clue: ClueConfig = field(default_factory=ClueConfig)
+    max_new_tokens: int = 48
 
 
 def best_checkpoint(run: Path) -> Path:
-    """The checkpoint with the highest mean validation score of a run.
+    """The checkpoint of a run with the highest mean validation score.
 
     Raises:
         UniRSError: the run has none.
@@ -24,8 +41,11 @@ def best_checkpoint(run: Path) -> Path:
     return path
 
 
-def load_run(run: Path) -> tuple[UniRSModule, UniRSDataModule]:
-    """The model with its best weights, and the data of a run.
+def load_run(run: Path) -> tuple[UniRSModel, PreTrainedTokenizerBase, UniRSConfig]:
+    """Loads the model of a run with its best weights.
+
+    Returns:
+        The model, its tokenizer, and the config that it is saved with.
 
     Raises:
         UniRSError: the folder holds no run, or the run no checkpoint.
@@ -36,10 +56,56 @@ def load_run(run: Path) -> tuple[UniRSModule, UniRSDataModule]:
         raise UniRSError(f"{run} is not the folder of a run: it has no config.yaml. Train one with 'unirs fit'.")
     checkpoint = best_checkpoint(run)
     config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    # The model and the data alone: the run's trainer may name devices that this machine does not have.
+    # The model alone: the run's trainer may name devices that this machine does not have.
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(UniRSModule, "model")
-    parser.add_class_arguments(UniRSDataModule, "data")
-    parts = parser.instantiate_classes(parser.parse_object({key: config[key] for key in ("model", "data")}))
-    parts.model.load_checkpoint(checkpoint)
-    return parts.model, parts.data
+    parser.add_class_arguments(_RunConfig, "model")
+    names = {entry.name for entry in fields(_RunConfig)}
+    values = {key: value for key, value in config["model"].items() if key in names}
+    options: _RunConfig = parser.instantiate_classes(parser.parse_object({"model": values})).model
+    built = build_model(options)
+    trained, _ = load_checkpoint(checkpoint, built.model)
+    tokenizer = built.tokenizer if trained is None else trained
+    if tokenizer is None:
+        raise UniRSError(f"{checkpoint} holds no tokenizer. Train the run again.")
+    tasks = {task.name: task for task in map(TaskConfig.from_config, config["data"]["tasks"])}
+    saved = saved_config(
+        options,
+        built,
+        tokenizer,
+        tasks,
+        clue=options.clue,
+        max_new_tokens=options.max_new_tokens,
+        max_length=config["data"]["max_length"],
+    )
+    return built.model, tokenizer, saved
+
+
+def saved_config(
+    config: ModelConfig,
+    built: BuiltModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Mapping[str, TaskConfig],
+    **options: Any,  # noqa: ANN401 - the rest of `UniRSConfig`
+) -> UniRSConfig:
+    """The config that a trained model is saved with.
+
+    Args:
+        config: of the training.
+        built: the model.
+        tokenizer: its tokenizer.
+        tasks: that it was trained on, by name.
+        options: `clue`, `max_new_tokens` and `max_length`, as in `UniRSConfig`.
+    """
+    return UniRSConfig(
+        encoder=built.encoder_config,
+        change=config.change,
+        projector=config.projector.name,
+        llm=describe_llm(built.model.llm, config.llm, tokenizer),
+        prompts={
+            name: PromptConfig(
+                task.task.modality, task.task.prompt.task_tag, task.task.prompt.instruction, task.clue != "never"
+            )
+            for name, task in tasks.items()
+        },
+        **options,
+    )

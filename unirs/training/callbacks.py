@@ -51,7 +51,7 @@ class ResultsWriter(Callback):
         answers = {"": module.predictions(), "blank_media": module.predictions(blank=True)}  # collective
         if not trainer.is_global_zero:
             return
-        data = module.data
+        data = cast("UniRSDataModule", trainer.datamodule)  # type: ignore[attr-defined]
         answers["most_frequent"] = {
             name: _guess(data, name, rows)
             for name, rows in answers[""].items()
@@ -75,7 +75,7 @@ class ResultsWriter(Callback):
             return
         tasks = {
             name: {"data": hash_files(task.task.required_paths, task.root), "prompt": repr(task.task.prompt)}
-            for name, task in module.data.tasks.items()
+            for name, task in module.processor.tasks.items()
         }
         write_manifest(
             Path(trainer.default_root_dir),

@@ -1,22 +1,20 @@
-"""The LightningModule: trains the model on answer tokens, and evaluates it by the text that it says."""
+"""The LightningModule: trains the model on answer tokens, and evaluates the text that it generates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning import LightningModule
 from torch import nn
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from torchmetrics import MeanMetric
 
-from unirs import plugins
-from unirs.data.batch import Batch, num_image_slots
+from unirs.data.batch import Batch
 from unirs.data.clues import ClueConfig
-from unirs.data.collator import Collator
-from unirs.data.datamodule import EvalSet, UniRSDataModule
-from unirs.data.prompt_encoder import PromptEncoder
+from unirs.data.datamodule import EvalSet
+from unirs.data.feature_cache import encoder_fingerprint, is_frozen
+from unirs.data.loaders import world
 from unirs.errors import ModelError, did_you_mean
 from unirs.inference.api import ClueGenerator, UniRS
 from unirs.inference.completion import Decoding, reply
@@ -24,31 +22,32 @@ from unirs.interfaces import Encoder
 from unirs.metrics.base import Prediction
 from unirs.metrics.bootstrap import point_estimate
 from unirs.metrics.gather import PredictionMetric
-from unirs.models.builder import ProjectorConfig, _load_projector, check_components
-from unirs.models.llm import LLMConfig, build_llm, describe_llm, tokenizer_from_json, train_tokenizer
-from unirs.models.pretrained import PromptConfig, UniRSConfig
-from unirs.models.unirs_model import LossReduction, UniRSModel
+from unirs.models.builder import ModelConfig, ProjectorConfig, build_model, build_processor
+from unirs.models.checkpoint import MODEL_PREFIX, check_frozen, frozen_weights, misfit, strip_frozen
+from unirs.models.llm import LLMConfig
+from unirs.models.run_folder import saved_config
+from unirs.models.unirs_model import LossReduction
 from unirs.tasks.media import Media
-from unirs.tasks.prompt import PromptTemplate
 from unirs.training.optim import COMPONENTS, OptimConfig, cosine_with_warmup
-from unirs.utils.hashing import fingerprint
 
 
 class UniRSModule(LightningModule):
     """Composes encoder, change extractor, projector and language model, and trains them.
 
+    Its `processor` describes its inputs: give it to the datamodule (`data.processor = module.processor`).
+
     Args:
-        encoder: `name` of an encoder plugin and its options.
-        llm: which language model.
-        change: `name` of a change extractor plugin and its options; null gives the language model both frames of a
+        encoder: `name` of an encoder plugin, and its options.
+        llm: the language model.
+        change: `name` of a change extractor plugin, and its options; null gives the language model both frames of a
             pair.
-        projector: what lies between the two.
-        optim: how the trainable parts learn.
-        loss: `sample_mean` averages the log-likelihood of whole answers over samples; `token_mean` averages over
-            tokens (the paper's).
-        clue: who says the clues of tasks with `clue: test` or `clue: always`.
-        max_new_tokens: the longest answer in tokens.
-        decoding: `generate` evaluates free text; `loglikelihood` chooses the likeliest answer where a task has choices.
+        projector: maps vision tokens to the language model's embeddings.
+        optim: how the trainable components learn.
+        loss: `sample_mean` averages the negative log-likelihood of whole answers over samples; `token_mean` averages
+            over tokens (the paper's).
+        clue: the base VLM that generates the clues of tasks with `clue: test` or `clue: always`.
+        max_new_tokens: maximum length of an answer in tokens.
+        decoding: `generate` evaluates free text; `loglikelihood` chooses the likeliest answer if a task has choices.
     """
 
     def __init__(
@@ -64,164 +63,83 @@ class UniRSModule(LightningModule):
         decoding: Decoding = "generate",
     ) -> None:
         super().__init__()
-        if encoder.get("pretrained") == "given":
-            raise ModelError(
-                "Encoder option 'pretrained: given' is for saved models, whose weights follow. Use true or false."
-            )
-        built = plugins.create("unirs.encoders", encoder)
-        if not isinstance(built, Encoder):
-            raise ModelError(
-                f"Encoder plugin '{encoder['name']}' built a {type(built).__name__} without image_size, resize, "
-                "grid, embed_dim or init_config."
-            )
-        extractor = (
-            None if change is None else plugins.create("unirs.change_extractors", change, built.grid, built.embed_dim)
-        )
-        check_components(built, extractor)
-        language_model, self.tokenizer = build_llm(llm)
-        self.model: UniRSModel = UniRSModel(built, extractor, language_model, projector.name)
-        _load_projector(self.model, projector)
-        self.vocab_size = llm.vocab_size
+        self.config = ModelConfig(encoder, llm, change, projector)
+        self.built = build_model(self.config)
+        self.model = self.built.model
+        self.processor = build_processor(self.model, self.built.tokenizer, vocab_size=llm.vocab_size)
+        self.processor.generate_clues = self.generate_clues
         self.optim = optim
         self.loss: LossReduction = loss
         self.clue = clue
-        self._clues = ClueGenerator(clue, lambda: self.to_inference(self.data))
+        self._clue_generator = ClueGenerator(clue, self.to_inference)
         self.max_new_tokens = max_new_tokens
         self.decoding: Decoding = decoding
         self.trained_steps = 0
-        self._encoder_spec = {"name": encoder["name"], **built.init_config}
-        self._change_spec = change
-        self._projector_kind = projector.name
-        self._llm_config = llm
-        self._trained_tokenizer: str | None = None
-        self._eval_sets: list[EvalSet] = []
-        self._gathered: list[PredictionMetric] = []
+        self._metrics: dict[str, PredictionMetric] = {}
+        self._val_loss = MeanMetric()
 
-    @property
-    def encoder(self) -> Encoder:
-        """What the frames are for."""
-        return cast("Encoder", self.model.encoder)
+    def generate_clues(self, media: Sequence[Media]) -> Mapping[Media, str]:
+        """The base VLM's clues. Collective: each process generates its share, and all read them from the cache."""
+        size, rank = world()
+        self._clue_generator(media[rank::size])
+        if size > 1:
+            torch.distributed.barrier()
+        return self._clue_generator(media)
 
-    @property
-    def data(self) -> UniRSDataModule:
-        """The datamodule of this run."""
-        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
-
-    def collator(self, prompts: Mapping[str, PromptTemplate], max_length: int, *, training: bool) -> Collator:
-        """Makes this model's batches.
+    def to_inference(self) -> UniRS:
+        """The model for inference, and as it is saved; it shares the weights. Its prompts are the processor's tasks'.
 
         Raises:
-            ModelError: the language model starts from scratch and its tokenizer has not been trained.
+            ModelError: the tokenizer has not been trained yet.
         """
-        renderer = PromptEncoder(self._tokenizer(), max_length)
-        # No method of the model: workers would be sent its weights with it.
-        count = partial(num_image_slots, fused=self.model.change is not None)
-        return Collator(
-            renderer, prompts, count, self.model.projector.num_tokens, training, self.model.supports_tree_attention
-        )
-
-    def clues(self, media: Sequence[Media]) -> Mapping[Media, str]:
-        """What the base VLM says about media. Every process describes its share; all read them from the cache."""
-        self._clues(media[self.trainer.global_rank :: self.trainer.world_size])
-        self.trainer.strategy.barrier("clues")
-        return self._clues(media)
-
-    def to_inference(self, data: UniRSDataModule) -> UniRS:
-        """The model as it answers outside of training, and as it is saved; it shares the weights.
-
-        Args:
-            data: whose prompts it knows.
-        """
-        tokenizer = self._tokenizer()
-        prompts = {
-            name: PromptConfig(
-                task.task.modality, task.task.prompt.task_tag, task.task.prompt.instruction, task.clue != "never"
-            )
-            for name, task in data.tasks.items()
-        }
-        config = UniRSConfig(
-            encoder=self._encoder_spec,
-            change=self._change_spec,
-            projector=self._projector_kind,
-            llm=describe_llm(self.model.llm, self._llm_config, tokenizer),
-            prompts=prompts,
-            max_new_tokens=self.max_new_tokens,
-            max_length=data.max_length,
+        tokenizer = self.processor.require_tokenizer()
+        config = saved_config(
+            self.config,
+            self.built,
+            tokenizer,
+            self.processor.tasks,
             clue=self.clue,
+            max_new_tokens=self.max_new_tokens,
+            max_length=self.processor.max_length,
         )
         return UniRS(self.model, tokenizer, config)
 
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
-        if self.tokenizer is None:
-            raise ModelError("This model has no tokenizer yet: train it, or load a checkpoint.")
-        return self.tokenizer
-
-    def setup(self, stage: str) -> None:
-        """Trains the tokenizer of a language model that starts from scratch."""
-        if self.tokenizer is None and stage == "fit":
-            self._set_tokenizer(train_tokenizer(self.data.texts(), self.vocab_size))
-
-    def _set_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
-        self._trained_tokenizer = tokenizer.backend_tokenizer.to_str()
-
-    def load_checkpoint(self, checkpoint: Path) -> None:
-        """Takes weights and tokenizer of a checkpoint.
-
-        Raises:
-            ModelError: the weights do not fit, with the keys; or the frozen ones are not those trained with.
-        """
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        self.on_load_checkpoint(saved)
-        self.load_state_dict(saved["state_dict"])
+    def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
+        """Identifies a frozen encoder, whose features may be cached; anew for this trainer's precision and device."""
+        encoder = cast("Encoder", self.model.encoder)
+        self.processor.fingerprint = None
+        if is_frozen(encoder):
+            context = f"{self.trainer.precision} {self.trainer.strategy.root_device.type}"
+            with self.trainer.precision_plugin.forward_context():
+                self.processor.fingerprint = encoder_fingerprint(encoder, context)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch's type
-        """Takes weights, here and wherever Lightning loads a checkpoint; frozen ones stay, as checkpoints hold none.
+        """Loads the weights of a checkpoint; frozen weights stay, since checkpoints do not hold them.
 
         Raises:
             ModelError: the weights do not fit; lists the keys.
         """
+        frozen = {MODEL_PREFIX + name: value for name, value in frozen_weights(self.model).items()}
         try:
-            return super().load_state_dict({**self._frozen(), **state_dict}, strict, assign)
+            return super().load_state_dict({**frozen, **state_dict}, strict, assign)
         except RuntimeError as error:
-            told = " ".join(str(error).split())
-            raise ModelError(f"The checkpoint's weights do not fit the config's model: {told}") from error
-
-    def _frozen(self) -> dict[str, torch.Tensor]:
-        """Weights that came from a source and do not learn."""
-        # Tied weights have several names.
-        learning = {id(parameter) for parameter in self.parameters() if parameter.requires_grad}
-        state = self.state_dict(keep_vars=True)
-        return {
-            name: value.detach()
-            for name, value in state.items()
-            if isinstance(value, nn.Parameter) and id(value) not in learning
-        }
+            raise misfit(error) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves out frozen weights, whose source has them, and keeps a trained tokenizer."""
-        frozen = self._frozen()
-        checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key not in frozen}
-        checkpoint["frozen"] = fingerprint(frozen)
-        checkpoint["tokenizer"] = self._trained_tokenizer
+        """Removes frozen weights, which their source holds, and adds a trained tokenizer."""
+        trained = self.processor.tokenizer if self.processor.train_tokenizer is not None else None
+        strip_frozen(checkpoint, self.model, trained)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the number of steps and a trained tokenizer back.
+        """Restores the number of steps and a trained tokenizer.
 
         Raises:
-            ModelError: the frozen weights are not those that the checkpoint was trained with, or it is another
-                program's.
+            ModelError: the frozen weights are not those of the training, or another program wrote the checkpoint.
         """
-        if "frozen" not in checkpoint:
-            raise ModelError("The checkpoint is another program's: it does not say which weights were frozen.")
+        trained = check_frozen(checkpoint, self.model)
+        if trained is not None:
+            self.processor.tokenizer = trained
         self.trained_steps = checkpoint["global_step"]
-        if checkpoint["frozen"] != fingerprint(self._frozen()):
-            raise ModelError(
-                "The checkpoint was trained with other frozen weights than the config's sources give now, or with "
-                "other parts frozen. Name the sources, and the tuning, that it was trained with."
-            )
-        if checkpoint.get("tokenizer"):
-            self._set_tokenizer(tokenizer_from_json(checkpoint["tokenizer"]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's signature
         """The loss of a mixed batch."""
@@ -230,59 +148,80 @@ class UniRSModule(LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Begins to collect answers."""
-        self._begin(self.data.eval_sets("val"))
+        """Resets metrics."""
+        self._metrics = {}
+        self._val_loss.reset()
 
     def on_test_epoch_start(self) -> None:
-        """Begins to collect answers."""
-        self._begin(self.data.eval_sets("test"))
+        """Resets metrics."""
+        self._metrics = {}
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ARG002
-        """Answers a batch."""
-        self._gathered[dataloader_idx].update(self.answer(batch))
+        """Answers a batch, and computes its loss."""
+        batch = self._add_vision_features(batch)
+        self._update_metrics(batch)
+        if batch.labeled is not None:
+            labeled = replace(batch.labeled, vision_features=batch.vision_features)
+            self._val_loss.update(self.model.loss(labeled, self.loss), len(batch.modalities))
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ARG002
         """Answers a batch."""
-        self._gathered[dataloader_idx].update(self.answer(batch))
+        self._update_metrics(batch)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Answers a batch, with predictions as dictionaries, since Lightning refuses frozen dataclasses."""
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Answers a batch; predictions as dictionaries, since Lightning refuses frozen dataclasses."""
         return [asdict(row) for row in self.answer(batch)]
 
     def answer(self, batch: Batch) -> list[Prediction]:
-        """The batch's rows with what the model says to each."""
+        """The queries of an evaluation batch, with the model's answers."""
         choices = self._choices if self.decoding == "loglikelihood" else None
-        renderer = PromptEncoder(self._tokenizer())
         batch = self._add_vision_features(batch)
-        replies = reply(self.model, renderer, batch, max_new_tokens=self.max_new_tokens, choices=choices)
-        return [replace(row, text=said.text) for row, said in zip(batch.queries, replies, strict=True)]
+        prompt_encoder = self.processor.prompt_encoder()
+        completions = reply(self.model, prompt_encoder, batch, max_new_tokens=self.max_new_tokens, choices=choices)
+        return [replace(query, text=one.text) for query, one in zip(batch.queries, completions, strict=True)]
+
+    def _update_metrics(self, batch: Batch) -> None:
+        # Every process has a batch of each set, since samplers repeat samples to give all of them equally many.
+        metric = self._metrics.setdefault(batch.eval_set, PredictionMetric().to(self.device))
+        metric.update(self.answer(batch))
 
     def _add_vision_features(self, batch: Batch) -> Batch:
+        """Encodes the frames of media without cached features, and caches them if the encoder is frozen."""
+        if batch.processor_key and batch.processor_key != self.processor.key:
+            raise ModelError(
+                "This batch was made for another model. Set 'data.processor = module.processor' before the loaders are "
+                "made."
+            )
         features = self.model.encode_frames(batch)
-        self.data.cache_features(batch, features)
+        cache = self.processor.feature_cache
+        if cache is not None:
+            for media, cached, tokens in zip(batch.media, batch.vision_features, features, strict=True):
+                if media is not None and cached is None:
+                    cache.put(media, tokens)
         return replace(batch, vision_features=features)
 
-    def _choices(self, row: Prediction) -> Sequence[str]:
-        return self.data.tasks[row.task].task.choices_for(row.category)
+    def _choices(self, query: Prediction) -> Sequence[str]:
+        return self.processor.tasks[query.task].task.choices_for(query.category)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs each task's headline metric and `val/score`, their mean, by which checkpoints are chosen."""
+        """Logs `val/loss`, each task's primary metric, and their mean `val/score`, which selects checkpoints."""
         scores = []
         for name, rows in self.predictions().items():
-            metric = self.data.tasks[name].task.metric
+            metric = self.processor.tasks[name].task.metric
             value = point_estimate(metric.evaluate(rows, slow=False).statistics[metric.primary_metric])
             self.log(f"val/{name}/{metric.primary_metric}", value)
             scores.append(value)
+        self.log("val/loss", self._val_loss.compute())
         self.log("val/score", sum(scores) / len(scores), prog_bar=True)
 
     def predictions(self, *, blank: bool = False) -> dict[str, tuple[Prediction, ...]]:
-        """What the last evaluation said, for each task. Collective: call it on every process.
+        """The answers of the last evaluation, by task. Collective: call it on every process.
 
         Args:
-            blank: the answers to black media.
+            blank: whether to return the answers to black frames.
         """
-        sets = zip(self._eval_sets, self._gathered, strict=True)
-        return {eval_set.name: gathered.compute() for eval_set, gathered in sets if eval_set.blank == blank}
+        sets = {EvalSet.from_name(name): metric for name, metric in self._metrics.items()}
+        return {one.task: metric.compute() for one, metric in sets.items() if one.blank == blank}
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's type
         """AdamW with cosine decay over the whole run."""
@@ -310,7 +249,3 @@ class UniRSModule(LightningModule):
         rate = partial(cosine_with_warmup, warmup=round(self.optim.warmup_ratio * steps), steps=steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _begin(self, sets: list[EvalSet]) -> None:
-        self._eval_sets = sets
-        self._gathered = [PredictionMetric().to(self.device) for _ in sets]

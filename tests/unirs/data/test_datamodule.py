@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,17 +13,16 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
-from torch import nn
 
 from unirs.data.datamodule import UniRSDataModule
 from unirs.data.dataset import Example
+from unirs.data.processor import Processor
 from unirs.data.sampler import MixtureSampler
 from unirs.errors import DataError, PluginError
 from unirs.tasks.config import TaskConfig
 from unirs.tasks.media import Media, PerturbedMedia, ResizeSpec
 
 Cli = Callable[..., int]
-Decoded = list[tuple[Example, torch.Tensor]]
 
 # Sizes and weights of groups that hold something to show.
 MIXTURES = st.lists(
@@ -96,27 +94,19 @@ def test_mixture_of_nothing() -> None:
         mixture([(3, 0.0), (0, 1.0)])
 
 
-class Learning(nn.Linear):
-    """Stands for an encoder that learns."""
+class ExampleProcessor(Processor):
+    """Batches are the decoded examples themselves."""
 
-    image_size, resize = (16, 16), ResizeSpec()
+    def collator(self, **_: object) -> Any:  # noqa: ANN401
+        return lambda items: [(example, visual.frames) for example, visual in items]
 
 
-class Reader:
-    """Stands for the model: its batches are the decoded items themselves."""
-
-    encoder = Learning(1, 1)
-
-    def clues(self, media: Sequence[Media]) -> dict[Media, str]:
-        return {medium: f"about {medium.paths[0].name}" for medium in media}
-
-    def collator(self, prompts: object, max_length: int, *, training: bool) -> Callable[[Any], Decoded]:  # noqa: ARG002
-        return lambda items: [(item, shown.frames) for item, shown in items]
+def clues(media: Sequence[Media]) -> dict[Media, str]:
+    return {one: f"about {one.paths[0].name}" for one in media}
 
 
 def reading(data: UniRSDataModule) -> UniRSDataModule:
-    trainer: Any = SimpleNamespace(world_size=1, global_rank=0, lightning_module=Reader())
-    data.trainer = trainer
+    data.processor = ExampleProcessor(None, (16, 16), ResizeSpec(), (1, 1), 1, fuse_pairs=True, generate_clues=clues)
     return data
 
 

@@ -4,17 +4,16 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import PIL.Image
 import pytest
-from torch import nn
 
 from unirs.data.datamodule import UniRSDataModule
 from unirs.data.dataset import Example, TaskDataset
+from unirs.data.processor import Processor
 from unirs.errors import DataError
-from unirs.tasks.media import Image, ResizeSpec
+from unirs.tasks.media import Image, PerturbedMedia, ResizeSpec
 from unirs.tasks.sample import LazySamples, Sample, TaskSplit, Turn
 
 
@@ -34,23 +33,16 @@ def specs(tmp_path: Path) -> list[dict[str, Any]]:
     return [write(tmp_path / name, *splits) for name, splits in parts.items()]
 
 
-class Learning(nn.Linear):
-    """Stands for an encoder that learns."""
+class ExampleProcessor(Processor):
+    """Batches are the decoded examples themselves."""
 
-    image_size, resize = (16, 16), ResizeSpec()
-
-
-class Reader:
-    encoder = Learning(1, 1)
-
-    def collator(self, *_: object, **__: object) -> Callable[[Any], Any]:
-        return lambda items: items
+    def collator(self, **_: object) -> Any:  # noqa: ANN401
+        return list
 
 
 def reading(specs: list[dict[str, Any]]) -> UniRSDataModule:
-    data = UniRSDataModule(specs, blank_media=True)
-    data.trainer = SimpleNamespace(world_size=1, global_rank=0, lightning_module=Reader())  # type: ignore[assignment]
-    return data
+    processor = ExampleProcessor(None, (16, 16), ResizeSpec(), (1, 1), 1, fuse_pairs=True)
+    return UniRSDataModule(specs, blank_media=True, processor=processor)
 
 
 def tasks_of(loader: Any) -> list[str]:  # noqa: ANN401
@@ -62,12 +54,11 @@ def test_tasks_are_used_where_they_have_the_split(specs: list[dict[str, Any]]) -
     assert tasks_of(data.train_dataloader()) == ["mix"] * 4 + ["whole"] * 4
     assert [tasks_of(loader) for loader in data.val_dataloader()] == [["whole"] * 4]
     assert [tasks_of(loader)[0] for loader in data.test_dataloader()] == ["whole", "zero"] * 2
-    assert [(one.name, one.blank) for one in data.eval_sets("test")] == [
-        ("whole", False),
-        ("zero", False),
-        ("whole", True),
-        ("zero", True),
+    black = [
+        isinstance(batch[0][0].sample.media, PerturbedMedia) for loader in data.test_dataloader() for batch in loader
     ]
+    assert black == [False, False, True, True]
+    assert [tasks_of(loader)[0] for loader in data.predict_dataloader()] == ["whole", "zero"]
     assert len(list(data.texts())) == 2 * 8
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from unirs.data.feature_cache import FeatureCache, is_frozen
+from unirs.data.feature_cache import FeatureCache, encoder_fingerprint, is_frozen
 from unirs.tasks.media import Image, Media, Pair, PerturbedMedia, ResizeMode, ResizeSpec, Video
 
 FROZEN = {
@@ -70,7 +70,8 @@ def tokens(count: int = 1, level: float = 1.0) -> torch.Tensor:
 
 
 def cache(folder: Path, encoder: Seeing | None = None, limit: int = 10**6) -> FeatureCache:
-    return FeatureCache(folder / "features", (encoder or Frozen()).eval(), limit)
+    fingerprint = encoder_fingerprint((encoder or Frozen()).eval())
+    return FeatureCache(folder / "features", fingerprint, (4, 3), limit)
 
 
 def files(folder: Path) -> list[Path]:

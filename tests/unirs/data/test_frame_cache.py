@@ -4,8 +4,6 @@ import sys
 from collections.abc import Iterator
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import PIL.Image
 import pytest
@@ -23,8 +21,7 @@ BYTES = 3 * 8 * 6
 
 
 def cache_of(limit: int) -> FrameCache:
-    encoder: Any = SimpleNamespace(image_size=SIZE, resize=ResizeSpec())
-    return FrameCache(encoder, limit)
+    return FrameCache(SIZE, ResizeSpec(), limit)
 
 
 def paint(folder: Path, count: int) -> list[Sample]:

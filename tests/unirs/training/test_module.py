@@ -14,6 +14,7 @@ from torch import nn
 from unirs.data.datamodule import UniRSDataModule
 from unirs.errors import ModelError
 from unirs.models.builder import ProjectorConfig
+from unirs.models.checkpoint import load_checkpoint
 from unirs.models.llm import LLMConfig
 from unirs.training.module import UniRSModule
 from unirs.training.optim import OptimConfig
@@ -91,7 +92,7 @@ def train(colour_tasks: list[dict[str, Any]], tmp_path: Path) -> Callable[[UniRS
             use_distributed_sampler=False,
             default_root_dir=tmp_path,
         )
-        trainer.fit(module, datamodule=UniRSDataModule(colour_tasks, batch_size=12))
+        trainer.fit(module, datamodule=UniRSDataModule(colour_tasks, batch_size=12, processor=module.processor))
         return trainer
 
     return run
@@ -196,7 +197,7 @@ def test_an_encoder_that_is_none(encoder: str) -> None:
 
 def test_no_tokenizer_before_training(encoder: str) -> None:
     with pytest.raises(ModelError, match="no tokenizer yet: train it, or load a checkpoint"):
-        UniRSModule({"name": encoder}, LLM).collator({}, 100, training=False)
+        UniRSModule({"name": encoder}, LLM).processor.collator(training=False)
 
 
 def test_checkpoint_carries_its_tokenizer(
@@ -206,17 +207,16 @@ def test_checkpoint_carries_its_tokenizer(
     trainer = train(module)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     other = UniRSModule({"name": encoder}, LLM)
-    other.load_checkpoint(tmp_path / "a.ckpt")
-    assert module.tokenizer is not None
-    assert other.tokenizer is not None
+    tokenizer, steps = load_checkpoint(tmp_path / "a.ckpt", other.model)
+    assert tokenizer is not None
     text = "USER: [vqa] Which colour?\nASSISTANT: grün"
-    assert other.tokenizer(text)["input_ids"] == module.tokenizer(text)["input_ids"]
-    assert other.trained_steps == 1
+    assert tokenizer(text)["input_ids"] == module.processor.require_tokenizer()(text)["input_ids"]
+    assert steps == 1
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in module.state_dict().items())
     larger = deepcopy(LLM)
     larger.vocab_size = 300
-    with pytest.raises(ModelError, match=r"do not fit.*size mismatch for model\.llm"):
-        UniRSModule({"name": encoder}, larger).load_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(ModelError, match=r"do not fit.*size mismatch for llm\."):
+        load_checkpoint(tmp_path / "a.ckpt", UniRSModule({"name": encoder}, larger).model)
 
 
 def test_frozen_encoder_from_a_config(
@@ -308,4 +308,4 @@ def test_learning_rates_by_part(encoder: str, train: Callable[[UniRSModule], Tra
 def test_a_checkpoint_of_another_program(encoder: str, tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ModelError, match="another program's"):
-        UniRSModule({"name": encoder}, LLM).load_checkpoint(tmp_path / "other.ckpt")
+        load_checkpoint(tmp_path / "other.ckpt", UniRSModule({"name": encoder}, LLM).model)
