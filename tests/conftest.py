@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from filelock import FileLock
 
 from unirs.tasks.media import Image, Media, Pair, Video
 
@@ -25,11 +27,35 @@ if TYPE_CHECKING:
 
 END = "</s>"
 
+# The tensors of these tests are too small for threads to pay, and pytest-xdist runs one worker per core. Processes that
+# tests start inherit the limit.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    # The tensors of these tests are too small for threads to pay.
-    torch.set_num_threads(1)
+
+@pytest.fixture(scope="session")
+def build_once(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Fills a named folder once for all workers of pytest-xdist; the other workers wait for the one that builds it.
+
+    A failed build is repeated, and fails, in each worker that needs it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    # The folders of the workers stand in one folder of the run.
+    root = base.parent if hasattr(request.config, "workerinput") else base
+
+    def build(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = root / name, root / f".{name}.done"
+        with FileLock(root / f".{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return build
 
 
 @pytest.fixture
@@ -186,23 +212,28 @@ def write_config() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def synthetic(tmp_path_factory: pytest.TempPathFactory, cli: Callable[..., int]) -> Path:
+def synthetic(build_once: Callable[[str, Callable[[Path], object]], Path], cli: Callable[..., int]) -> Path:
     """A folder with synthetic RSVQA-LR, LEVIR-CC and ERA; read it only."""
-    root = tmp_path_factory.mktemp("synthetic")
-    # A class gives videos to ERA's validation split from two on; 20 videos are two of some of its 15 classes.
-    assert cli("synth", "--out", root, "--size", 16, "--tasks", "rsvqa_lr", "levir_cc") == 0
-    assert cli("synth", "--out", root, "--size", 20, "--tasks", "era") == 0
-    return root
+
+    def write(root: Path) -> None:
+        # A class gives videos to ERA's validation split from two on; 20 videos are two of some of its 15 classes.
+        assert cli("synth", "--out", root, "--size", 16, "--tasks", "rsvqa_lr", "levir_cc") == 0
+        assert cli("synth", "--out", root, "--size", 20, "--tasks", "era") == 0
+
+    return build_once("synthetic", write)
 
 
 @pytest.fixture(scope="session")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def colours(build_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """A folder with four media of each kind and `plugin.py`, a task that reads them; all splits show the same."""
+    return build_once("colours", write_colours)
+
+
+def write_colours(root: Path) -> None:
     import av
     import numpy as np
     import PIL.Image
 
-    root = tmp_path_factory.mktemp("colours")
     (root / "plugin.py").write_text(COLOURS)
     palette = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
     for name, colour in palette.items():
@@ -226,7 +257,6 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, content in rows.items():
         listed = [{"id": f"{kind}{n}", "files": files, "turns": turns} for n, (files, turns) in enumerate(content)]
         (root / f"{kind}.json").write_text(json.dumps(listed))
-    return root
 
 
 @pytest.fixture(scope="session")
@@ -240,39 +270,43 @@ def colour_tasks(colours: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def joint_run(
-    tmp_path_factory: pytest.TempPathFactory,
+    build_once: Callable[[str, Callable[[Path], object]], Path],
     synthetic: Path,
     cli: Callable[..., int],
     write_config: Callable[..., Path],
 ) -> Path:
     """The folder of a tiny run on all three benchmarks, trained by the installed command and tested; read it only."""
-    folder = tmp_path_factory.mktemp("joint")
     tasks = [
         {"name": "rsvqa_lr", "root": str(synthetic / "rsvqa_lr")},
         {"name": "levir_cc", "root": str(synthetic / "levir_cc"), "weight": 0.5},
         {"name": "era", "root": str(synthetic / "era"), "num_frames": 2},
     ]
-    config = write_config(folder, tasks, epochs=2)
-    command = [str(Path(sys.executable).with_name("unirs")), "fit", "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    # No Java in reach: METEOR takes seconds to start, and has tests of its own.
-    with patch.dict(os.environ, {"PATH": ""}):
-        assert cli("test", "--config", folder / "run" / "config.yaml") == 0
-    return folder / "run"
+
+    def train(folder: Path) -> None:
+        config = write_config(folder, tasks, epochs=2)
+        command = [str(Path(sys.executable).with_name("unirs")), "fit", "--config", str(config)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        # No Java in reach: METEOR takes seconds to start, and has tests of its own.
+        with patch.dict(os.environ, {"PATH": ""}):
+            assert cli("test", "--config", folder / "run" / "config.yaml") == 0
+
+    return build_once("joint", train) / "run"
 
 
 @pytest.fixture(scope="session")
 def learnt_run(
-    tmp_path_factory: pytest.TempPathFactory,
+    build_once: Callable[[str, Callable[[Path], object]], Path],
     colour_tasks: list[dict[str, Any]],
     cli: Callable[..., int],
     write_config: Callable[..., Path],
 ) -> Path:
     """The folder of a run that has `colours` by heart after 100 steps of one batch, and was tested; read it only."""
-    folder = tmp_path_factory.mktemp("learnt")
-    trainer = {"check_val_every_n_epoch": 100, "log_every_n_steps": 1}
-    config = write_config(folder, colour_tasks, epochs=100, data={"batch_size": 12}, trainer=trainer)
-    assert cli("fit", "--config", config) == 0
-    assert cli("test", "--config", config) == 0
-    return folder / "run"
+
+    def train(folder: Path) -> None:
+        trainer = {"check_val_every_n_epoch": 100, "log_every_n_steps": 1}
+        config = write_config(folder, colour_tasks, epochs=100, data={"batch_size": 12}, trainer=trainer)
+        assert cli("fit", "--config", config) == 0
+        assert cli("test", "--config", config) == 0
+
+    return build_once("learnt", train) / "run"
