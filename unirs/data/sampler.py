@@ -1,4 +1,4 @@
-"""Draws the training mixture."""
+"""The sampler of the training mixture."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from unirs.errors import DataError
 
 
 class MixtureSampler(DistributedSampler[Any]):
-    """Draws an epoch from concatenated groups of samples, each as often as its weight says, in random order.
+    """Samples an epoch from concatenated groups in random order; each group as often as its weight says.
 
-    A weight of 2.5 shows each sample twice and a random half of them once more. The groups are spread evenly over the
-    epoch, so that every batch holds nearly the same mixture: less noise in the gradients, and few shapes for kernels
-    that are made and cached shape by shape. Every process takes its share of the same order, and the order depends on
+    A weight of 2.5 yields each sample twice, and a random half of the samples once more. The groups are spread evenly
+    over the epoch, so that all batches hold nearly the same mixture: less gradient noise, and few shapes for kernels
+    that are compiled and cached for each shape. All processes take their share of the same order, which depends on
     seed and epoch only.
 
     Args:
-        sizes: samples of each group.
-        weights: one for each group.
-        num_replicas: processes.
-        rank: this process.
+        sizes: number of samples of each group.
+        weights: weight of each group.
+        num_replicas: number of processes.
+        rank: of this process.
         seed: of the order.
+
+    Raises:
+        DataError: the epoch is empty.
     """
 
     def __init__(self, sizes: Sequence[int], weights: Sequence[float], num_replicas: int, rank: int, seed: int) -> None:
@@ -39,16 +42,16 @@ class MixtureSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        # Each group's draws at even distances, from a random place on, and all of them sorted by place.
-        placed: list[tuple[float, int]] = []
+        # The draws of each group at even distances from a random offset; then all draws sorted by position.
+        positioned: list[tuple[float, int]] = []
         start = 0
         for size, weight in zip(self.sizes, self.weights, strict=True):
             count = round(size * weight)
             passes = (torch.randperm(size, generator=generator).tolist() for _ in range(math.ceil(weight)))
             drawn = list(islice(chain.from_iterable(passes), count))
             offset = float(torch.rand((), generator=generator))
-            placed += [((place + offset) / count, start + index) for place, index in enumerate(drawn)]
+            positioned += [((position + offset) / count, start + index) for position, index in enumerate(drawn)]
             start += size
-        order = [index for _, index in sorted(placed)]
-        # Begun again, so that all processes get equally many, were there fewer samples than processes.
+        order = [index for _, index in sorted(positioned)]
+        # Repeated, so that all processes get equally many samples even if there are fewer samples than processes.
         return islice(cycle(order), self.rank, self.total_size, self.num_replicas)

@@ -10,29 +10,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-
 IGNORE = -100
-"""The label of tokens that are not learnt."""
+"""Label of tokens without a loss."""
 
 NO_END = 1 << 30
-"""`TokenTree.until` of tokens that all later ones see."""
+"""`TokenTree.branch_end` of tokens that all later tokens attend to."""
 
 
 @dataclass
 class TokenTree:
-    """Token ids of one sequence that branches: what stands before is shared, and branches do not see each other.
+    """The token ids of one sequence that branches.
 
-    The prefix with the visual tokens is shared by all turns, the beginning of a question by those that begin alike, and
-    a question by all its answers. Every answer is computed as if prefix, question and answer stood alone in the
-    sequence.
+    All turns share the prefix with the visual tokens, questions share what they begin with in common, and the answers
+    to a question share the question. Every answer is computed as if prefix, question and answer were the whole
+    sequence; `unirs.data.batch.tree_attention_mask` draws the mask.
 
     Attributes:
-        ids: token ids; 0 where a visual token stands.
-        visual: whether a visual token stands there.
-        labels: the ids to learn, `IGNORE` elsewhere.
-        until: the index from which on no token sees this one, `OPEN` where all do.
-        weights: how much each label counts in the loss: 1 over the answers of its sample; 0 where nothing is learnt.
-        asks: the index of the last token of each question whose answer is to be found.
+        input_ids: token ids; 0 for visual tokens.
+        visual_mask: true for visual tokens.
+        labels: token ids to learn; `IGNORE` elsewhere.
+        branch_end: index of the first position that may not attend to this token; `NO_END` if there is none.
+        loss_weights: weight of each label in the loss: 1 over the number of the sample's answers; 0 without a label.
+        prompt_ends: index of the last token of each prompt that is to be completed.
     """
 
     input_ids: list[int] = field(default_factory=list)
@@ -43,7 +42,13 @@ class TokenTree:
     prompt_ends: list[int] = field(default_factory=list)
 
     def add(self, token_ids: list[int], *, learn: bool = False, visual: bool = False) -> None:
-        """Appends tokens that see all tokens of branches that are not closed."""
+        """Appends tokens that attend to all tokens of open branches.
+
+        Args:
+            token_ids: the tokens.
+            learn: whether they are labels.
+            visual: whether they are visual tokens.
+        """
         self.input_ids += token_ids
         self.visual_mask += [visual] * len(token_ids)
         self.labels += token_ids if learn else [IGNORE] * len(token_ids)
@@ -51,66 +56,67 @@ class TokenTree:
         self.loss_weights += [float(learn)] * len(token_ids)
 
     def close(self, start: int) -> None:
-        """Ends the branch that began at index `start`: later tokens do not see it."""
-        end = len(self.input_ids)
-        self.branch_end[start:] = [min(until, end) for until in self.branch_end[start:]]
+        """Closes the branch that began at index `start`: later tokens do not attend to it."""
+        length = len(self.input_ids)
+        self.branch_end[start:] = [min(end, length) for end in self.branch_end[start:]]
 
     def append(self, other: TokenTree) -> None:
-        """Appends another sequence that shares nothing with this one."""
+        """Appends another tree that shares nothing with this one."""
         self.close(0)
         start = len(self.input_ids)
         self.input_ids += other.input_ids
         self.visual_mask += other.visual_mask
         self.labels += other.labels
-        self.branch_end += [min(until + start, NO_END) for until in other.branch_end]
+        self.branch_end += [min(end + start, NO_END) for end in other.branch_end]
         self.loss_weights += other.loss_weights
-        self.prompt_ends += [ask + start for ask in other.prompt_ends]
+        self.prompt_ends += [end + start for end in other.prompt_ends]
 
 
-def _partition(texts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
-    """Parts texts so that those which begin alike stand together, sorted.
+def partition(texts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
+    """Partitions texts into chunks in which texts with a common prefix are neighbours.
 
     Args:
         texts: token ids.
-        max_tokens: tokens in a part, beginnings that its texts share counted once, and one at least for each text;
-            one text alone may take more.
+        max_tokens: budget of a chunk; a prefix that neighbours share counts once, and each text for at least one
+            token. A single text may exceed it.
 
     Returns:
-        Which texts each part has.
+        Indices of the texts of each chunk: as few chunks as the budget allows, as even as possible.
     """
     order = sorted(range(len(texts)), key=texts.__getitem__)
     ordered = [texts[index] for index in order]
-    lengths = [
+    # Tokens of each text as the first of a chunk, and as a neighbour of the text before.
+    costs = [
         (len(text), max(1, len(text) - _common_prefix_length(before, text)))
         for before, text in pairwise([[], *ordered])
     ]
 
-    def starts(room: int) -> list[int]:
+    def starts(budget: int) -> list[int]:
         found: list[int] = []
-        left = 0
-        for place, (alone, more) in enumerate(lengths):
-            left -= more
-            if left < 0 or not found:
-                found.append(place)
-                left = room - alone
+        remaining = 0
+        for position, (alone, behind) in enumerate(costs):
+            remaining -= behind
+            if remaining < 0 or not found:
+                found.append(position)
+                remaining = budget - alone
         return found
 
-    # As even as so few parts can be, since rows are padded to the longest.
+    # The smallest budget with as few chunks: even chunks need less padding.
     fewest = len(starts(max_tokens))
-    even = bisect_left(range(max_tokens), True, key=lambda less: len(starts(less)) == fewest)
-    return [order[start:end] for start, end in pairwise([*starts(even), len(order)])]
+    budget = bisect_left(range(max_tokens), True, key=lambda smaller: len(starts(smaller)) == fewest)
+    return [order[start:end] for start, end in pairwise([*starts(budget), len(order)])]
 
 
-def _append_branches(tree: TokenTree, texts: Sequence[list[int]]) -> Iterator[tuple[int, list[int]]]:
-    """Appends texts, each a branch that shares what it begins with in common with the one before.
+def append_branches(tree: TokenTree, texts: Sequence[list[int]]) -> Iterator[tuple[int, list[int]]]:
+    """Appends texts as branches; each shares its common prefix with the text before.
 
     Args:
-        tree: holds what all of them share.
-        texts: token ids; sorted, so that much is shared.
+        tree: holds what all texts share.
+        texts: token ids, sorted, so that neighbours share as much as possible.
 
     Yields:
-        Which text has just been appended, and where in the sequence its tokens stand. What is appended now belongs to
-        it.
+        Index of the text that has just been appended, and the positions of its tokens in the tree. Tokens that the
+        caller appends before the next step belong to its branch.
     """
     start = len(tree.input_ids)
     before: list[int] = []
@@ -127,6 +133,5 @@ def _append_branches(tree: TokenTree, texts: Sequence[list[int]]) -> Iterator[tu
 
 
 def _common_prefix_length(one: list[int], other: list[int]) -> int:
-    """How many tokens two texts begin with in common."""
-    unlike = (place for place, (left, right) in enumerate(zip(one, other, strict=False)) if left != right)
-    return next(unlike, min(len(one), len(other)))
+    unequal = (index for index, (left, right) in enumerate(zip(one, other, strict=False)) if left != right)
+    return next(unequal, min(len(one), len(other)))

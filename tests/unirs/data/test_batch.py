@@ -84,29 +84,29 @@ shapes = st.lists(
 
 
 @given(shapes, st.booleans())
-def test_a_token_sees_the_prefix_and_its_own_turn(shapes: list[tuple[int, list[int]]], left: bool) -> None:
+def test_a_token_attends_to_the_prefix_and_its_own_turn(shapes: list[tuple[int, list[int]]], left: bool) -> None:
     made = batch(*(sequence(prefix, *turns) for prefix, turns in shapes), left=left)
     width = made.input_ids.shape[1]
-    for (prefix, turns), seeing, places in zip(
+    for (prefix, turns), mask, positions_of in zip(
         shapes, tree_attention_mask(made.branch_end).tolist(), positions(made).tolist(), strict=True
     ):
-        owners = [0] * prefix + [turn for turn, length in enumerate(turns, 1) for _ in range(length)]
-        padding = [-1] * (width - len(owners))
-        owners = padding + owners if left else owners + padding
-        for query, owner in enumerate(owners):
-            seen = {key for key in range(width) if seeing[query][key]}
-            if owner == -1:
-                assert (seen, places[query]) == ({query}, 0)
+        row_media = [0] * prefix + [turn for turn, length in enumerate(turns, 1) for _ in range(length)]
+        padding = [-1] * (width - len(row_media))
+        row_media = padding + row_media if left else row_media + padding
+        for query, index in enumerate(row_media):
+            attended = {key for key in range(width) if mask[query][key]}
+            if index == -1:
+                assert (attended, positions_of[query]) == ({query}, 0)
             else:
-                assert seen == {key for key in range(query + 1) if owners[key] in (0, owner)}
+                assert attended == {key for key in range(query + 1) if row_media[key] in (0, index)}
                 # As if the turn stood alone behind the prefix.
-                assert places[query] == len(seen) - 1
+                assert positions_of[query] == len(attended) - 1
 
 
 def test_branches_of_branches() -> None:
     made = TokenTree()
     made.add([1])
-    made.add([2])  # a question, seen by both of its answers
+    made.add([2])  # a question, attended by both of its answers
     for answer in (3, 4):
         made.add([answer], learn=True)
         made.close(len(made.input_ids) - 1)
@@ -131,28 +131,28 @@ some = st.lists(st.tuples(st.integers(1, 4), st.lists(st.integers(1, 4), min_siz
 def test_packing_keeps_sequences_apart(shapes: list[tuple[int, list[int]]], short: int) -> None:
     sequences = [sequence(prefix, *turns) for prefix, turns in shapes]
     with patch.object(unirs.data.collator, "SHORT_ROW", short):
-        rows, owners = pack_rows(sequences)
+        rows, row_media = pack_rows(sequences)
     assert max(len(row.input_ids) for row in rows) <= max(len(one.input_ids) for one in sequences)
-    for made, shown in zip(rows, owners, strict=True):
-        assert len(made.input_ids) <= max(short, *(len(sequences[owner].input_ids) for owner in shown))
-    assert sorted(owner for row in owners for owner in row) == list(range(len(sequences)))
+    for made, shown in zip(rows, row_media, strict=True):
+        assert len(made.input_ids) <= max(short, *(len(sequences[index].input_ids) for index in shown))
+    assert sorted(index for row in row_media for index in row) == list(range(len(sequences)))
     packed = batch(*rows, left=False)
-    for row, shown in enumerate(owners):
+    for row, shown in enumerate(row_media):
         start = 0
-        for owner in shown:
-            alone = batch(sequences[owner], left=False)
+        for index in shown:
+            alone = batch(sequences[index], left=False)
             span = slice(start, start + alone.input_ids.shape[1])
             for name in ("input_ids", "labels", "visual_mask"):
                 assert torch.equal(getattr(packed, name)[row, span], getattr(alone, name)[0])
             assert torch.equal(positions(packed)[row, span], positions(alone)[0])
-            seeing = tree_attention_mask(packed.branch_end)[row, span]
-            assert torch.equal(seeing[:, span], tree_attention_mask(alone.branch_end)[0])
-            assert seeing.sum() == tree_attention_mask(alone.branch_end).sum()
+            mask = tree_attention_mask(packed.branch_end)[row, span]
+            assert torch.equal(mask[:, span], tree_attention_mask(alone.branch_end)[0])
+            assert mask.sum() == tree_attention_mask(alone.branch_end).sum()
             start = span.stop
 
 
 @given(some, st.integers(1, 8))
-def test_parts_by_length_hold_every_row_once(shapes: list[tuple[int, list[int]]], short: int) -> None:
+def test_groups_by_length_hold_every_row_once(shapes: list[tuple[int, list[int]]], short: int) -> None:
     made = batch(*(sequence(prefix, *turns) for prefix, turns in shapes), left=False)
     lengths = made.token_mask().sum(1).tolist()
     with patch.object(unirs.data.batch, "SHORT_ROW", short):
@@ -177,8 +177,8 @@ def test_media() -> None:
     assert made.queries == ()
 
 
-@pytest.mark.parametrize(("left", "places"), [(False, (2, 3)), (True, (4, 5))])
-def test_questions_move_with_their_row(left: bool, places: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("left", "positions_of"), [(False, (2, 3)), (True, (4, 5))])
+def test_prompt_ends_move_with_their_row(left: bool, positions_of: tuple[int, int]) -> None:
     asking, longer = sequence(2, 1), sequence(2, 3)
     asking.prompt_ends = [0, 1]
     packed = TokenTree()
@@ -188,10 +188,10 @@ def test_questions_move_with_their_row(left: bool, places: tuple[int, int]) -> N
     assert packed.prompt_ends == [2, 3]
     longer.prompt_ends = [4]
     made = batch(longer, packed, left=left)
-    assert made.prompt_ends == ((0, 4), (1, places[0]), (1, places[1]))
+    assert made.prompt_ends == ((0, 4), (1, positions_of[0]), (1, positions_of[1]))
 
 
-def test_everything_moves() -> None:
+def test_all_tensors_move() -> None:
     made = batch(sequence(2, 2), sequence(1, 1), left=False)
     moved = made.to("meta")
     tensors = {name: value for name, value in vars(moved).items() if isinstance(value, torch.Tensor)}

@@ -40,7 +40,7 @@ def mixture(groups: Sequence[tuple[int, float]], replicas: int = 1, rank: int = 
 
 
 @given(MIXTURES, st.integers(0, 3))
-def test_an_epoch_shows_each_sample_as_often_as_its_weight_says(groups: list[tuple[int, float]], number: int) -> None:
+def test_an_epoch_holds_each_sample_as_often_as_its_weight_says(groups: list[tuple[int, float]], number: int) -> None:
     sampler = mixture(groups)
     counts = Counter(epoch(sampler, number))
     assert len(sampler) == counts.total()
@@ -105,12 +105,12 @@ def clues(media: Sequence[Media]) -> dict[Media, str]:
     return {one: f"about {one.paths[0].name}" for one in media}
 
 
-def reading(data: UniRSDataModule) -> UniRSDataModule:
+def with_processor(data: UniRSDataModule) -> UniRSDataModule:
     data.processor = ExampleProcessor(None, (16, 16), ResizeSpec(), (1, 1), 1, fuse_pairs=True, generate_clues=clues)
     return data
 
 
-def shown(loaders: Sequence[Any]) -> Iterator[Example]:
+def examples_of(loaders: Sequence[Any]) -> Iterator[Example]:
     return (item for loader in loaders for batch in loader for item, _ in batch)
 
 
@@ -126,66 +126,70 @@ def many_turns(colours: Path, tmp_path: Path) -> list[dict[str, Any]]:
     return [{"name": str(colours / "plugin.py"), "root": str(tmp_path), "label": "many"}]
 
 
-def test_evaluation_asks_all_questions_about_a_picture_at_once(many_turns: list[dict[str, Any]]) -> None:
-    data = reading(UniRSDataModule(many_turns, max_turns=3, blank_media=False))
-    assert [len(item.sample.turns) for item in shown(data.test_dataloader())] == [7, 1, 3]
+def test_evaluation_keeps_all_questions_about_an_image_together(many_turns: list[dict[str, Any]]) -> None:
+    data = with_processor(UniRSDataModule(many_turns, max_turns=3, blank_media=False))
+    assert [len(item.sample.turns) for item in examples_of(data.test_dataloader())] == [7, 1, 3]
 
 
-def test_pictures_with_many_questions_become_several_samples(many_turns: list[dict[str, Any]]) -> None:
-    data = reading(UniRSDataModule(many_turns, max_turns=3, blank_media=False))
-    items = list(shown([data.train_dataloader()]))
+def test_images_with_many_questions_become_several_samples(many_turns: list[dict[str, Any]]) -> None:
+    data = with_processor(UniRSDataModule(many_turns, max_turns=3, blank_media=False))
+    items = list(examples_of([data.train_dataloader()]))
     assert Counter(item.sample.id for item in items) == {"0": 3, "1": 1, "2": 1}
     assert max(len(item.sample.turns) for item in items) == 3
-    asked = sorted(turn.id for item in items for turn in item.sample.turns)
-    assert asked == sorted(turn.id for sample in data.split("many", "train") for turn in sample.turns)
+    turns_of = sorted(turn.id for item in items for turn in item.sample.turns)
+    assert turns_of == sorted(turn.id for sample in data.split("many", "train") for turn in sample.turns)
     # Of the picture with seven, no part has less than two.
     assert sorted(len(item.sample.turns) for item in items if item.sample.id == "0") == [2, 2, 3]
 
 
-def test_validation_takes_a_random_choice_that_is_always_the_same(colours: Path, tmp_path: Path) -> None:
+def test_validation_takes_a_fixed_random_subset(colours: Path, tmp_path: Path) -> None:
     shutil.copy(colours / "red.png", tmp_path)
     rows = [{"id": str(row), "files": ["red.png"], "turns": [("?", "yes")]} for row in range(100)]
     (tmp_path / "image.json").write_text(json.dumps(rows))
     spec = {"name": str(colours / "plugin.py"), "root": str(tmp_path)}
 
     def chosen(seed: int) -> list[int]:
-        loaders = reading(UniRSDataModule([spec], val_samples=20, seed=seed)).val_dataloader()
-        return [int(item.sample.id) for item in shown(loaders)]
+        loaders = with_processor(UniRSDataModule([spec], val_samples=20, seed=seed)).val_dataloader()
+        return [int(item.sample.id) for item in examples_of(loaders)]
 
     assert chosen(0) == chosen(0) == sorted(set(chosen(0)))
     assert len(chosen(0)) == 20
     assert chosen(0) != chosen(1)
-    # Files may alternate between kinds, which every n-th sample would miss.
+    # Files may alternate between categories, which every n-th sample would miss.
     assert 5 <= sum(row % 2 for row in chosen(0)) <= 15
-    every = reading(UniRSDataModule([spec], val_samples=None)).val_dataloader()
-    assert [int(item.sample.id) for item in shown(every)] == list(range(100))
+    every = with_processor(UniRSDataModule([spec], val_samples=None)).val_dataloader()
+    assert [int(item.sample.id) for item in examples_of(every)] == list(range(100))
 
 
 def test_clues_are_for_the_tasks_and_uses_that_were_named(colour_tasks: list[dict[str, Any]]) -> None:
     uses = ("always", "test", "never")
-    data = reading(UniRSDataModule([{**task, "clue": use} for task, use in zip(colour_tasks, uses, strict=True)]))
+    data = with_processor(
+        UniRSDataModule([{**task, "clue": use} for task, use in zip(colour_tasks, uses, strict=True)])
+    )
 
-    def told(loaders: Sequence[Any]) -> set[tuple[str, bool, bool]]:
-        return {(item.task, isinstance(item.sample.media, PerturbedMedia), item.clue != "") for item in shown(loaders)}
+    def clued(loaders: Sequence[Any]) -> set[tuple[str, bool, bool]]:
+        return {
+            (item.task, isinstance(item.sample.media, PerturbedMedia), item.clue != "") for item in examples_of(loaders)
+        }
 
-    assert told([data.train_dataloader()]) == {("image", False, True), ("pair", False, False), ("video", False, False)}
-    assert told(data.val_dataloader()) == {("image", False, True), ("pair", False, True), ("video", False, False)}
-    # What cannot see is told nothing.
-    assert {told for told in told(data.test_dataloader()) if told[1]} == {
+    assert clued([data.train_dataloader()]) == {("image", False, True), ("pair", False, False), ("video", False, False)}
+    assert clued(data.val_dataloader()) == {("image", False, True), ("pair", False, True), ("video", False, False)}
+    # The baseline without visual input gets no clue.
+    assert {entry for entry in clued(data.test_dataloader()) if entry[1]} == {
         ("image", True, False),
         ("pair", True, False),
         ("video", True, False),
     }
 
 
-def test_augmented_media_are_turned_and_mirrored_in_training_alone(tmp_path: Path, colours: Path) -> None:
+def test_media_are_augmented_in_training_alone(tmp_path: Path, colours: Path) -> None:
     corner = Pillow.new("RGB", (16, 16))
     corner.paste((255, 255, 255), (0, 0, 4, 8))
     corner.save(tmp_path / "corner.png")
     rows = [{"id": str(row), "files": ["corner.png"], "turns": [("?", "yes")]} for row in range(64)]
     (tmp_path / "image.json").write_text(json.dumps(rows))
     spec = {"name": str(colours / "plugin.py"), "root": str(tmp_path), "augment": True}
-    data = reading(UniRSDataModule([spec], batch_size=64))
+    data = with_processor(UniRSDataModule([spec], batch_size=64))
     (batch,) = data.train_dataloader()
     views = torch.stack([frames for _, frames in batch]).flatten(1).unique(dim=0)
     assert len(views) == 8
@@ -194,8 +198,8 @@ def test_augmented_media_are_turned_and_mirrored_in_training_alone(tmp_path: Pat
     assert torch.stack(still).flatten(1).unique(dim=0).shape[0] == 1
 
 
-def test_a_test_shows_every_sample_and_then_black_media(colour_tasks: list[dict[str, Any]]) -> None:
-    data = reading(UniRSDataModule(colour_tasks))
+def test_a_test_has_every_sample_and_then_black_frames(colour_tasks: list[dict[str, Any]]) -> None:
+    data = with_processor(UniRSDataModule(colour_tasks))
     decoded = [pair for loader in data.test_dataloader() for batch in loader for pair in batch]
     assert [item.task for item, _ in decoded] == [name for name in ("image", "pair", "video") for _ in range(4)] * 2
     assert [isinstance(item.sample.media, PerturbedMedia) for item, _ in decoded] == [False] * 12 + [True] * 12
@@ -224,7 +228,7 @@ def test_a_test_shows_every_sample_and_then_black_media(colour_tasks: list[dict[
         ({"name": "era", "synthetic": {"size": "big"}}, r"'era': synthetic must be .*big"),
     ],
 )
-def test_wrong_part_of_a_config(spec: dict[str, Any], message: str) -> None:
+def test_wrong_options_of_a_task(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(PluginError, match=message):
         TaskConfig.from_config(spec)
 
@@ -246,7 +250,7 @@ def test_two_tasks_of_one_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["cache_gb", "feature_cache_gb"])
-def test_caches_of_less_than_nothing(name: str) -> None:
+def test_negative_cache_sizes(name: str) -> None:
     size: dict[str, Any] = {name: -1}
     with pytest.raises(DataError, match=f"data.{name} is -1. Give a number of GB, or 0"):
         UniRSDataModule([{"name": "era"}], **size)
@@ -304,10 +308,10 @@ def break_picture(root: Path) -> tuple[str, str]:
 def drop_answer(root: Path) -> tuple[str, str]:
     path = root / "LR_split_train_questions.json"
     content = json.loads(path.read_text())
-    asked = next(row for row in content["questions"] if row["active"] and row["type"] == "presence")
-    asked["answers_ids"] = []
+    turns_of = next(row for row in content["questions"] if row["active"] and row["type"] == "presence")
+    turns_of["answers_ids"] = []
     path.write_text(json.dumps(content))
-    return f"{path}, question {asked['id']} has no answer", "Add one"
+    return f"{path}, question {turns_of['id']} has no answer", "Add one"
 
 
 def shrink_second(root: Path) -> tuple[str, str]:

@@ -100,8 +100,8 @@ def test_sequence_written_out(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def test_several_answers_and_turns_share_the_prefix(tokenizer: PreTrainedTokenizerBase) -> None:
-    asked = sample(ask("a?", "b", "c"), ask("d?", "e"))
-    sequence = PromptEncoder(tokenizer).encode_train(ASK, asked, num_images=1, tokens_per_image=1)
+    conversation = sample(ask("a?", "b", "c"), ask("d?", "e"))
+    sequence = PromptEncoder(tokenizer).encode_train(ASK, conversation, num_images=1, tokens_per_image=1)
     # The last token of a question stands before each of its answers.
     assert text(sequence.input_ids) == ".\n[vqa] a?\nb$\nc$d?\ne$"
     assert sequence.branch_end == [NO_END] + [21] * 7 + [16] * 2 + [13] * 3 + [16] * 3 + [21] * 5
@@ -124,9 +124,9 @@ def test_empty_answer_teaches_to_end(tokenizer: PreTrainedTokenizerBase) -> None
 @pytest.mark.parametrize("template", [None, CHATML])
 def test_generation_begins_as_training_does(tokenizer: PreTrainedTokenizerBase, template: str | None) -> None:
     tokenizer.chat_template = template
-    renderer, asked = PromptEncoder(tokenizer), sample(ask("a?", "bcd"))
-    training = renderer.encode_train(ASK, asked, num_images=2, tokens_per_image=3)
-    ((generation, _),) = renderer.encode_prompts(ASK, asked, num_images=2, tokens_per_image=3)
+    encoder, conversation = PromptEncoder(tokenizer), sample(ask("a?", "bcd"))
+    training = encoder.encode_train(ASK, conversation, num_images=2, tokens_per_image=3)
+    ((generation, _),) = encoder.encode_prompts(ASK, conversation, num_images=2, tokens_per_image=3)
     n = len(generation.input_ids)
     assert training.input_ids[:n] == generation.input_ids
     assert training.visual_mask[:n] == generation.visual_mask
@@ -136,9 +136,9 @@ def test_generation_begins_as_training_does(tokenizer: PreTrainedTokenizerBase, 
     assert generation.prompt_ends == [n - 1]
 
 
-def test_questions_are_branches_of_what_they_begin_with(tokenizer: PreTrainedTokenizerBase) -> None:
-    asked = sample(*map(ask, ("bc?", "a?", "bcd", "a?", "b")))
-    ((sequence, turns),) = PromptEncoder(tokenizer).encode_prompts(ASK, asked, num_images=1, tokens_per_image=1)
+def test_questions_with_a_common_prefix_share_it(tokenizer: PreTrainedTokenizerBase) -> None:
+    conversation = sample(*map(ask, ("bc?", "a?", "bcd", "a?", "b")))
+    ((sequence, turns),) = PromptEncoder(tokenizer).encode_prompts(ASK, conversation, num_images=1, tokens_per_image=1)
     assert text(sequence.input_ids) == ".\n[vqa] a?\nb\nc?\nd\n"
     assert sequence.branch_end == [NO_END] + [18] * 7 + [11] * 3 + [18] + [13] + [18] + [16] * 2 + [18] * 2
     assert turns == [1, 3, 4, 0, 2]
@@ -146,8 +146,8 @@ def test_questions_are_branches_of_what_they_begin_with(tokenizer: PreTrainedTok
 
 
 def test_rows_of_questions_are_full_and_even(tokenizer: PreTrainedTokenizerBase) -> None:
-    asked = sample(*map(ask, ("ab", "d", "ac", "b", "c")))
-    rows = PromptEncoder(tokenizer).encode_prompts(ASK, asked, num_images=1, tokens_per_image=1, max_tokens=15)
+    conversation = sample(*map(ask, ("ab", "d", "ac", "b", "c")))
+    rows = PromptEncoder(tokenizer).encode_prompts(ASK, conversation, num_images=1, tokens_per_image=1, max_tokens=15)
     # One row does not do. The first could take "b" as well, and would be longer than the second.
     assert [text(sequence.input_ids) for sequence, _ in rows] == [".\n[vqa] ab\nc\n", ".\n[vqa] b\nc\nd\n"]
     assert [turns for _, turns in rows] == [[0, 2], [3, 4, 1]]
@@ -163,58 +163,60 @@ WORDS = st.text(st.sampled_from("ab?"), max_size=6)
 
 @given(questions=st.lists(WORDS, min_size=1, max_size=8), answers=st.lists(WORDS, min_size=1, max_size=3))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_answer_sees_its_question_and_nothing_else(
+def test_every_answer_attends_to_its_question_and_nothing_else(
     tokenizer: PreTrainedTokenizerBase, questions: list[str], answers: list[str]
 ) -> None:
-    renderer = PromptEncoder(tokenizer)
+    encoder = PromptEncoder(tokenizer)
     turns = [ask(question, *answers) for question in questions]
-    sequence = renderer.encode_train(ASK, sample(*turns), num_images=1, tokens_per_image=2)
-    seen = tree_attention_mask(torch.tensor([sequence.branch_end]))[0]
-    ends = [place for place, label in enumerate(sequence.labels) if label == END]
-    read = Counter(text(torch.tensor(sequence.input_ids)[seen[end]].tolist()) for end in ends)
-    assert read == Counter(f"..\n[vqa] {question}\n{answer}$" for question in questions for answer in answers)
+    sequence = encoder.encode_train(ASK, sample(*turns), num_images=1, tokens_per_image=2)
+    mask = tree_attention_mask(torch.tensor([sequence.branch_end]))[0]
+    ends = [position for position, label in enumerate(sequence.labels) if label == END]
+    attended = Counter(text(torch.tensor(sequence.input_ids)[mask[end]].tolist()) for end in ends)
+    assert attended == Counter(f"..\n[vqa] {question}\n{answer}$" for question in questions for answer in answers)
 
 
 @given(questions=st.lists(WORDS, min_size=1, max_size=8), room=st.none() | st.integers(0, 40))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_question_is_asked_once(
+def test_every_question_is_encoded_once(
     tokenizer: PreTrainedTokenizerBase, questions: list[str], room: int | None
 ) -> None:
-    asked = PromptEncoder(tokenizer).encode_prompts(
+    encoded = PromptEncoder(tokenizer).encode_prompts(
         ASK, sample(*map(ask, questions)), num_images=1, tokens_per_image=2, max_tokens=room
     )
-    assert sorted(turn for _, turns in asked for turn in turns) == list(range(len(questions)))
-    for sequence, turns in asked:
+    assert sorted(turn for _, turns in encoded for turn in turns) == list(range(len(questions)))
+    for sequence, turns in encoded:
         assert room is None or len(sequence.input_ids) - 2 <= room or len(turns) == 1
-        seen = tree_attention_mask(torch.tensor([sequence.branch_end]))[0]
-        for turn, place in zip(turns, sequence.prompt_ends, strict=True):
-            read = torch.tensor(sequence.input_ids)[seen[place]].tolist()
-            assert text(read) == f"..\n[vqa] {questions[turn]}\n"
+        mask = tree_attention_mask(torch.tensor([sequence.branch_end]))[0]
+        for turn, position in zip(turns, sequence.prompt_ends, strict=True):
+            attended = torch.tensor(sequence.input_ids)[mask[position]].tolist()
+            assert text(attended) == f"..\n[vqa] {questions[turn]}\n"
 
 
-def test_tokens_a_picture(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_tokens_of_each_image(tokenizer: PreTrainedTokenizerBase) -> None:
     ((sequence, _),) = PromptEncoder(tokenizer).encode_prompts(ASK, sample(ask()), num_images=3, tokens_per_image=4)
     assert sum(sequence.visual_mask) == 12
     assert [code for code, visual in zip(sequence.input_ids, sequence.visual_mask, strict=True) if visual] == [0] * 12
 
 
 def test_longest_sequence(tokenizer: PreTrainedTokenizerBase) -> None:
-    asked = sample(ask("a?", "b"), media=Pair(Path("x.png"), Path("y.png")))
+    conversation = sample(ask("a?", "b"), media=Pair(Path("x.png"), Path("y.png")))
     # 14 tokens, as written out above.
-    assert len(PromptEncoder(tokenizer, max_length=14).encode_train(ASK, asked, 1, 2).input_ids) == 14
-    with pytest.raises(DataError, match=r"Sample 's' \(x\.png\) takes 14 tokens, 2 of them visual; max_length is 13"):
-        PromptEncoder(tokenizer, max_length=13).encode_train(ASK, asked, 1, 2)
-    with pytest.raises(DataError, match="takes 12 tokens"):
-        PromptEncoder(tokenizer, max_length=11).encode_prompts(ASK, asked, 1, 2)
+    assert len(PromptEncoder(tokenizer, max_length=14).encode_train(ASK, conversation, 1, 2).input_ids) == 14
+    with pytest.raises(
+        DataError, match=r"Sample 's' \(x\.png, y\.png\) has 14 tokens, 2 of them visual; max_length is 13"
+    ):
+        PromptEncoder(tokenizer, max_length=13).encode_train(ASK, conversation, 1, 2)
+    with pytest.raises(DataError, match="has 12 tokens"):
+        PromptEncoder(tokenizer, max_length=11).encode_prompts(ASK, conversation, 1, 2)
 
 
 def test_placeholder_in_a_question(tokenizer: PreTrainedTokenizerBase) -> None:
-    with pytest.raises(DataError, match="may not hold the visual placeholder"):
+    with pytest.raises(DataError, match="may not contain the visual placeholder"):
         PromptEncoder(tokenizer).render(ASK, ask(f"a {VISUAL}?"), 1)
 
 
 def test_end_token_in_an_answer(tokenizer: PreTrainedTokenizerBase) -> None:
-    with pytest.raises(DataError, match="may not hold the end-of-sequence token </s>: 'b</s>c'"):
+    with pytest.raises(DataError, match="may not contain the end-of-sequence token </s>: 'b</s>c'"):
         PromptEncoder(tokenizer).encode_train(ASK, sample(ask("a?", "b</s>c")), 1, 1)
 
 
@@ -235,21 +237,21 @@ def test_braces() -> None:
 
 def test_template_that_writes_another_prompt_with_an_answer(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = "{{ messages | length }}" + CHATML
-    renderer = PromptEncoder(tokenizer)
-    assert renderer.render(ASK, ask(), 1).startswith("1<|im_start|>")
+    encoder = PromptEncoder(tokenizer)
+    assert encoder.render(ASK, ask(), 1).startswith("1<|im_start|>")
     with pytest.raises(ModelError, match="another prompt with an answer"):
-        renderer.encode_train(ASK, sample(ask()), 1, 1)
+        encoder.encode_train(ASK, sample(ask()), 1, 1)
 
 
-def test_template_that_drops_the_pictures(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_template_that_drops_the_images(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = "{{ messages[0].content.split('\n')[1] }}"
     with pytest.raises(ModelError, match="dropped the visual placeholder"):
         PromptEncoder(tokenizer).render(ASK, ask(), 1)
 
 
-def test_goes_to_worker_processes(tokenizer: PreTrainedTokenizerBase) -> None:
-    renderer = PromptEncoder(tokenizer, max_length=31)
-    copy: PromptEncoder = pickle.loads(pickle.dumps(renderer))  # noqa: S301 - its own bytes
-    asked = sample(ask("a?", "b"))
-    assert copy.encode_train(ASK, asked, 1, 2) == renderer.encode_train(ASK, asked, 1, 2)
+def test_pickles_for_worker_processes(tokenizer: PreTrainedTokenizerBase) -> None:
+    encoder = PromptEncoder(tokenizer, max_length=31)
+    copy: PromptEncoder = pickle.loads(pickle.dumps(encoder))  # noqa: S301 - its own bytes
+    conversation = sample(ask("a?", "b"))
+    assert copy.encode_train(ASK, conversation, 1, 2) == encoder.encode_train(ASK, conversation, 1, 2)
     assert copy.max_length == 31
