@@ -1,10 +1,11 @@
 """UniRS: one vision-language model for remote sensing images, image pairs and videos.
 
-Importing this package loads nothing else: a public name brings its module when it is first asked for.
+Importing this package loads nothing else: each public name loads its module on first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from unirs.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from unirs.errors import UniRSError
@@ -33,19 +34,14 @@ __all__ = [
     "__version__",
 ]
 
-
-_MODULES = {
-    "inference.api": ("Answer", "UniRS"),
-    "errors": ("UniRSError",),
-    "tasks.media": ("Image", "Media", "Modality", "Pair", "Video"),
-    "tasks.prompt": ("PromptTemplate",),
-    "tasks.sample": ("Sample", "TaskSplit", "Turn"),
-    "tasks.task": ("Task",),
-}
-
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - the type of each is told above
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"unirs.{module}"), name)
-    raise AttributeError(f"module 'unirs' has no attribute '{name}'")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "unirs.errors": "UniRSError",
+        "unirs.inference.api": "Answer UniRS",
+        "unirs.tasks.media": "Image Media Modality Pair Video",
+        "unirs.tasks.prompt": "PromptTemplate",
+        "unirs.tasks.sample": "Sample TaskSplit Turn",
+        "unirs.tasks.task": "Task",
+    },
+)

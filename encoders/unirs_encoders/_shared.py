@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from unirs.errors import ModelError, did_you_mean
-from unirs.models.tuning import Lora, TuningMode, set_tuning, train_adapters
-from unirs.tasks.media import ResizeMode, ResizeSpec
+from unirs.models import Lora, TuningMode, set_tuning, train_adapters
+from unirs.tasks import ResizeMode, ResizeSpec
 
 Pretrained = bool | Literal["given"]
 """Weights from the source, random ones, or ones that a saved model is about to bring."""

@@ -23,10 +23,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES
 
 from unirs.errors import ModelError, did_you_mean
-from unirs.models.llm import check_loaded
-from unirs.models.tuning import TuningMode
-from unirs.tasks.media import ResizeMode
-from unirs.utils.sources import resolve_source
+from unirs.models import TuningMode, check_loaded, resolve_source
+from unirs.tasks import ResizeMode
 from unirs_encoders._shared import FrameEncoder, Pretrained, check_choices, check_random, takes
 
 _NOT_LOADING = (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError, UnpicklingError)

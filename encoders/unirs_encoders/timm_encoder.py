@@ -11,9 +11,8 @@ from timm.models import load_state_dict
 from torch import nn
 
 from unirs.errors import ModelError, did_you_mean
-from unirs.models.tuning import TuningMode
-from unirs.tasks.media import ResizeMode
-from unirs.utils.sources import resolve_source
+from unirs.models import TuningMode, resolve_source
+from unirs.tasks import ResizeMode
 from unirs_encoders._shared import FrameEncoder, Pretrained, check_choices, check_random
 
 

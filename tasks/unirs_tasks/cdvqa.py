@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from unirs.tasks.fields import field, pick
-from unirs.tasks.media import Pair
-from unirs.tasks.task import Task
+from unirs import Pair, Task
+from unirs.tasks import field, pick
 from unirs_tasks.rsvqa_schema import vqa_task
 
 Protocol = Literal["vlm", "cdvqa"]

@@ -10,15 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
-from unirs.metrics.vqa import VqaAccuracy
-from unirs.tasks.fields import pick
-from unirs.tasks.folders import files_of
-from unirs.tasks.media import Image
-from unirs.tasks.prompt import PromptTemplate
-from unirs.tasks.sample import Sample, TaskSplit, Turn
-from unirs.tasks.splits import Shares, check_split, choose_split, read_split_file
-from unirs.tasks.task import SplitName, Task
+from unirs.metrics import VqaAccuracy
+from unirs.tasks import Shares, SplitName, check_split, choose_split, files_of, pick, read_split_file
 from unirs_tasks.rsvqa_schema import SINGLE_WORD
 
 Protocol = Literal["vlm", "crsvqa"]

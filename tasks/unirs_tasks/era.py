@@ -8,14 +8,10 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
+from unirs import PromptTemplate, Sample, Task, TaskSplit, Turn, Video
 from unirs.errors import DataError, PluginError, did_you_mean
-from unirs.metrics.classification import Top1
-from unirs.tasks.folders import class_folders, files_of
-from unirs.tasks.media import Video
-from unirs.tasks.prompt import PromptTemplate
-from unirs.tasks.sample import Sample, TaskSplit, Turn
-from unirs.tasks.splits import check_split, held_out
-from unirs.tasks.task import SplitName, Task
+from unirs.metrics import Top1
+from unirs.tasks import SplitName, check_split, class_folders, files_of, held_out
 
 CLASSES = (
     "post-earthquake",

@@ -12,16 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
-from unirs.metrics.vqa import VqaAccuracy
-from unirs.tasks.fields import field
-from unirs.tasks.media import Image
-from unirs.tasks.prompt import PromptTemplate
-from unirs.tasks.sample import LazySamples, Sample, TaskSplit, Turn
-from unirs.tasks.splits import check_split
-from unirs.tasks.task import SplitName, Task
-from unirs.utils.io import read_row
-from unirs.utils.json_stream import read_json_list
+from unirs.metrics import VqaAccuracy
+from unirs.tasks import LazySamples, SplitName, check_split, field, read_json_list, read_row
 
 _IMAGE = "<image>"
 _TAG = re.compile(r"\[(\w+)\]")

@@ -7,15 +7,10 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, Literal, get_args
 
+from unirs import Image, Media, Modality, Pair, PromptTemplate, Sample, Task, TaskSplit, Turn, Video
 from unirs.errors import DataError, PluginError, did_you_mean
-from unirs.metrics.registry import named_metric
-from unirs.tasks.fields import field
-from unirs.tasks.media import Image, Media, Modality, Pair, Video
-from unirs.tasks.prompt import PromptTemplate
-from unirs.tasks.sample import LazySamples, Sample, TaskSplit, Turn
-from unirs.tasks.splits import check_split
-from unirs.tasks.task import SplitName, Task
-from unirs.utils.io import read_row, scan_json_lines
+from unirs.metrics import named_metric
+from unirs.tasks import LazySamples, SplitName, check_split, field, read_row, scan_json_lines
 
 _OWN = {"id", "image", "images", "video", "answer", "references", "kind"}
 

@@ -9,15 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unirs import Pair, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
-from unirs.metrics.caption import CaptionMetrics, tokenize
-from unirs.tasks.fields import field
-from unirs.tasks.media import Pair
-from unirs.tasks.prompt import PromptTemplate
-from unirs.tasks.sample import Sample, TaskSplit, Turn
-from unirs.tasks.splits import check_split
-from unirs.tasks.task import SplitName, Task
-from unirs.utils.json_stream import read_json_list
+from unirs.metrics import CaptionMetrics, tokenize
+from unirs.tasks import SplitName, check_split, field, read_json_list
 
 _KINDS = ("unchanged", "changed")
 

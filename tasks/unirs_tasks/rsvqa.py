@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from unirs.tasks.fields import pick
-from unirs.tasks.media import Image
-from unirs.tasks.task import Task
+from unirs import Image, Task
+from unirs.tasks import pick
 from unirs_tasks.rsvqa_schema import AnswerRule, vqa_task
 
 Protocol = Literal["vlm", "rsvqa"]

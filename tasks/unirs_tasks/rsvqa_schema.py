@@ -14,15 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from unirs import Media, Modality, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError, did_you_mean
-from unirs.metrics.vqa import VqaAccuracy
-from unirs.tasks.fields import field
-from unirs.tasks.media import Media, Modality
-from unirs.tasks.prompt import PromptTemplate
-from unirs.tasks.sample import LazySamples, Sample, TaskSplit, Turn
-from unirs.tasks.splits import check_split
-from unirs.tasks.task import SplitName, Task
-from unirs.utils.json_stream import read_json_list
+from unirs.metrics import VqaAccuracy
+from unirs.tasks import LazySamples, SplitName, check_split, field, read_json_list
 
 if TYPE_CHECKING:
     import numpy as np

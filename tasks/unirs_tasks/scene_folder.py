@@ -6,15 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
+from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
-from unirs.metrics.classification import Top1
-from unirs.tasks.fields import pick
-from unirs.tasks.folders import class_folders, files_of
-from unirs.tasks.media import IMAGE_SUFFIXES, Image
-from unirs.tasks.prompt import PromptTemplate
-from unirs.tasks.sample import Sample, TaskSplit, Turn
-from unirs.tasks.splits import Shares, check_split, choose_split, read_split_file
-from unirs.tasks.task import SplitName, Task
+from unirs.metrics import Top1
+from unirs.tasks import (
+    IMAGE_SUFFIXES,
+    Shares,
+    SplitName,
+    check_split,
+    choose_split,
+    class_folders,
+    files_of,
+    pick,
+    read_split_file,
+)
 
 Preset = Literal["short", "classes", "plain"]
 

@@ -146,7 +146,7 @@ def test_follows_the_precision_of_the_model(make: Make, frames: torch.Tensor) ->
     ],
 )
 def test_options_that_are_wrong(make: Make, options: dict[str, Any], message: str) -> None:
-    if make is convolutions and "size" in options:
+    if make is convolutions and "image_size" in options:
         options = {"image_size": 0}
         message = "does not take frames of 0x0 pixels"
     with pytest.raises(ModelError) as told:

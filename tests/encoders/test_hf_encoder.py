@@ -408,7 +408,7 @@ def test_a_saved_model_needs_no_source(
     write_config: Callable[..., Path],
 ) -> None:
     source = shutil.copytree(folder("dinov2"), tmp_path / "dinov2")
-    encoder = {"name": "hf", "source": str(source), "tune": "lora", "lora": {"r": 2}, "fit": "pad"}
+    encoder = {"name": "hf", "source": str(source), "tune": "lora", "lora": {"r": 2}, "resize_mode": "pad"}
     assert cli("fit", "--config", write_config(tmp_path, colour_tasks, model={"encoder": encoder})) == 0
     learnt = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert {"lora_" in key for key in learnt if key.startswith("model.encoder.")} == {True}

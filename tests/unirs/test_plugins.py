@@ -1,4 +1,5 @@
 import ast
+import importlib
 import subprocess
 import sys
 from dataclasses import asdict
@@ -233,13 +234,17 @@ def test_nothing_is_imported_before_it_is_named() -> None:
     assert done.returncode == 0, done.stderr
 
 
+FACES = {"unirs", "unirs.errors", "unirs.interfaces", "unirs.metrics", "unirs.models", "unirs.tasks"}
+ROOT = Path(__file__).parents[2]
+
+
 def imported(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add(str(node.module).split(".")[0])
+            names.add(str(node.module))
     return names
 
 
@@ -248,6 +253,23 @@ def test_framework_imports_no_plugin() -> None:
     imports = {path: imported(path) for path in files}
     assert "torch" in set().union(*imports.values())
     assert {path: names for path, names in imports.items() if any(name.startswith("unirs_") for name in names)} == {}
+
+
+@pytest.mark.parametrize("folder", ["tasks/unirs_tasks", "encoders/unirs_encoders", "tests/tasks/short"])
+def test_plugins_import_public_faces_only(folder: str) -> None:
+    imports = {path: imported(path) for path in (ROOT / folder).rglob("*.py")}
+    assert "unirs.errors" in set().union(*imports.values())
+    private = {path: {n for n in names if n.partition(".")[0] == "unirs"} - FACES for path, names in imports.items()}
+    assert {path: names for path, names in private.items() if names} == {}
+
+
+@pytest.mark.parametrize("face", sorted(FACES - {"unirs.errors", "unirs.interfaces"}))
+def test_faces_are_whole(face: str) -> None:
+    module = importlib.import_module(face)
+    assert sorted(module.__all__) == list(module.__all__)
+    assert all(getattr(module, name) is not None for name in module.__all__)
+    with pytest.raises(AttributeError, match=f"module '{face}' has no attribute 'absent'"):
+        _ = module.absent
 
 
 @pytest.mark.parametrize("name", ["mine", "mine.py", "tasks/mine.py", "tasks/mine.py:build", "some.mine:build"])

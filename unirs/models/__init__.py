@@ -1,1 +1,28 @@
-"""The model, its components, and how they are built, saved, loaded and imported."""
+"""What an encoder plugin may use: tuning modes, sources of weights, and checks of loaded weights."""
+
+from typing import TYPE_CHECKING
+
+from unirs.utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from unirs.models.llm import check_loaded
+    from unirs.models.tuning import Lora, TuningMode, set_tuning, train_adapters
+    from unirs.utils.sources import resolve_source
+
+__all__ = [
+    "Lora",
+    "TuningMode",
+    "check_loaded",
+    "resolve_source",
+    "set_tuning",
+    "train_adapters",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "unirs.models.llm": "check_loaded",
+        "unirs.models.tuning": "Lora TuningMode set_tuning train_adapters",
+        "unirs.utils.sources": "resolve_source",
+    },
+)

@@ -17,9 +17,8 @@ _PLUGIN = Template('''\
 from pathlib import Path
 
 from unirs import $imports
-from unirs.metrics.$metric_module import $metric
-from unirs.tasks.fields import texts
-from unirs.utils.io import read_json_lines
+from unirs.metrics import $metric
+from unirs.tasks import read_json_lines, texts
 
 CHOICES = $choices
 
@@ -155,7 +154,6 @@ def _plugin(name: str, kind: Modality, form: _Form) -> str:
         name=name,
         line="{" + ", ".join(f'"{text}": …' for text in texts) + "}",
         imports=", ".join(sorted((form.media, "PromptTemplate", "Sample", "Task", "TaskSplit", "Turn"))),
-        metric_module="vqa" if form.question else "classification",
         metric="VqaAccuracy" if form.question else "Top1",
         choices=repr(form.answers).replace("'", '"'),
         names=", ".join(["key", *texts[1:]]),

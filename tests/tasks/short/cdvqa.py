@@ -6,9 +6,8 @@ from typing import Any
 
 from unirs import Pair, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
-from unirs.metrics.vqa import VqaAccuracy
-from unirs.tasks.fields import field, pick, texts
-from unirs.utils.json_stream import read_json_list
+from unirs.metrics import VqaAccuracy
+from unirs.tasks import field, pick, read_json_list, texts
 
 COVERS = ("NVG_surface", "buildings", "low_vegetation", "playgrounds", "trees", "water")
 RATIOS = ("0", *(f"{low}_to_{low + 10}" for low in range(0, 100, 10)))

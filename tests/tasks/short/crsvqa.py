@@ -5,9 +5,8 @@ from pathlib import Path
 
 from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
-from unirs.metrics.vqa import VqaAccuracy
-from unirs.tasks.folders import files_of
-from unirs.tasks.splits import Shares, choose_split, read_split_file
+from unirs.metrics import VqaAccuracy
+from unirs.tasks import Shares, choose_split, files_of, read_split_file
 
 WORDS = {"scene": {"scene", "theme"}, "object": {"many", "object", "shape"}}
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from unirs import PromptTemplate, Sample, Task, TaskSplit, Turn, Video
 from unirs.errors import DataError, did_you_mean
-from unirs.metrics.classification import Top1
-from unirs.tasks.folders import class_folders, files_of
-from unirs.tasks.splits import held_out
+from unirs.metrics import Top1
+from unirs.tasks import class_folders, files_of, held_out
 
 NAMES = (
     "post-earthquake, flood, fire, landslide, mudslide, traffic collision, traffic congestion, harvesting, ploughing, "

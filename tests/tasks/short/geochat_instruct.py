@@ -8,12 +8,8 @@ from typing import Any
 
 from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
-from unirs.metrics.vqa import VqaAccuracy
-from unirs.tasks.fields import field
-from unirs.tasks.sample import LazySamples
-from unirs.tasks.splits import check_split
-from unirs.utils.io import read_row
-from unirs.utils.json_stream import read_json_list
+from unirs.metrics import VqaAccuracy
+from unirs.tasks import LazySamples, check_split, field, read_json_list, read_row
 
 TAG = r"^\[(\w+)\]"
 

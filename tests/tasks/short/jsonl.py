@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from unirs import Pair, PromptTemplate, Sample, Task, TaskSplit, Turn
-from unirs.metrics.caption import CaptionMetrics
-from unirs.tasks.fields import field, texts
-from unirs.utils.io import read_json_lines
+from unirs.metrics import CaptionMetrics
+from unirs.tasks import field, read_json_lines, texts
 
 
 def build(root: Path) -> Task:

@@ -6,16 +6,12 @@ from typing import Any
 
 from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
-from unirs.metrics.vqa import VqaAccuracy
-from unirs.tasks.fields import field, pick, texts
-from unirs.utils.json_stream import read_json_list
+from unirs.metrics import VqaAccuracy
+from unirs.tasks import field, pick, read_json_list, texts
 
 RANGES = {"0": 0, "between 0 and 10": 10, "between 10 and 100": 100, "between 100 and 1000": 1000}
-CLOSED: dict[str, tuple[str, ...]] = {
-    "presence": ("yes", "no"),
-    "comp": ("yes", "no"),
-    "rural_urban": ("rural", "urban"),
-}
+YES_NO = ("yes", "no")
+CLOSED: dict[str, tuple[str, ...]] = {"presence": YES_NO, "comp": YES_NO, "rural_urban": ("rural", "urban")}
 SINGLE_WORD = "{question}\nAnswer the question using a single word or phrase."
 
 

@@ -3,10 +3,8 @@
 from pathlib import Path
 
 from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
-from unirs.metrics.classification import Top1
-from unirs.tasks.folders import class_folders, files_of
-from unirs.tasks.media import IMAGE_SUFFIXES
-from unirs.tasks.splits import Shares, choose_split, read_split_file
+from unirs.metrics import Top1
+from unirs.tasks import IMAGE_SUFFIXES, Shares, choose_split, class_folders, files_of, read_split_file
 
 ASKED = PromptTemplate("scene", "Classify the image from the following classes. Answer in one word or a short phrase.")
 SOURCE = "https://captain-whu.github.io/AID"

@@ -1,0 +1,22 @@
+"""Public names of a package that load their module on first use."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Makes the `__getattr__` of a package's `__init__`.
+
+    Args:
+        package: the package's `__name__`.
+        modules: public names, separated by spaces, by the full name of the module that defines them.
+    """
+    homes = {name: module for module, names in modules.items() for name in names.split()}
+
+    def load(name: str) -> Any:  # noqa: ANN401 - any public object
+        if name not in homes:
+            raise AttributeError(f"module '{package}' has no attribute '{name}'")
+        return getattr(import_module(homes[name]), name)
+
+    return load
