@@ -14,6 +14,7 @@ from unirs.data.datamodule import UniRSDataModule
 from unirs.errors import UniRSError
 from unirs.models.run_folder import best_checkpoint
 from unirs.training.callbacks import ResultsWriter, ThroughputLogger
+from unirs.training.evaluation_log import EvaluationLog
 from unirs.training.module import UniRSModule
 from unirs.utils.io import write_atomically
 
@@ -77,6 +78,8 @@ class TrainerCLI(LightningCLI):
             summary,
             ThroughputLogger(),
             ResultsWriter(self._get(self.config, "seed_everything")),
+            # After the results are written, so that it deletes the answers last.
+            EvaluationLog(),
         ]
         if self.subcommand != "fit":
             # Loggers begin a new log, and only training has something to log.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,8 @@ class UniRSDataModule(LightningDataModule):
         self.test_samples = test_samples
         self.blank_media = blank_media
         self.seed = seed
+        # Ids of the turns of an evaluation set that are answered already; set to resume an evaluation.
+        self.answered: Callable[[EvalSet], Collection[str]] | None = None
         self._splits: dict[tuple[str, SplitName], TaskSplit] = {}
         self._frame_cache: FrameCache | None = None
         self._processor: Processor | None = None
@@ -241,6 +243,11 @@ class UniRSDataModule(LightningDataModule):
         dataset = (
             replace(dataset, perturbation="blank") if eval_set.blank else self._with_clues(dataset, "test", "always")
         )
+        if self.answered is not None and (answered := self.answered(eval_set)):
+            samples = dataset.samples
+            left = [i for i in dataset.indices if any(turn.id not in answered for turn in samples[i].turns)]
+            # At least one sample, since Lightning does not end an evaluation of no batches.
+            dataset = replace(dataset, indices=left or dataset.indices[-1:])
         sampler: DistributedSampler[Any] = DistributedSampler(dataset, *world(), shuffle=False)
         cache = self._prepare_caches()
         return make_loader(

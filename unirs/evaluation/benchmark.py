@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +14,7 @@ from lightning import Fabric
 from tqdm import tqdm
 
 from unirs.data.dataset import Example
-from unirs.errors import DataError, UniRSError, did_you_mean
+from unirs.errors import UniRSError, did_you_mean
 from unirs.evaluation.baselines import most_frequent
 from unirs.evaluation.benchmark_tables import (
     bench_tables,
@@ -25,6 +24,7 @@ from unirs.evaluation.benchmark_tables import (
     markdown_report,
     to_text,
 )
+from unirs.evaluation.prediction_log import PredictionLog
 from unirs.evaluation.results import TaskResult, read_metrics, write_results
 from unirs.evaluation.suite import Suite, SuiteTask
 from unirs.inference.api import UniRS
@@ -36,7 +36,7 @@ from unirs.tasks.config import TaskConfig
 from unirs.tasks.media import Modality, Perturbation, PerturbedMedia
 from unirs.tasks.sample import Sample
 from unirs.utils.hashing import hash_files
-from unirs.utils.io import read_json, write_atomically
+from unirs.utils.io import write_atomically
 from unirs.utils.sources import resolve_source
 
 PERTURBATIONS: Mapping[Modality, tuple[Perturbation, ...]] = {
@@ -93,7 +93,7 @@ class UniRSAdapter:
         """Answers all turns of samples."""
         clues = self.model.clues_for(task.name, [sample.media for sample in samples])
         items = [Example(task.name, sample, clue=clues.get(sample.media, "")) for sample in samples]
-        choices = (lambda row: task.task.choices_for(row.kind)) if options.decoding == "loglikelihood" else None
+        choices = (lambda row: task.task.choices_for(row.category)) if options.decoding == "loglikelihood" else None
         said = self.model.predict_examples(
             {task.name: task.task.prompt}, items, batch_size=options.batch_size, choices=choices
         )
@@ -149,7 +149,7 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
         folder = out / name
         fabric = Fabric(accelerator=options.device, devices=options.devices, strategy=_strategy(options.devices))
         fabric.launch(partial(_answer, model=model, suite_tasks=chosen, folder=folder, options=options))
-        documents[name] = _finish(chosen, folder, options)
+        documents[name] = _finish(model, chosen, folder, options)
         # The tables grow with each model, so that an interruption leaves those that are done.
         tables = bench_tables(replace(suite, tasks=chosen), documents)
         for ending, text in {
@@ -200,8 +200,19 @@ def _perturbations(task: TaskConfig, options: BenchOptions) -> list[Perturbation
     return [None, *(PERTURBATIONS[task.task.modality] if options.baselines else ())]
 
 
-def _answers(folder: Path, label: str, view: Perturbation | None) -> Path:
-    return folder / "answers" / f"{label}.{view or 'model'}"
+def _log(
+    model: str, task: TaskConfig, perturbation: Perturbation | None, folder: Path, options: BenchOptions
+) -> PredictionLog:
+    key = {
+        "model": model,
+        "data": hash_files(task.task.required_paths, task.root),
+        "prompt": repr(task.task.prompt),
+        "perturbation": perturbation,
+        "decoding": options.decoding,
+        "limit": options.limit,
+        "max_new_tokens": options.max_new_tokens,
+    }
+    return PredictionLog(folder / "answers" / f"{task.name}.{perturbation or 'model'}", key)
 
 
 def _answer(
@@ -213,12 +224,11 @@ def _answer(
         task = TaskConfig.from_config(suite_task.spec)
         samples = _samples(task, options)
         for view in _perturbations(task, options):
-            answers = _answers(folder, task.name, view)
-            key = _cache_key(model, task, view, options)
+            log = _log(model, task, view, folder, options)
             if fabric.is_global_zero:
-                _begin(answers, key, resume=options.resume)
+                log.begin(resume=options.resume)
             fabric.barrier()
-            done = {row.id for row in _read(answers)}
+            done = log.read()
             fabric.barrier()
             left = [sample for sample in samples if any(turn.id not in done for turn in sample.turns)]
             share = left[fabric.global_rank :: fabric.world_size]
@@ -228,66 +238,15 @@ def _answer(
                 continue
             peer = peer or load_model(model, fabric.device)
             name = f"{model_name(model)}, {task.name}" + (f", {view}" if view else "")
-            with (answers / f"{fabric.global_rank}.jsonl").open("a", encoding="utf-8") as file:
-                turns = sum(len(sample.turns) for sample in share)
-                bar = tqdm(total=turns, desc=name, unit="questions", disable=not fabric.is_global_zero)
-                with bar:
-                    for row in peer.predict(task, share, options):
-                        file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
-                        file.flush()
-                        bar.update()
+            turns = sum(len(sample.turns) for sample in share)
+            with tqdm(total=turns, desc=name, unit="questions", disable=not fabric.is_global_zero) as bar:
+                for row in peer.predict(task, share, options):
+                    log.append(fabric.global_rank, [row])
+                    bar.update()
     fabric.barrier()
 
 
-def _cache_key(model: str, task: TaskConfig, view: Perturbation | None, options: BenchOptions) -> dict[str, Any]:
-    """What answers depend on: those of another key are not gone on from."""
-    return {
-        "model": model,
-        "data": hash_files(task.task.required_paths, task.root),
-        "prompt": repr(task.task.prompt),
-        "view": view,
-        "decoding": options.decoding,
-        "limit": options.limit,
-        "max_new_tokens": options.max_new_tokens,
-    }
-
-
-def _begin(answers: Path, key: Mapping[str, Any], *, resume: bool) -> None:
-    path = answers / "key.json"
-    if resume and path.is_file():
-        if read_json(path) == key:
-            return
-        raise UniRSError(
-            f"{answers} holds answers to other questions, of another model or of another way to answer. "
-            "Leave out '--resume', or name another '--out'."
-        )
-    for former in answers.glob("*.jsonl"):
-        former.unlink()
-    write_atomically(path, json.dumps(key, indent=2).encode())
-
-
-def _read(answers: Path) -> list[Prediction]:
-    """The answers so far; a last line that an interruption left half written does not count."""
-    rows: dict[str, Prediction] = {}
-    for path in sorted(answers.glob("*.jsonl")):
-        text = path.read_text(encoding="utf-8")
-        whole, _, half = text.rpartition("\n")
-        if half:
-            write_atomically(path, f"{whole}\n".encode() if whole else b"")
-        for number, line in enumerate(filter(None, whole.split("\n")), start=1):
-            try:
-                values = json.loads(line)
-                values |= {name: tuple(values[name]) for name in ("media", "references")}
-                row = Prediction(**values)
-            except (ValueError, TypeError, KeyError) as error:
-                raise DataError(
-                    f"{path}, line {number} is damaged ({error}). Delete the file, or run again."
-                ) from error
-            rows.setdefault(row.id, row)
-    return list(rows.values())
-
-
-def _finish(suite_tasks: Sequence[SuiteTask], folder: Path, options: BenchOptions) -> dict[str, Any]:
+def _finish(model: str, suite_tasks: Sequence[SuiteTask], folder: Path, options: BenchOptions) -> dict[str, Any]:
     """Scores the answers and writes the results."""
     results: list[TaskResult] = []
     baselines: dict[str, list[TaskResult]] = {}
@@ -296,7 +255,7 @@ def _finish(suite_tasks: Sequence[SuiteTask], folder: Path, options: BenchOption
         samples = _samples(task, options)
         dropped = task.task.load_split("test").num_excluded
         for view in _perturbations(task, options):
-            rows = {row.id: row for row in _read(_answers(folder, task.name, view))}
+            rows = _log(model, task, view, folder, options).read()
             ordered = [rows[turn.id] for sample in samples for turn in sample.turns]
             evaluation = task.task.metric.evaluate(ordered, slow=view is None)
             decoding = options.decoding if task.task.choices else "generate"

@@ -156,17 +156,19 @@ class UniRSModule(LightningModule):
         """Resets metrics."""
         self._metrics = {}
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:  # noqa: ARG002
         """Answers a batch, and computes its loss."""
         batch = self._add_vision_features(batch)
-        self._update_metrics(batch)
         if batch.labeled is not None:
             labeled = replace(batch.labeled, vision_features=batch.vision_features)
             self._val_loss.update(self.model.loss(labeled, self.loss), len(batch.modalities))
+        return self.test_step(batch, batch_idx)
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ARG002
-        """Answers a batch."""
-        self._update_metrics(batch)
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:  # noqa: ARG002
+        """Answers a batch; `predictions` are its queries with the answers."""
+        rows = self.answer(batch)
+        self.add_predictions(batch.eval_set, rows)
+        return {"predictions": rows}
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:  # noqa: ARG002
         """Answers a batch; predictions as dictionaries, since Lightning refuses frozen dataclasses."""
@@ -180,10 +182,9 @@ class UniRSModule(LightningModule):
         completions = reply(self.model, prompt_encoder, batch, max_new_tokens=self.max_new_tokens, choices=choices)
         return [replace(query, text=one.text) for query, one in zip(batch.queries, completions, strict=True)]
 
-    def _update_metrics(self, batch: Batch) -> None:
-        # Every process has a batch of each set, since samplers repeat samples to give all of them equally many.
-        metric = self._metrics.setdefault(batch.eval_set, PredictionMetric().to(self.device))
-        metric.update(self.answer(batch))
+    def add_predictions(self, eval_set: str, rows: Sequence[Prediction]) -> None:
+        """Adds answers to the metrics of an evaluation set. Every process adds to the same sets, if only no rows."""
+        self._metrics.setdefault(eval_set, PredictionMetric().to(self.device)).update(rows)
 
     def _add_vision_features(self, batch: Batch) -> Batch:
         """Encodes the frames of media without cached features, and caches them if the encoder is frozen."""
@@ -220,8 +221,9 @@ class UniRSModule(LightningModule):
         Args:
             blank: whether to return the answers to black frames.
         """
-        sets = {EvalSet.from_name(name): metric for name, metric in self._metrics.items()}
-        return {one.task: metric.compute() for one, metric in sets.items() if one.blank == blank}
+        names = [EvalSet(task, blank).name for task in self.processor.tasks]
+        sets = {EvalSet.from_name(name): self._metrics[name] for name in names if name in self._metrics}
+        return {one.task: metric.compute() for one, metric in sets.items()}
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's type
         """AdamW with cosine decay over the whole run."""
