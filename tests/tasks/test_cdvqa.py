@@ -79,7 +79,7 @@ def test_reads_all_real_rows(protocol: str) -> None:
     files = {row["id"]: row["file_name"] for row in rows["images"]}
     for row in rows["questions"]:
         sample, turn = turns[str(row["id"])]
-        assert sample.media.paths[0] == CDVQA / "im1" / files[row["img_id"]]
+        assert sample.media.sources[0] == str(CDVQA / "im1" / files[row["img_id"]])
         assert (turn.prompt_fields["question"], turn.category) == (row["question"], row["type"])
         if protocol == "cdvqa":
             assert turn.references == (answers[row["answers_ids"][0]],)

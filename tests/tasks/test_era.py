@@ -47,7 +47,7 @@ def test_frames_come_from_the_video(tmp_path: Path) -> None:
         container.mux(stream.encode())
     frames = build(tmp_path, num_frames=4).load_split("test")[0].media.load_frames((16, 16))
     assert (frames.float().mean((1, 2, 3)) / 20).round().int().tolist() == [0, 3, 6, 9]
-    with pytest.raises(MediaError, match=r"a\.mp4 has 10 frames, 11 were asked for"):
+    with pytest.raises(MediaError, match=r"a\.mp4 has 10 frames, 11 are needed"):
         build(tmp_path, num_frames=11).load_split("test")[0].media.load_frames((16, 16))
 
 

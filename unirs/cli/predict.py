@@ -86,7 +86,7 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     lines = [
         {
             "task": answer.task,
-            "media": list(map(str, answer.media.paths)),
+            "media": list(answer.media.sources),
             "prompt": answer.prompt,
             "clue": answer.clue,
             "text": answer.text,
@@ -144,6 +144,6 @@ def _run(options: argparse.Namespace) -> None:
 
     rows = predict(options.model, options.media, options.question, options.task, options.num_frames)
     for row in rows:
-        print(f"{' -> '.join(map(str, row.media.paths))}: {row.text}")
+        print(f"{' -> '.join(row.media.sources)}: {row.text}")
     if options.out is not None:
         write_answers(options.out, rows)

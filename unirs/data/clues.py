@@ -19,7 +19,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 from unirs.errors import DataError, did_you_mean
-from unirs.tasks.media import Media, Modality, content_key
+from unirs.tasks.media import Media, Modality
 from unirs.tasks.prompt import CLUE_END, CLUE_START, VISUAL
 
 CLUE_PROMPTS: dict[Modality, str] = {
@@ -133,7 +133,7 @@ def generate_clues(
     """
     weights = vlm.fingerprint
     keys = {
-        one: _hash(content_key(one), _prompt(prompts, one.modality), weights, max_new_tokens)
+        one: _hash(one.content_key(), _prompt(prompts, one.modality), weights, max_new_tokens)
         for one in dict.fromkeys(media)
     }
     clues = cache.get_many(set(keys.values())) if cache else {}

@@ -193,5 +193,5 @@ class Collator:
 
 
 def _query(example: Example, turn: Turn, prompt: str) -> Prediction:
-    media = tuple(map(str, example.sample.media.paths))
+    media = example.sample.media.sources
     return Prediction(turn.id, example.task, media, turn.category, prompt, "", turn.references, example.clue)

@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import Dataset
 
 from unirs.data.feature_cache import FeatureCache
-from unirs.tasks.media import Media, Perturbation, PerturbedMedia
+from unirs.tasks.media import Media
+from unirs.tasks.perturbation import Perturbation, PerturbedMedia
 from unirs.tasks.sample import Sample, TaskSplit
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from unirs.interfaces import Encoder, as_module
-from unirs.tasks.media import Media, content_key
+from unirs.tasks.media import Media
 from unirs.utils.hashing import hash_tensors
 
 _NAME = re.compile("[0-9a-f]{16}")
@@ -103,7 +103,7 @@ class FeatureCache:
 
     def _file(self, media: Media) -> Path:
         # Read each time: quick beside decoding, and a list of all media would grow with the data in each worker.
-        key = content_key(media)
+        key = media.content_key()
         return self._folder / key[:2] / f"{key}.safetensors"
 
     def _make_room(self, needed: int) -> None:

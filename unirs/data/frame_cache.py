@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import pickle
 import struct
 import sys
 import weakref
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unirs.errors import DataError
-from unirs.tasks.media import PerturbedMedia, ResizeSpec
+from unirs.tasks.media import ResizeSpec
+from unirs.tasks.perturbation import PerturbedMedia
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +65,7 @@ class FrameCache:
         if isinstance(sample.media, PerturbedMedia):
             # It costs more to keep than to make, or is shown once.
             return sample.media.load_frames(self.image_size, self.resize)
-        key = hashlib.blake2b(repr(sample.media).encode(), digest_size=16).digest()
+        key = hashlib.blake2b(pickle.dumps(sample.media), digest_size=16).digest()
         frames = self._kept.get(key)
         if frames is None:
             frames = sample.media.load_frames(self.image_size, self.resize)

@@ -159,7 +159,7 @@ class PromptEncoder:
     def _checked(self, tree: TokenTree, sample: Sample) -> TokenTree:
         if len(tree.input_ids) > self.max_length:
             raise DataError(
-                f"Sample '{sample.id}' ({', '.join(map(str, sample.media.paths))}) has {len(tree.input_ids)} tokens, "
+                f"Sample '{sample.id}' ({', '.join(sample.media.sources)}) has {len(tree.input_ids)} tokens, "
                 f"{sum(tree.visual_mask)} of them visual; max_length is {self.max_length}. Raise it, or lower "
                 "max_turns or the number of frames."
             )

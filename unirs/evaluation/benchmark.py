@@ -33,7 +33,8 @@ from unirs.inference.hf_model import HFImageTextModel
 from unirs.metrics.base import Prediction
 from unirs.models.pretrained import is_saved_model
 from unirs.tasks.config import TaskConfig
-from unirs.tasks.media import Modality, Perturbation, PerturbedMedia
+from unirs.tasks.media import Modality
+from unirs.tasks.perturbation import Perturbation, PerturbedMedia
 from unirs.tasks.sample import Sample
 from unirs.utils.hashing import hash_files
 from unirs.utils.io import write_atomically
@@ -117,7 +118,7 @@ class HFAdapter:
             questions = [prompt(turn.prompt_fields) for _, turn in chunk]
             said = self.model.generate([sample.media for sample, _ in chunk], questions, options.max_new_tokens)
             for (sample, turn), question, text in zip(chunk, questions, said, strict=True):
-                paths = tuple(map(str, sample.media.paths))
+                paths = sample.media.sources
                 yield Prediction(turn.id, task.name, paths, turn.category, question, text.strip(), turn.references)
 
 
@@ -233,7 +234,7 @@ def _answer(
             left = [sample for sample in samples if any(turn.id not in done for turn in sample.turns)]
             share = left[fabric.global_rank :: fabric.world_size]
             if view is not None:
-                share = [replace(sample, media=PerturbedMedia(sample.media, view)) for sample in share]  # type: ignore[arg-type]
+                share = [replace(sample, media=PerturbedMedia(sample.media, view)) for sample in share]
             if not share:
                 continue
             peer = peer or load_model(model, fabric.device)

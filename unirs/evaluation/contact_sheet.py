@@ -170,7 +170,7 @@ def write_learnt(path: Path, cards: Sequence[tuple[str, PromptTemplate, Sample]]
     rows: list[tuple[Prediction, float]] = []
     for name, prompt, sample in cards:
         turn = sample.turns[0]
-        files = tuple(map(str, sample.media.paths))
+        files = sample.media.sources
         row = Prediction(
             turn.id, name, files, turn.category, prompt(turn.prompt_fields), turn.targets[0], turn.references
         )

@@ -93,7 +93,7 @@ def score(
 def _task_questions(task: Task, split: SplitName) -> tuple[dict[str, Prediction], Mapping[str, int]]:
     samples = task.load_split(split)
     return {
-        turn.id: Prediction(turn.id, "", tuple(map(str, sample.media.paths)), turn.category, "", "", turn.references)
+        turn.id: Prediction(turn.id, "", sample.media.sources, turn.category, "", "", turn.references)
         for sample in samples
         for turn in sample.turns
     }, samples.num_excluded

@@ -210,7 +210,7 @@ class _Check:
         content = self.looked[media]
         if content is None:
             return False
-        name = " and ".join(map(str, media.paths))
+        name = " and ".join(media.sources)
         other, path = self.first.setdefault(content, (split, name))
         if other != split:
             self.report.add("in two splits", f"{name} ({split}) shows the same as {path} ({other})")
@@ -245,7 +245,7 @@ class _Check:
                 report.add("empty answer", where)
             elif choices and answer not in choices:
                 report.add("none of the choices", f"{where}: {answer!r}")
-        files = tuple(map(str, sample.media.paths))
+        files = sample.media.sources
         return [Prediction(where, "", files, turn.category, prompt, answer, turn.references) for answer in turn.targets]
 
     def _score(self, rows: Sequence[Prediction]) -> None:

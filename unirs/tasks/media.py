@@ -1,6 +1,7 @@
-"""What a sample shows: a picture, a pair of pictures, or a video.
+"""The visual input of a sample: an image, a pair of images, or a video.
 
-The kind is a type and never guessed from a count. Media hold paths only; frames are decoded when asked for.
+The modality is a type and never inferred from the number of frames. Media hold their sources: paths, or content in
+memory. Frames are decoded when they are loaded.
 """
 
 from __future__ import annotations
@@ -8,11 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from unirs.errors import MediaError
+from unirs.tasks.image_source import (
+    ImageLike,
+    InMemory,
+    Source,
+    as_array,
+    as_source,
+    frame_indices,
+    is_pil_image,
+    open_image,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,19 +37,20 @@ Modality = Literal["image", "pair", "video"]
 ResizeMode = Literal["stretch", "pad", "center_crop"]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""Lower-case suffixes of image files."""
 
 VIDEO_SUFFIXES = frozenset({".avi", ".mkv", ".mov", ".mp4", ".webm"})
-"""Endings of files, in lower case, where a folder is searched for pictures or videos."""
+"""Lower-case suffixes of video files."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResizeSpec:
-    """How a picture that is not of the encoder's shape is brought to it.
+    """How an image of another shape is brought to the encoder's image size.
 
     Attributes:
-        mode: `stretch` ignores the aspect ratio; `pad` keeps the proportions and fills up around the picture (the
-            paper's pad-to-square); `center_crop` keeps the proportions and cuts off what sticks out at both ends.
-        fill: red, green and blue, 0..255, of what `pad` adds; pretrained encoders expect their mean colour.
+        mode: `stretch` ignores the aspect ratio; `pad` keeps it and pads around the image (the paper's pad-to-square);
+            `center_crop` keeps it and crops both ends of the longer side.
+        fill: Red, green and blue, 0..255, of the padding; pretrained encoders expect their mean color.
     """
 
     mode: ResizeMode = "stretch"
@@ -47,247 +60,247 @@ class ResizeSpec:
 STRETCH = ResizeSpec()
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Image:
-    """One picture: anything Pillow reads as RGB, of 8 bits a channel."""
+@runtime_checkable
+class Media(Protocol):
+    """A visual input. `Image`, `Pair` and `Video` are media; a plugin may define its own.
 
-    path: Path
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        object.__setattr__(self, "path", Path(path))
-
-    @property
-    def modality(self) -> Modality:
-        """`"image"`."""
-        return "image"
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files shown, in order."""
-        return (self.path,)
-
-    @property
-    def num_frames(self) -> int:
-        """How many frames `load_frames` returns."""
-        return 1
-
-    def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
-        """Decodes the picture.
-
-        Args:
-            size: height and width in pixels of what is returned; None for those of the file.
-            resize: how an image of another shape is brought to it.
-
-        Returns:
-            uint8 `[1, 3, H, W]`.
-
-        Raises:
-            MediaError: the file is missing, does not decode, or has more than 8 bits a channel.
-        """
-        return _stack([_resize(_open_image(self.path), size, resize)])
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class Pair:
-    """Two pictures of one place at two times, of equal size."""
-
-    before: Path
-    after: Path
-
-    def __init__(self, before: str | os.PathLike[str], after: str | os.PathLike[str]) -> None:
-        object.__setattr__(self, "before", Path(before))
-        object.__setattr__(self, "after", Path(after))
+    Media are hashable and picklable, equal media have equal frames, and what pickles to the same bytes has the same
+    frames: these are the keys of clues and of decoded frames in memory.
+    """
 
     @property
     def modality(self) -> Modality:
-        """`"pair"`."""
-        return "pair"
+        """`"image"`, `"pair"` or `"video"`: how the model encodes the frames."""
+        ...
 
     @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files shown, before first."""
-        return (self.before, self.after)
+    def sources(self) -> tuple[str, ...]:
+        """Paths of the files, or descriptions of what is in memory, in order: written to predictions."""
+        ...
 
     @property
     def num_frames(self) -> int:
-        """How many frames `load_frames` returns."""
-        return 2
+        """Number of frames that `load_frames` returns."""
+        ...
 
     def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
-        """Decodes both pictures.
+        """Decodes the frames.
 
         Args:
-            size: height and width in pixels of what is returned; None for those of the file.
-            resize: how an image of another shape is brought to it.
+            size: Height and width in pixels of the result; None for the frames' own.
+            resize: How frames of another shape are brought to it.
 
         Returns:
-            uint8 `[2, 3, H, W]`, before first.
+            uint8 `[num_frames, 3, H, W]`, RGB, in time order.
 
         Raises:
-            MediaError: a file is missing, does not decode, or has more than 8 bits a channel, or the two differ in
-                size.
+            MediaError: a file is missing or does not decode, or the frames do not fit together.
         """
-        before, after = _open_image(self.before), _open_image(self.after)
-        if before.size != after.size:
-            raise MediaError(
-                f"The two pictures of a pair differ in size: {self.before} is {before.width}x{before.height}, "
-                f"{self.after} is {after.width}x{after.height}. Crop or resample them to one grid."
-            )
-        return _stack([_resize(before, size, resize), _resize(after, size, resize)])
+        ...
+
+    def content_key(self) -> str:
+        """Hashes the modality and the content of the frames, but no file names: the key of features and clues on disk.
+
+        Returns:
+            SHA-256 as 64 hexadecimal digits.
+
+        Raises:
+            MediaError: a file cannot be read.
+        """
+        ...
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Video:
-    """A video, shown as `num_frames` frames spread evenly from its first to its last."""
+class _SourceMedia:
+    """What `Image`, `Pair` and `Video` have in common; the methods are described in `Media`."""
 
-    path: Path
+    __slots__ = ()
+    modality: Modality
     num_frames: int
 
-    def __init__(self, path: str | os.PathLike[str], num_frames: int = 8) -> None:
-        object.__setattr__(self, "path", Path(path))
+    @property
+    def _sources(self) -> tuple[Source, ...]:
+        raise NotImplementedError
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Paths of the files, or descriptions of what is in memory, in order."""
+        return tuple(map(str, self._sources))
+
+    def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
+        """Decodes the frames, see `Media.load_frames`."""
+        images = self._open()
+        for source, image in zip(self.sources, images, strict=False):
+            if image.size != images[0].size:
+                raise MediaError(
+                    f"The images of a {self.modality} differ in size: {self.sources[0]} is {images[0].width}x"
+                    f"{images[0].height}, {source} is {image.width}x{image.height}. Crop or resample them to one grid."
+                )
+        return _stack([_resize(image, size, resize) for image in images])
+
+    def _open(self) -> list[PIL.Image.Image]:
+        return [open_image(source) for source in self._sources]
+
+    def content_key(self) -> str:
+        """Hashes the content, see `Media.content_key`."""
+        return hash_parts(self.modality, self.num_frames, "as it is", *map(_digest, self._sources))
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Image(_SourceMedia):
+    """One image.
+
+    Args:
+        image: A path, the bytes of a file, a PIL image, or an array or tensor of pixels, see `ImageLike`. Anything
+            that Pillow converts to RGB and that has 8 bits per channel.
+
+    Raises:
+        MediaError: pixels in memory are not clearly an image.
+    """
+
+    source: Source
+    modality = "image"
+    num_frames = 1
+
+    def __init__(self, image: ImageLike) -> None:
+        object.__setattr__(self, "source", as_source(image))
+
+    @property
+    def _sources(self) -> tuple[Source, ...]:
+        return (self.source,)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Pair(_SourceMedia):
+    """Two images of one scene at two times, of equal size.
+
+    Args:
+        before: As for `Image`.
+        after: As for `Image`.
+
+    Raises:
+        MediaError: pixels in memory are not clearly an image.
+    """
+
+    before: Source
+    after: Source
+    modality = "pair"
+    num_frames = 2
+
+    def __init__(self, before: ImageLike, after: ImageLike) -> None:
+        object.__setattr__(self, "before", as_source(before))
+        object.__setattr__(self, "after", as_source(after))
+
+    @property
+    def _sources(self) -> tuple[Source, ...]:
+        return (self.before, self.after)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Video(_SourceMedia):
+    """Frames of a video, spread evenly from its first to its last.
+
+    Args:
+        video: A path, the bytes of a video file, or the frames in time order: a sequence of what `Image` takes, or an
+            array or tensor with one more axis, `[T, H, W, C]` or `[T, C, H, W]`.
+        num_frames: Number of frames that the model gets; None for 8 of a file, or for all given frames.
+
+    Raises:
+        MediaError: fewer frames are given than `num_frames`, or frames are not clearly images.
+    """
+
+    source: Source | tuple[Source, ...]
+    num_frames: int
+    modality = "video"
+
+    def __init__(
+        self,
+        video: str | os.PathLike[str] | bytes | Sequence[ImageLike] | np.ndarray | torch.Tensor,
+        num_frames: int | None = None,
+    ) -> None:
+        array = as_array(video)
+        if array is not None and array.ndim != 4:
+            raise MediaError(f"Frames of a video have 4 axes, [T, H, W, C] or [T, C, H, W]: got {list(array.shape)}.")
+        frames: Sequence[Any] | None = None
+        if array is not None:
+            frames = list(array)
+        elif isinstance(video, Sequence) and not isinstance(video, str | bytes | bytearray | memoryview):
+            frames = video
+        if num_frames is None:
+            num_frames = 8 if frames is None else len(frames)
+        if type(num_frames) is not int or num_frames < 1:
+            raise MediaError(f"A video cannot have {num_frames!r} frames. Set 1 or more.")
+        if frames is None:
+            source: Source | tuple[Source, ...] = as_source(video)  # type: ignore[arg-type]
+        elif len(frames) < num_frames:
+            raise MediaError(f"{len(frames)} frames are given, {num_frames} are needed. Lower num_frames.")
+        else:
+            source = tuple(as_source(frames[index]) for index in frame_indices(len(frames), num_frames))
+        object.__setattr__(self, "source", source)
         object.__setattr__(self, "num_frames", num_frames)
 
     @property
-    def modality(self) -> Modality:
-        """`"video"`."""
-        return "video"
+    def _sources(self) -> tuple[Source, ...]:
+        return self.source if isinstance(self.source, tuple) else (self.source,)
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files shown."""
-        return (self.path,)
-
-    def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
-        """Decodes `num_frames` frames.
-
-        Args:
-            size: height and width in pixels of what is returned; None for those of the file.
-            resize: how an image of another shape is brought to it.
-
-        Returns:
-            uint8 `[num_frames, 3, H, W]`, in time order.
-
-        Raises:
-            MediaError: the file is missing, does not decode, or has fewer than `num_frames` frames.
-        """
+    def _open(self) -> list[PIL.Image.Image]:
         import PIL.Image
 
         from unirs.tasks.video_reader import read_frames
 
-        return _stack(
-            [_resize(PIL.Image.fromarray(frame), size, resize) for frame in read_frames(self.path, self.num_frames)]
-        )
+        if isinstance(self.source, tuple):
+            return [open_image(source) for source in self.source]
+        return [PIL.Image.fromarray(frame) for frame in read_frames(self.source, self.num_frames)]
 
 
-Perturbation = Literal["blank", "swap_times", "repeat_first", "shuffle_frames"]
-"""Black frames; after before before; the first frame in the place of all; frames in another order."""
+def as_media(value: object, num_frames: int | None = None) -> Media:
+    """Converts what a notebook has to media.
 
-
-@dataclass(frozen=True, slots=True)
-class PerturbedMedia:
-    """Media shown otherwise than they are: what a sanity baseline shows a model that should notice.
-
-    Attributes:
-        media: what is altered.
-        perturbation: in which way.
-    """
-
-    media: Image | Pair | Video
-    perturbation: Perturbation
-
-    @property
-    def modality(self) -> Modality:
-        """That of the media."""
-        return self.media.modality
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files of the media."""
-        return self.media.paths
-
-    @property
-    def num_frames(self) -> int:
-        """How many frames `load_frames` returns."""
-        return self.media.num_frames
-
-    def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
-        """Decodes the media and alters the frames; arguments, result and errors are the media's.
-
-        Black frames of a given size are made without a look at the media. The order of shuffled frames is always the
-        same for the same file name, and never the right one.
-        """
-        if self.perturbation == "blank" and size is not None:
-            import torch
-
-            return torch.zeros(self.num_frames, 3, *size, dtype=torch.uint8)
-        frames = self.media.load_frames(size, resize)
-        match self.perturbation:
-            case "blank":
-                return frames.zero_()
-            case "swap_times":
-                return frames.flip(0)
-            case "repeat_first":
-                return frames[:1].expand_as(frames).contiguous()
-            case "shuffle_frames":
-                return frames[_shuffled_order(self.num_frames, self.paths[0].name)]
-
-
-Media = Image | Pair | Video | PerturbedMedia
-
-
-def content_key(media: Media) -> str:
-    """Hashes what media show: kind, number of frames, and the files' bytes in order. Names do not count.
-
-    Blank media show nothing of their files.
-
-    Returns:
-        SHA-256 as 64 hexadecimal digits.
+    Args:
+        value: Media; a path, whose suffix tells images from videos; a PIL image, or an array or tensor of an image;
+            or a tuple of two images, before and after, which is a pair.
+        num_frames: Number of frames of a video.
 
     Raises:
-        MediaError: a file cannot be read.
+        MediaError: it is unclear what the value is.
     """
-    try:
-        how = media.perturbation if isinstance(media, PerturbedMedia) else "as it is"
-        shown = () if how == "blank" else media.paths
-        parts = (media.modality, media.num_frames, how, *map(_hash_file, shown))
-    except OSError as error:
+    if isinstance(value, Media):
+        return value
+    if isinstance(value, str | os.PathLike):
+        path = Path(value)
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            return Image(path)
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            return Video(path, num_frames)
+        known = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
         raise MediaError(
-            f"{error.filename} cannot be read ({error.strerror}). Add the file, or correct the folder it is in."
-        ) from error
+            f"{path} is neither an image nor a video by its suffix ({known}). Pass Image(path) or Video(path)."
+        )
+    array = as_array(value)
+    if is_pil_image(value) or (array is not None and array.ndim < 4):
+        return Image(value)  # type: ignore[arg-type]
+    if isinstance(value, tuple) and len(value) == 2:
+        return Pair(*value)
+    raise MediaError(
+        f"It is unclear which media a value of type {type(value).__name__} is. Pass Image(...), Pair(before, after) or "
+        "Video(...), and several inputs as a list."
+    )
+
+
+def hash_parts(*parts: str | int) -> str:
+    """SHA-256 of values, in hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _shuffled_order(count: int, salt: str) -> list[int]:
-    """An order that is not the right one, unless there is no other."""
-    order = sorted(range(count), key=lambda index: hashlib.sha256(f"{salt}/{index}".encode()).digest())
-    # Turned by one, the right order is wrong.
-    return order[1:] + order[:1] if order == sorted(order) else order
-
-
-def _open_image(path: Path) -> PIL.Image.Image:
-    import PIL.Image
-
+def _digest(source: Source) -> str:
+    if isinstance(source, InMemory):
+        return source.digest()
     try:
-        with PIL.Image.open(path) as picture:
-            picture.load()
-            mode = picture.mode
-            # Converting would copy what is RGB.
-            rgb = picture if mode == "RGB" else picture.convert("RGB")
-    except FileNotFoundError:
-        raise MediaError(f"Picture {path} does not exist. Add the file, or correct the folder it is in.") from None
-    # Pillow's decoders raise these, SyntaxError (broken PNG) included; OSError covers its own UnidentifiedImageError.
-    # They also warn of a broken TIFF, which Python raises where it is told to treat warnings as errors.
-    except (OSError, SyntaxError, ValueError, Warning, PIL.Image.DecompressionBombError) as error:
-        raise MediaError(f"Picture {path} does not decode ({error}). Replace the file.") from error
-    # Pillow clips these at 255, which leaves most pictures white.
-    if mode.startswith(("I", "F")):
-        raise MediaError(f"Picture {path} has more than 8 bits a channel (mode {mode}). Scale it to 8-bit RGB.")
-    return rgb
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MediaError(
+            f"{source} cannot be read ({error.strerror}). Add the file, or correct the folder it is in."
+        ) from error
 
 
 def _resize(image: PIL.Image.Image, size: tuple[int, int] | None, resize: ResizeSpec) -> np.ndarray:
@@ -295,16 +308,16 @@ def _resize(image: PIL.Image.Image, size: tuple[int, int] | None, resize: Resize
     import PIL.Image
     import PIL.ImageOps
 
-    wanted = (size[1], size[0]) if size else image.size
-    if image.size != wanted:
+    target = (size[1], size[0]) if size else image.size
+    if image.size != target:
         bicubic = PIL.Image.Resampling.BICUBIC
         match resize.mode:
             case "stretch":
-                image = image.resize(wanted, bicubic)
+                image = image.resize(target, bicubic)
             case "pad":
-                image = PIL.ImageOps.pad(image, wanted, bicubic, color=resize.fill)
+                image = PIL.ImageOps.pad(image, target, bicubic, color=resize.fill)
             case "center_crop":
-                image = PIL.ImageOps.fit(image, wanted, bicubic)
+                image = PIL.ImageOps.fit(image, target, bicubic)
     return np.asarray(image)
 
 
@@ -314,6 +327,6 @@ def _stack(frames: list[np.ndarray]) -> torch.Tensor:
 
     height, width, channels = frames[0].shape
     stacked = np.empty((len(frames), channels, height, width), np.uint8)
-    for place, frame in zip(stacked, frames, strict=True):
-        place[:] = frame.transpose(2, 0, 1)
+    for output, frame in zip(stacked, frames, strict=True):
+        output[:] = frame.transpose(2, 0, 1)
     return torch.from_numpy(stacked)

@@ -1,11 +1,12 @@
-"""Decodes the shown frames of a video, and no more of the file than they need.
+"""Decodes selected frames of a video, and no more of the file than they need.
 
-A frame is built from frames that stand before it in the file, back to a key frame. So what stands between the last
-shown frame and the next key frame is passed over, and so are frames of H.264 that no other is built from.
+A coded frame refers to frames before it in the file, back to a key frame. Packets between the last selected frame and
+the next key frame are skipped, and so are H.264 frames that no other frame refers to.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -19,17 +20,18 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from unirs.errors import MediaError
+from unirs.tasks.image_source import InMemory, Source, frame_indices
 
-_PASSED, _REFERENCE, _WHOLE = range(3)
-"""What becomes of a packet: nothing; decoded where a frame may be built from it; decoded."""
+_SKIP, _IF_REFERENCE, _DECODE = range(3)
+"""How a packet is handled: skipped; decoded if other frames may refer to it; decoded."""
 
 
-def read_frames(path: Path, num_frames: int) -> list[np.ndarray]:
+def read_frames(source: Source, num_frames: int) -> list[np.ndarray]:
     """Decodes frames that are spread evenly from the first to the last.
 
     Args:
-        path: the video.
-        num_frames: how many.
+        source: The video file, or its bytes.
+        num_frames: Number of frames to decode.
 
     Returns:
         The frames in time order, upright, uint8 `[H, W, 3]` each.
@@ -37,29 +39,27 @@ def read_frames(path: Path, num_frames: int) -> list[np.ndarray]:
     Raises:
         MediaError: the file is missing, does not decode, or has fewer than `num_frames` frames.
     """
-    if not path.is_file():
-        state = "is not a file" if path.exists() else "does not exist"
-        raise MediaError(f"Video {path} {state}. Add the file, or correct the folder it is in.")
+    if isinstance(source, Path) and not source.is_file():
+        state = "is not a file" if source.exists() else "does not exist"
+        raise MediaError(f"Video {source} {state}. Add the file, or correct the folder it is in.")
     try:
-        index = _index(path)
+        index = _read_index(source)
     except (av.error.FFmpegError, _DamageError) as error:
-        raise MediaError(f"Video {path} does not open ({_reason(error)}). Replace the file.") from error
-    names = sorted(packet.name for packet in index.packets if not packet.hidden)
-    if len(names) < num_frames:
+        raise MediaError(f"Video {source} does not open ({_reason(error)}). Replace the file.") from error
+    keys = sorted(packet.key for packet in index.packets if not packet.hidden)
+    if len(keys) < num_frames:
         raise MediaError(
-            f"Video {path} has {len(names)} frames, {num_frames} were asked for. "
-            f"Ask for at most {len(names)} frames, or drop the video."
+            f"Video {source} has {len(keys)} frames, {num_frames} are needed. Set num_frames to at most {len(keys)}, "
+            "or remove the video."
         )
-    wanted = [names[place] for place in np.linspace(0, len(names) - 1, num_frames).round().astype(int)]
     try:
-        frames = _frames(path, index, wanted)
+        return _decode_keys(source, index, [keys[position] for position in frame_indices(len(keys), num_frames)])
     except (av.error.FFmpegError, _DamageError) as error:
-        raise MediaError(f"Video {path} does not decode ({_reason(error)}). Replace the file.") from error
-    return frames
+        raise MediaError(f"Video {source} does not decode ({_reason(error)}). Replace the file.") from error
 
 
 class _DamageError(Exception):
-    """What FFmpeg passes over or patches."""
+    """Damage that FFmpeg skips or conceals without an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +67,24 @@ class _Packet:
     """A coded frame.
 
     Attributes:
-        name: tells the frame apart and gives its place: its time, or its number.
-        key: whether the decoder can begin here.
-        hidden: whether the file says not to show it.
+        key: Identifies the frame and sorts by time: its timestamp, or its index if `_Index.timed` is False.
+        is_keyframe: Whether decoding can start here.
+        hidden: Whether the file marks the frame as not to be displayed.
     """
 
-    name: int
-    key: bool
+    key: int
+    is_keyframe: bool
     hidden: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """The packets of a video in the order of the file, which is not that of time.
+    """The packets of a video in decoding order, which differs from time order.
 
     Attributes:
-        packets: all of them.
-        timed: whether frames are named by their times.
-        h264: whether the decoder can tell which frames others are built from.
+        packets: All packets.
+        timed: Whether timestamps are the packets' keys.
+        h264: Whether the decoder can skip frames that no other refers to.
     """
 
     packets: Sequence[_Packet]
@@ -92,98 +92,105 @@ class _Index:
     h264: bool
 
 
-def _index(path: Path) -> _Index:
-    with av.open(str(path)) as file:
+def _open(source: Source) -> InputContainer:
+    return av.open(io.BytesIO(source.data) if isinstance(source, InMemory) else str(source), "r")
+
+
+def _read_index(source: Source) -> _Index:
+    with _open(source) as file:
         stream = _stream(file)
         found = [(packet.pts, packet.is_keyframe, packet.is_discard, packet.size) for packet in file.demux(stream)]
-        # The last one is FFmpeg's own.
+        # FFmpeg adds an empty packet at the end.
         if len(found) - 1 < stream.frames:
             raise _DamageError(f"it holds {len(found) - 1} of {stream.frames} frames")
-        coded = [(time, key, hidden) for time, key, hidden, size in found if size]
+        coded = [(time, is_keyframe, hidden) for time, is_keyframe, hidden, size in found if size]
         times = [time for time, _, _ in coded if time is not None]
-        # AVI holds no times. Those made up for it follow the order of the file, as if no frame were built from a later.
-        made_up = times == sorted(times) and stream.codec_context.has_b_frames
-        timed = len(set(times)) == len(coded) and not made_up
+        # AVI has no timestamps. FFmpeg invents some in file order, which is wrong if frames refer to later ones.
+        invented = times == sorted(times) and stream.codec_context.has_b_frames
+        timed = len(set(times)) == len(coded) and not invented
         numbers = itertools.count()
         packets = [
-            _Packet(time if timed and time is not None else -1 if hidden else next(numbers), key, hidden)
-            for time, key, hidden in coded
+            _Packet(time if timed and time is not None else -1 if hidden else next(numbers), is_keyframe, hidden)
+            for time, is_keyframe, hidden in coded
         ]
         return _Index(packets, timed, stream.codec_context.name == "h264")
 
 
 def _stream(file: InputContainer) -> VideoStream:
-    """The video in a file.
+    """The first video stream of a file.
 
     Raises:
-        _DamageError: there is none, or FFmpeg does not know how it is coded.
+        _DamageError: there is none, or FFmpeg does not know its codec.
     """
     if not file.streams.video:
         raise _DamageError("it holds no video")
     stream = file.streams.video[0]
-    # What the types leave out.
+    # PyAV's types do not include None.
     context: VideoCodecContext | None = stream.codec_context
     if context is None:
         raise _DamageError("its codec is unknown")
     return stream
 
 
-def _frames(path: Path, index: _Index, wanted: Sequence[int]) -> list[np.ndarray]:
-    frames = _decode(path, index, wanted, _least(index, wanted))
-    if len(frames) < len(wanted):
-        # From a key frame on the decoder takes longer than the file says: where pictures refresh in steps.
-        frames = _decode(path, index, wanted, bytes([_WHOLE]) * len(index.packets))
-    if len(frames) < len(wanted):
-        raise _DamageError(f"{len(wanted) - len(frames)} of {len(wanted)} frames are missing")
-    return [frames[name] for name in wanted]
+def _decode_keys(source: Source, index: _Index, keys: Sequence[int]) -> list[np.ndarray]:
+    frames = _decode(source, index, keys, _plan(index, keys))
+    if len(frames) < len(keys):
+        # Videos with gradual intra refresh need more packets after a key frame than the file's flags suggest.
+        frames = _decode(source, index, keys, bytes([_DECODE]) * len(index.packets))
+    if len(frames) < len(keys):
+        raise _DamageError(f"{len(keys) - len(frames)} of {len(keys)} frames are missing")
+    return [frames[key] for key in keys]
 
 
-def _least(index: _Index, wanted: Collection[int]) -> bytes:
-    """For each packet, the least to be done with it that decodes the wanted frames."""
+def _plan(index: _Index, keys: Collection[int]) -> bytes:
+    """The cheapest handling of each packet with which the frames of `keys` decode."""
     packets = index.packets
-    use = bytearray(len(packets))
-    begin = 0
-    for place, packet in enumerate(packets):
-        if packet.key:
-            begin = place
-        if not index.timed or packet.name < packets[begin].name:
-            # Without times, frames are told apart by counting; one before its key frame needs what precedes both.
-            return bytes([_WHOLE]) * len(packets)
-        if packet.name in wanted:
-            use[begin:place] = use[begin:place].replace(b"\0", bytes([_REFERENCE if index.h264 else _WHOLE]))
-            use[place] = _WHOLE
-    return bytes(use)
+    plan = bytearray(len(packets))
+    start = 0
+    for position, packet in enumerate(packets):
+        if packet.is_keyframe:
+            start = position
+        if not index.timed or packet.key < packets[start].key:
+            # Without timestamps, frames are identified by counting. A frame that precedes its key frame in time refers
+            # to frames before both.
+            return bytes([_DECODE]) * len(packets)
+        if packet.key in keys:
+            plan[start:position] = plan[start:position].replace(
+                b"\0", bytes([_IF_REFERENCE if index.h264 else _DECODE])
+            )
+            plan[position] = _DECODE
+    return bytes(plan)
 
 
-def _decode(path: Path, index: _Index, wanted: Collection[int], use: bytes) -> dict[int, np.ndarray]:
+def _decode(source: Source, index: _Index, keys: Collection[int], plan: bytes) -> dict[int, np.ndarray]:
     frames: dict[int, np.ndarray] = {}
     numbers = itertools.count()
-    with av.open(str(path)) as file:
+    with _open(source) as file:
         stream = _stream(file)
         context = stream.codec_context
         width, height = context.width, context.height
-        # Several are decoded at a time by the workers of a loader.
+        # Loader workers decode several videos at once.
         context.thread_count = 1
         context.options = {"err_detect": "explode"}
         coded = (packet for packet in file.demux(stream) if packet.size)
-        for packet, what, following in zip(coded, use, use[1:] + b"\0", strict=True):
-            if what == _PASSED:
+        for packet, handling, following in zip(coded, plan, plan[1:] + b"\0", strict=True):
+            if handling == _SKIP:
                 continue
             if packet.is_corrupt:
                 raise _DamageError("it is cut short")
-            context.skip_frame = "NONREF" if what == _REFERENCE else "DEFAULT"
+            context.skip_frame = "NONREF" if handling == _IF_REFERENCE else "DEFAULT"
             decoded = context.decode(packet)
-            if following == _PASSED:
-                # The decoder goes on from another key frame.
+            if following == _SKIP:
+                # Decoding continues at another key frame.
                 decoded += context.decode(None)
                 context.flush_buffers()
             for frame in decoded:
                 if frame.is_corrupt:
                     raise _DamageError("a frame is damaged")
-                name = frame.pts if index.timed else next(numbers)
-                if name is not None and name in wanted:
+                key = frame.pts if index.timed else next(numbers)
+                if key is not None and key in keys:
                     pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
-                    frames[name] = np.rot90(pixels, round(frame.rotation / 90))
+                    frames[key] = np.rot90(pixels, round(frame.rotation / 90))
     return frames
 
 

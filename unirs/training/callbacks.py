@@ -106,7 +106,7 @@ def _spread(result: TaskResult) -> list[tuple[Prediction, float]]:
 
 def _frames(data: UniRSDataModule, split: SplitName, row: Prediction) -> torch.Tensor:
     for sample in data.split(row.task, split):
-        if tuple(map(str, sample.media.paths)) == row.media:
+        if sample.media.sources == row.media:
             return sample.media.load_frames((256, 256))
     raise KeyError(row.media)
 

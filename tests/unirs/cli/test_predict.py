@@ -123,7 +123,7 @@ def test_media_that_do_not_decode(refused: Callable[..., str], colours: Path, tm
     out = tmp_path / "answers.jsonl"
     assert f"{broken} does not decode" in refused(broken, "--question", "Which colour?", "--out", out)
     assert not out.exists()
-    assert "has 4 frames, 8 were asked for" in refused(colours / "red.mp4")
+    assert "has 4 frames, 8 are needed" in refused(colours / "red.mp4")
     assert "cannot be shown as 0 frames" in refused(colours / "red.mp4", "--num-frames", "0")
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import unirs
 from unirs.data.clues import CLUE_PROMPTS, ClueCache, clean_clue, generate_clues
 from unirs.errors import DataError, MediaError
-from unirs.tasks.media import Image, Media, Modality, Pair, Video, content_key
+from unirs.tasks.media import Image, Media, Modality, Pair, Video
 from unirs.tasks.prompt import CLUE_END, CLUE_START, VISUAL
 
 
@@ -67,7 +67,7 @@ def test_batches_are_of_one_kind(media: list[Media], cache: ClueCache) -> None:
 def test_equal_media_are_described_once(media: list[Media], tmp_path: Path) -> None:
     vlm = Speaker()
     twin = tmp_path / "twin"
-    shutil.copy(media[0].paths[0], twin)
+    shutil.copy(Path(media[0].sources[0]), twin)
     clues = generate_clues(vlm, [media[0], media[0], Image(twin)], cache=None)
     assert list(clues) == [media[0], Image(twin)]
     assert sum(map(len, vlm.batches)) == 1
@@ -82,7 +82,7 @@ def test_without_a_cache_all_are_made_again(media: list[Media]) -> None:
 def test_moved_files_hit(media: list[Media], cache: ClueCache, tmp_path: Path) -> None:
     made = generate_clues(Speaker(), media, cache=cache)
     (tmp_path / "data").rename(tmp_path / "moved")
-    moved = [Image(tmp_path / "moved" / one.paths[0].name) for one in media if isinstance(one, Image)]
+    moved = [Image(tmp_path / "moved" / Path(one.sources[0]).name) for one in media if isinstance(one, Image)]
     again = Speaker()
     assert list(generate_clues(again, moved, cache=cache).values()) == [
         clue for one, clue in made.items() if one.modality == "image"
@@ -92,7 +92,7 @@ def test_moved_files_hit(media: list[Media], cache: ClueCache, tmp_path: Path) -
 
 def test_changed_bytes_miss(media: list[Media], cache: ClueCache) -> None:
     generate_clues(Speaker(), media, cache=cache)
-    media[0].paths[0].write_bytes(b"\x00" * 99 + b"\x01")
+    Path(media[0].sources[0]).write_bytes(b"\x00" * 99 + b"\x01")
     again = Speaker()
     generate_clues(again, media, cache=cache)
     assert again.batches == [[media[0]]]
@@ -152,17 +152,19 @@ def test_every_kind_has_a_prompt() -> None:
 class TestMediaKey:
     def test_content_in_order_counts_and_names_do_not(self, media: list[Media], tmp_path: Path) -> None:
         copy = Path(shutil.copytree(tmp_path / "data", tmp_path / "copy"))
-        assert content_key(Pair(copy / "5", copy / "6")) == content_key(Pair(tmp_path / "data/5", tmp_path / "data/6"))
-        assert len({content_key(one) for one in media}) == len(media)
+        assert (
+            Pair(copy / "5", copy / "6").content_key() == Pair(tmp_path / "data/5", tmp_path / "data/6").content_key()
+        )
+        assert len({one.content_key() for one in media}) == len(media)
 
     def test_kind_and_frames_count(self, media: list[Media]) -> None:
-        path = media[0].paths[0]
+        path = Path(media[0].sources[0])
         shown: list[Media] = [Image(path), Pair(path, path), Video(path, 1), Video(path, 2)]
-        assert len({content_key(one) for one in shown}) == 4
+        assert len({one.content_key() for one in shown}) == 4
 
     def test_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(MediaError, match=r"no\.png cannot be read \(No such file"):
-            content_key(Image(tmp_path / "no.png"))
+            Image(tmp_path / "no.png").content_key()
 
 
 class TestClean:

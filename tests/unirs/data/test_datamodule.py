@@ -20,7 +20,8 @@ from unirs.data.processor import Processor
 from unirs.data.sampler import MixtureSampler
 from unirs.errors import DataError, PluginError
 from unirs.tasks.config import TaskConfig
-from unirs.tasks.media import Media, PerturbedMedia, ResizeSpec
+from unirs.tasks.media import Media, ResizeSpec
+from unirs.tasks.perturbation import PerturbedMedia
 
 Cli = Callable[..., int]
 
@@ -102,7 +103,7 @@ class ExampleProcessor(Processor):
 
 
 def clues(media: Sequence[Media]) -> dict[Media, str]:
-    return {one: f"about {one.paths[0].name}" for one in media}
+    return {one: f"about {Path(one.sources[0]).name}" for one in media}
 
 
 def with_processor(data: UniRSDataModule) -> UniRSDataModule:
@@ -321,7 +322,7 @@ def shrink_second(root: Path) -> tuple[str, str]:
 
 
 def ask_many_frames(root: Path) -> tuple[str, str]:  # noqa: ARG001
-    return "frames, 99 were asked for", "Ask for at most"
+    return "frames, 99 are needed", "Set num_frames to at most"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from unirs.data.datamodule import UniRSDataModule
 from unirs.data.dataset import Example, TaskDataset
 from unirs.data.processor import Processor
 from unirs.errors import DataError
-from unirs.tasks.media import Image, PerturbedMedia, ResizeSpec
+from unirs.tasks.media import Image, ResizeSpec
+from unirs.tasks.perturbation import PerturbedMedia
 from unirs.tasks.sample import LazySamples, Sample, TaskSplit, Turn
 
 

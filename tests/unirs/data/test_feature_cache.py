@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from unirs.data.feature_cache import FeatureCache, encoder_fingerprint, is_frozen
-from unirs.tasks.media import Image, Media, Pair, PerturbedMedia, ResizeMode, ResizeSpec, Video
+from unirs.tasks.media import Image, Media, Pair, ResizeMode, ResizeSpec, Video
+from unirs.tasks.perturbation import PerturbedMedia
 
 FROZEN = {
     "name": "timm",
@@ -82,14 +83,14 @@ def test_found_again_by_content(tmp_path: Path, picture: Image) -> None:
     kept = cache(tmp_path)
     assert kept.get(picture) is None
     kept.put(picture, tokens())
-    copy = shutil.copy(picture.path, tmp_path / "copy.png")
+    copy = shutil.copy(picture.sources[0], tmp_path / "copy.png")
     for again in (kept, cache(tmp_path)):
         for media in (picture, Image(copy)):
             found = again.get(media)
             assert found is not None
             assert torch.equal(found, tokens())
     # The file changes under way.
-    paint(picture.path, 200)
+    paint(Path(picture.sources[0]), 200)
     assert kept.get(picture) is None
 
 
@@ -99,11 +100,11 @@ def test_what_is_shown_counts(tmp_path: Path, picture: Image) -> None:
     shown: list[Media] = [
         picture,
         other,
-        Pair(picture.path, other.path),
-        Pair(other.path, picture.path),
-        PerturbedMedia(Pair(picture.path, other.path), "swap_times"),
+        Pair(picture.source, other.source),
+        Pair(other.source, picture.source),
+        PerturbedMedia(Pair(picture.source, other.source), "swap_times"),
         PerturbedMedia(picture, "blank"),
-        Video(picture.path, 3),
+        Video(picture.sources[0], 3),
     ]
     for level, media in enumerate(shown):
         kept.put(media, tokens(media.num_frames, level))

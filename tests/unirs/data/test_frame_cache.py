@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from unirs.data.frame_cache import FrameCache
 from unirs.errors import DataError, MediaError
-from unirs.tasks.media import Image, PerturbedMedia, ResizeSpec
+from unirs.tasks.media import Image, ResizeSpec
+from unirs.tasks.perturbation import PerturbedMedia
 from unirs.tasks.sample import Sample
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is shared on Linux only")
@@ -40,7 +41,7 @@ def test_keeps_frames_as_they_were_while_there_is_room(tmp_path: Path) -> None:
     for _ in range(2):
         assert all(torch.equal(cache(sample), frames) for sample, frames in zip(samples, expected, strict=True))
     for sample in samples:
-        sample.media.paths[0].unlink()
+        Path(sample.media.sources[0]).unlink()
     assert torch.equal(cache(samples[0]), expected[0])
     with pytest.raises(MediaError, match=r"1\.png does not exist"):
         cache(samples[1])
@@ -48,11 +49,11 @@ def test_keeps_frames_as_they_were_while_there_is_room(tmp_path: Path) -> None:
 
 def test_keeps_nothing_that_is_altered_and_nothing_without_room(tmp_path: Path) -> None:
     (sample,) = paint(tmp_path, 1)
-    altered = Sample("blank", PerturbedMedia(Image(sample.media.paths[0]), "blank"), ())
+    altered = Sample("blank", PerturbedMedia(Image(Path(sample.media.sources[0])), "blank"), ())
     cache, none = cache_of(10 * BYTES), cache_of(0)
     assert not cache(altered).any()
     assert torch.equal(none(sample), sample.media.load_frames(SIZE))
-    sample.media.paths[0].unlink()
+    Path(sample.media.sources[0]).unlink()
     for empty in (cache, none):
         with pytest.raises(MediaError):
             empty(sample)
@@ -102,7 +103,7 @@ def test_workers_share_what_they_decode(tmp_path: Path, method: str) -> None:
     )
     assert all(torch.equal(frames, other) for frames, other in zip(loader, expected, strict=True))
     for sample in samples:
-        sample.media.paths[0].unlink()
+        Path(sample.media.sources[0]).unlink()
     assert all(torch.equal(frames, other) for frames, other in zip(loader, reversed(expected), strict=True))
     # What the workers decoded is in the first process, too.
     assert all(torch.equal(cache(sample), other) for sample, other in zip(samples, expected, strict=True))
@@ -132,7 +133,7 @@ def test_many_writers_at_once(tmp_path: Path) -> None:
     written = {sample.id: sample for part in parts for sample in part}
     expected = {name: sample.media.load_frames(SIZE) for name, sample in written.items()}
     for sample in written.values():
-        sample.media.paths[0].unlink()
+        Path(sample.media.sources[0]).unlink()
     assert all(torch.equal(cache(sample), expected[name]) for name, sample in written.items())
 
 
@@ -147,5 +148,5 @@ def test_a_copy_shares_the_memory(tmp_path: Path) -> None:
     cache = cache_of(10 * BYTES)
     copy: FrameCache = pickle.loads(pickle.dumps(cache))  # noqa: S301 - its own bytes
     frames = copy(sample)
-    sample.media.paths[0].unlink()
+    Path(sample.media.sources[0]).unlink()
     assert torch.equal(cache(sample), frames)

@@ -223,7 +223,13 @@ def test_batched_equals_alone_equals_plain_generation(family: Path, media: list[
 def test_answers_depend_on_every_picture(family: Path, media: list[Media]) -> None:
     _, pair, video, _ = media
     assert isinstance(pair, Pair)
-    shown: list[Media] = [pair, Pair(pair.after, pair.before), Image(pair.before), video, Video(video.paths[0], 2)]
+    shown: list[Media] = [
+        pair,
+        Pair(pair.after, pair.before),
+        Image(pair.before),
+        video,
+        Video(Path(video.sources[0]), 2),
+    ]
     said = HFImageTextModel(str(family)).generate(shown, ["What?"] * len(shown), 24)
     assert len(set(said)) == len(shown)
 
@@ -405,7 +411,7 @@ def test_question_with_a_picture_of_its_own(family: Path, media: list[Media]) ->
 
 
 def test_more_than_the_model_allows(copy: Path, media: list[Media]) -> None:
-    video = Video(media[2].paths[0], 5)
+    video = Video(Path(media[2].sources[0]), 5)
     length = 5 * 16
     config = json.loads((copy / "config.json").read_text())
     config["text_config"]["max_position_embeddings"] = length
@@ -443,7 +449,7 @@ def test_it_can_be_benchmarked(
     for kind, one in shown.items():
         rows = [json.loads(line) for line in (bench / "predictions" / f"{kind}.jsonl").read_text().splitlines()]
         # The same samples whatever the limit, so that only some media are known here.
-        for row in (row for row in rows if row["media"] == list(map(str, one.paths))):
+        for row in (row for row in rows if row["media"] == list(one.sources)):
             assert "[" not in row["prompt"]
             assert row["text"] == vlm.generate([one], [row["prompt"]], 48)[0].strip()
     names = {path.name for path in (bench / "predictions").iterdir()}

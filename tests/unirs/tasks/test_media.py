@@ -1,3 +1,6 @@
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from unirs.errors import MediaError
-from unirs.tasks.media import Image, Pair, PerturbedMedia, ResizeMode, ResizeSpec, Video
+from unirs.tasks.media import Image, Pair, ResizeMode, ResizeSpec, Video, as_media
+from unirs.tasks.perturbation import PerturbedMedia
 
 SIZE = (32, 48)
 FORMATS: dict[str, dict[str, Any]] = {
@@ -111,7 +115,7 @@ class TestPair:
         frames = media.load_frames(SIZE)
         assert torch.equal(frames, torch.from_numpy(np.stack([before, after])).permute(0, 3, 1, 2))
         assert len(frames) == media.num_frames == 2
-        assert media.paths == (tmp_path / "a.png", tmp_path / "b.png")
+        assert media.sources == (str(tmp_path / "a.png"), str(tmp_path / "b.png"))
 
     def test_unequal_sizes_name_both_files(self, tmp_path: Path) -> None:
         media = Pair(write_picture(tmp_path / "a.png", noise()), write_picture(tmp_path / "b.png", noise(48, 48)))
@@ -139,7 +143,7 @@ class TestVideo:
 
     def test_too_few_frames_says_how_many_there_are(self, tmp_path: Path) -> None:
         path = write_video(tmp_path / "a.mp4", frames=5)
-        with pytest.raises(MediaError, match=r"a\.mp4 has 5 frames, 8 were asked for"):
+        with pytest.raises(MediaError, match=r"a\.mp4 has 5 frames, 8 are needed"):
             Video(path).load_frames(SIZE)
 
     def test_missing_file_is_named(self, tmp_path: Path) -> None:
@@ -210,7 +214,7 @@ class TestOwnSize:
 def test_kinds_are_explicit() -> None:
     path = Path("a")
     assert [Image(path).modality, Pair(path, path).modality, Video(path).modality] == ["image", "pair", "video"]
-    assert [Image(path).paths, Video(path).paths] == [(path,), (path,)]
+    assert [Image(path).sources, Video(path).sources] == [("a",), ("a",)]
     assert [Image(path).num_frames, Video(path).num_frames] == [1, 8]
 
 
@@ -254,7 +258,7 @@ class TestAltered:
 
     def test_black(self, video: Video) -> None:
         black = PerturbedMedia(video, "blank")
-        assert (black.modality, black.paths, black.num_frames) == ("video", video.paths, 4)
+        assert (black.modality, black.sources, black.num_frames) == ("video", video.sources, 4)
         assert torch.equal(black.load_frames(SIZE), torch.zeros_like(video.load_frames(SIZE)))
 
     def test_swapped(self, tmp_path: Path) -> None:
@@ -277,3 +281,106 @@ class TestAltered:
             assert order != (0, 1, 2)
             seen.add(order)
         assert len(seen) > 1
+
+
+def all_forms(path: Path) -> list[Any]:
+    """One image in every form that a program may hold it in."""
+    pixels = np.asarray(Pillow.open(path))
+    tensor = torch.from_numpy(pixels.copy())
+    return [
+        path,
+        str(path),
+        path.read_bytes(),
+        Pillow.open(path),
+        pixels,
+        pixels.transpose(2, 0, 1),
+        pixels.astype(np.float32) / 255,
+        tensor,
+        tensor.permute(2, 0, 1).float() / 255,
+    ]
+
+
+class TestSources:
+    def test_the_form_does_not_change_the_frames(self, tmp_path: Path) -> None:
+        path = write_picture(tmp_path / "a.png", noise())
+        expected = Image(path).load_frames((20, 20))
+        for form in all_forms(path):
+            assert torch.equal(Image(form).load_frames((20, 20)), expected)
+            assert torch.equal(Pair(form, path).load_frames((20, 20)), expected.expand(2, -1, -1, -1))
+            video = Video([form, path, form], 2)
+            assert torch.equal(video.load_frames((20, 20)), expected.expand(2, -1, -1, -1))
+
+    def test_gray_is_repeated(self) -> None:
+        gray = noise()[:, :, 0]
+        expected = torch.from_numpy(gray).expand(1, 3, -1, -1)
+        for form in (gray, gray[:, :, None], gray[None], Pillow.fromarray(gray)):
+            assert torch.equal(Image(form).load_frames(), expected)
+
+    def test_equal_pixels_are_equal_media(self, tmp_path: Path) -> None:
+        path = write_picture(tmp_path / "a.png", noise())
+        in_memory = {Image(form) for form in all_forms(path)[3:]}
+        assert len(in_memory) == 1
+        assert len({one.content_key() for one in in_memory}) == 1
+        assert Image(path.read_bytes()).content_key() == Image(path).content_key()
+        assert Image(noise(seed=1)).content_key() != Image(noise(seed=2)).content_key()
+        assert Image(noise(32, 48)) != Image(noise(48, 32))
+        media = Pair(noise(), path)
+        assert pickle.loads(pickle.dumps(media)) == media  # noqa: S301 - written in this test
+
+    def test_video_bytes_and_arrays(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "a.mp4")
+        frames = Video(path, 24).load_frames()
+        assert torch.equal(Video(path.read_bytes(), 24).load_frames(), frames)
+        assert torch.equal(Video(frames, 3).load_frames(), Video(path, 3).load_frames())
+        assert Video(frames).num_frames == 24
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            (np.zeros((8, 8, 4), np.uint8), r"shape \[8, 8, 4\]"),
+            (np.zeros((3, 8, 3), np.uint8), r"shape \[3, 8, 3\]"),
+            (np.zeros((8,), np.uint8), r"shape \[8\]"),
+            (np.zeros((0, 8, 3), np.uint8), r"shape \[0, 8, 3\]"),
+            (np.zeros((8, 8), np.uint16), "uint16.*scale them to 8 bits"),
+            (np.zeros((8, 8), np.bool_), "bool"),
+            (np.full((8, 8), np.nan), "values nan to nan"),
+            (np.full((8, 8), 200.0), r"values 200\.0 to 200\.0"),
+            (Pillow.new("I;16", (8, 8)), "more than 8 bits"),
+            (3, "cannot be a int"),
+            (None, "cannot be a NoneType"),
+        ],
+    )
+    def test_unclear_images(self, value: Any, message: str) -> None:  # noqa: ANN401 - wrong on purpose
+        with pytest.raises(MediaError, match=message):
+            Image(value)
+
+    def test_unclear_videos(self) -> None:
+        with pytest.raises(MediaError, match="2 frames are given, 3 are needed"):
+            Video([noise(), noise()], 3)
+        with pytest.raises(MediaError, match="cannot have 0 frames"):
+            Video("a.mp4", 0)
+        with pytest.raises(MediaError, match="4 axes"):
+            Video(noise())
+        with pytest.raises(MediaError, match="images of a video differ in size"):
+            Video([noise(), noise(48, 48)]).load_frames(SIZE)
+
+
+class TestAsMedia:
+    def test_clear_values(self, tmp_path: Path) -> None:
+        path = write_picture(tmp_path / "a.png", noise())
+        for form in all_forms(path):
+            if not isinstance(form, bytes):
+                assert as_media(form) == Image(form)
+                assert as_media((form, path)) == Pair(form, path)
+        assert as_media("a.mp4", 3) == Video("a.mp4", 3)
+        assert as_media(Image("a.png")) == Image("a.png")
+
+    @pytest.mark.parametrize("value", [b"bytes", "a.txt", (noise(),), [noise()], np.zeros((2, 8, 8, 3), np.uint8), 3])
+    def test_unclear_values(self, value: object) -> None:
+        with pytest.raises(MediaError, match=r"Image\("):
+            as_media(value)
+
+
+def test_importing_media_loads_no_heavy_package() -> None:
+    program = "import sys, unirs.tasks.media; print(sorted({'torch', 'numpy', 'PIL', 'av'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -60,4 +59,4 @@ def test_lazy_samples_are_made_when_asked_for() -> None:
 
 def test_turns_of_samples_in_memory() -> None:
     assert TaskSplit([sample(0), sample(4)]).turns(1) == 5
-    assert Path("a.png") == sample(0).media.paths[0]
+    assert sample(0).media.sources == ("a.png",)

@@ -1,0 +1,83 @@
+"""Media with altered frames, for baselines that show whether a model uses what it is given."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from unirs.tasks.media import STRETCH, Media, Modality, ResizeSpec, hash_parts
+
+if TYPE_CHECKING:
+    import torch
+
+Perturbation = Literal["blank", "swap_times", "repeat_first", "shuffle_frames"]
+"""Black frames; `after` before `before`; the first frame in place of all; frames in another order."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerturbedMedia:
+    """Media whose frames are altered.
+
+    Attributes:
+        media: The original.
+        perturbation: How its frames are altered.
+    """
+
+    media: Media
+    perturbation: Perturbation
+
+    @property
+    def modality(self) -> Modality:
+        """The modality of the original."""
+        return self.media.modality
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources of the original."""
+        return self.media.sources
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames that `load_frames` returns."""
+        return self.media.num_frames
+
+    def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
+        """Decodes the original and alters the frames; arguments, result and errors are the original's.
+
+        Black frames of a given size are made without decoding. The order of shuffled frames depends on the name of the
+        first source alone, and is never the right one.
+        """
+        if self.perturbation == "blank" and size is not None:
+            import torch
+
+            return torch.zeros(self.num_frames, 3, *size, dtype=torch.uint8)
+        frames = self.media.load_frames(size, resize)
+        match self.perturbation:
+            case "blank":
+                return frames.zero_()
+            case "swap_times":
+                return frames.flip(0)
+            case "repeat_first":
+                return frames[:1].expand_as(frames).contiguous()
+            case "shuffle_frames":
+                return frames[_shuffled_order(self.num_frames, self._name)]
+
+    def content_key(self) -> str:
+        """Hashes the content, see `Media.content_key`. Black frames do not depend on the original's content."""
+        if self.perturbation == "blank":
+            return hash_parts(self.modality, self.num_frames, self.perturbation)
+        salt = self._name if self.perturbation == "shuffle_frames" else ""
+        return hash_parts(self.perturbation, salt, self.media.content_key())
+
+    @property
+    def _name(self) -> str:
+        return os.path.basename(self.media.sources[0])  # noqa: PTH119 - a source need not be a path
+
+
+def _shuffled_order(count: int, salt: str) -> list[int]:
+    """An order that is not the right one, unless there is no other."""
+    order = sorted(range(count), key=lambda index: hashlib.sha256(f"{salt}/{index}".encode()).digest())
+    # The right order, rotated by one, is a wrong one.
+    return order[1:] + order[:1] if order == sorted(order) else order
