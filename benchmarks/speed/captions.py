@@ -21,7 +21,7 @@ from measure import Row, in_turn, rates, report
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 from pycocoevalcap.rouge.rouge import Rouge
-from unirs_tasks.synth.sentences import Event, Topic, describe
+from unirs_tasks.synth.sentences import Event, Topic, describe_changes
 
 from unirs.metrics.base import Prediction
 from unirs.metrics.bootstrap import intervals, point_estimate
@@ -86,7 +86,7 @@ def captions(pairs: int) -> list[Prediction]:
             (TOPICS[topic], bool(generator.random() < 0.7), PLACES[generator.integers(len(PLACES))])
             for topic in generator.permutation(len(TOPICS))[:count]
         ]
-        said, *references = describe(generator, events, 1 + REFERENCES)
+        said, *references = describe_changes(generator, events, 1 + REFERENCES)
         other = rows[-1].references[0] if rows else said
         answer = (said, other, " ".join(said.split()[:5]))[generator.choice(3, p=[0.6, 0.25, 0.15])]
         rows.append(Prediction(str(number), "levir_cc", (f"{number}.png",), "", "", answer, tuple(references)))

@@ -25,7 +25,7 @@ from measure import Row, in_turn, rates, report
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from unirs_tasks.synth.events import EVENTS
 from unirs_tasks.synth.layout import compose, random_plan
-from unirs_tasks.synth.scene import random_look
+from unirs_tasks.synth.scene import random_acquisition
 from unirs_tasks.synth.video import FRAMES as PAINTED
 from unirs_tasks.synth.video import SIZE as PAINTED_SIDE
 from unirs_tasks.synth.video import WORLD, Camera, Scene
@@ -289,7 +289,7 @@ def _paint_picture(folder: Path, number: int, rng: np.random.Generator) -> None:
     paths = [folder / f"{number:05d}.{suffix}" for suffix in ("tif", "png")]
     if all(path.exists() for path in paths):
         return
-    picture = PIL.Image.fromarray(compose(rng, random_plan(rng, "urban")).render(random_look(rng)))
+    picture = PIL.Image.fromarray(compose(rng, random_plan(rng, "urban")).render(random_acquisition(rng)))
     for path in paths:
         buffer = io.BytesIO()
         picture.save(buffer, {".tif": "TIFF", ".png": "PNG"}[path.suffix])
@@ -297,7 +297,7 @@ def _paint_picture(folder: Path, number: int, rng: np.random.Generator) -> None:
 
 
 def videos(count: int, seconds: int) -> tuple[list[Path], list[Path]]:
-    """Videos with one key frame, and the same videos with one a second; made where they are not there."""
+    """Videos with one key frame, and the same videos with one a second; made where they are not present."""
     folder = DATA / f"videos_{seconds}s"
     folders = folder / "one_key", folder / "key_a_second"
     map_items(partial(_paint_video, folders, seconds * FPS), range(count), seed=0, description="videos")

@@ -15,10 +15,10 @@ from PIL import Image
 from unirs_tasks.levir_cc import build as build_levir_cc
 from unirs_tasks.rsvqa import build_lr
 from unirs_tasks.synth import levir, paint, rsvqa
-from unirs_tasks.synth.layout import Plan, compose, random_plan
-from unirs_tasks.synth.rsvqa import Asker, Facts, observe
-from unirs_tasks.synth.scene import SIZE, Area, Building, Look, Road, Scene, Tree, random_look
-from unirs_tasks.synth.sentences import describe
+from unirs_tasks.synth.layout import ScenePlan, compose, random_plan
+from unirs_tasks.synth.rsvqa import BalancedQuestionSampler, SceneFacts, extract_facts
+from unirs_tasks.synth.scene import SIZE, Acquisition, Area, Building, Road, Scene, Tree, random_acquisition
+from unirs_tasks.synth.sentences import describe_changes
 from unirs_tasks.synth.writing import generator, map_items, new_folder
 
 from unirs.errors import DataError
@@ -66,9 +66,9 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def facts() -> list[Facts]:
+def facts() -> list[SceneFacts]:
     return [
-        observe(compose(rng, random_plan(rng, "urban" if index % 2 else "rural")))
+        extract_facts(compose(rng, random_plan(rng, "urban" if index % 2 else "rural")))
         for index, rng in enumerate(generator(0, index) for index in range(240))
     ]
 
@@ -118,17 +118,17 @@ def test_vqa_is_the_same_in_one_process_and_in_several(
 def test_another_seed_gives_other_pictures(vqa: Path, tmp_path: Path) -> None:
     rng = generator(2, 0)
     scene = compose(rng, random_plan(rng, "urban"))
-    Image.fromarray(scene.render(random_look(rng))).save(tmp_path / "0.tif")
+    Image.fromarray(scene.render(random_acquisition(rng))).save(tmp_path / "0.tif")
     assert (tmp_path / "0.tif").read_bytes() != (vqa / "Images_LR" / "0.tif").read_bytes()
 
 
-def test_answers_are_balanced_by_type_and_wording(facts: list[Facts]) -> None:
-    asker = Asker(np.random.default_rng(0))
-    questions = [question for known in facts for question in asker.ask(known)]
+def test_answers_are_balanced_by_type_and_wording(facts: list[SceneFacts]) -> None:
+    sampler = BalancedQuestionSampler(np.random.default_rng(0))
+    questions = [question for known in facts for question in sampler.sample(known)]
     by_type: dict[str, Counter[str]] = defaultdict(Counter)
     by_text: dict[str, Counter[str]] = defaultdict(Counter)
     for question in questions:
-        by_type[question.kind][question.answer] += 1
+        by_type[question.category][question.answer] += 1
         by_text[question.text][question.answer] += 1
     assert set(by_type) == {"presence", "comp", "count", "rural_urban"}
     for kind, (one, other) in (
@@ -151,7 +151,7 @@ def test_answers_are_balanced_by_type_and_wording(facts: list[Facts]) -> None:
 
 
 def test_each_question_about_a_picture_is_answered_from_its_facts() -> None:
-    known = Facts("rural", {"building": 3, "road": 0, "tree": 12}, {("building", "top"): True})
+    known = SceneFacts("rural", {"building": 3, "road": 0, "tree": 12}, {("building", "top"): True})
     expected = {
         "Is there a building?": "yes",
         "Is a road present?": "no",
@@ -163,7 +163,11 @@ def test_each_question_about_a_picture_is_answered_from_its_facts() -> None:
         "Is it a rural or an urban area?": "rural",
         "How many trees are there?": "12",
     }
-    said = {q.text: q.answer for seed in range(150) for q in Asker(np.random.default_rng(seed)).ask(known)}
+    said = {
+        q.text: q.answer
+        for seed in range(150)
+        for q in BalancedQuestionSampler(np.random.default_rng(seed)).sample(known)
+    }
     assert expected.items() <= said.items()
     assert not any("water" in text for text in said)
 
@@ -175,15 +179,15 @@ def test_sentences_tell_whether_something_changed(captions: Path) -> None:
 
 
 def test_comparisons_have_a_clear_margin() -> None:
-    known = Facts("urban", {"building": 20, "tree": 18, "vehicle": 19}, {})
+    known = SceneFacts("urban", {"building": 20, "tree": 18, "vehicle": 19}, {})
     for seed in range(20):
-        assert all(q.kind != "comp" for q in Asker(np.random.default_rng(seed)).ask(known))
+        assert all(q.category != "comp" for q in BalancedQuestionSampler(np.random.default_rng(seed)).sample(known))
 
 
 def test_trees_of_a_forest_are_not_counted() -> None:
     rng = np.random.default_rng(4)
-    scene = compose(rng, Plan("rural", forests=1, trees=9))
-    known = observe(scene)
+    scene = compose(rng, ScenePlan("rural", forests=1, trees=9))
+    known = extract_facts(scene)
     assert known.counts["forest"] == 1
     assert "tree" not in known.counts
 
@@ -207,7 +211,7 @@ def test_the_tasks_read_what_was_written(vqa: Path, captions: Path) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_things_are_large_enough_and_buildings_stand_on_free_land(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    scene = compose(rng, Plan("urban", houses=20, halls=1, roads=3, waters=1, trees=15))
+    scene = compose(rng, ScenePlan("urban", houses=20, large_buildings=1, roads=3, waters=1, trees=15))
     buildings = [thing for thing in scene.things if isinstance(thing, Building)]
     assert len(buildings) >= 8
     taken = np.zeros((SIZE, SIZE), np.float32)
@@ -215,7 +219,7 @@ def test_things_are_large_enough_and_buildings_stand_on_free_land(seed: int) -> 
         if isinstance(thing, Road):
             assert thing.width >= 6
             taken = np.maximum(taken, paint.stroke_mask(thing.path, thing.width, SIZE, SIZE))
-        if isinstance(thing, Area) and thing.kind == "water":
+        if isinstance(thing, Area) and thing.land_use == "water":
             assert np.ptp(thing.outline, axis=0).min() >= 16
             taken = np.maximum(taken, paint.polygon_mask(thing.outline, SIZE, SIZE))
         if isinstance(thing, Tree):
@@ -228,20 +232,20 @@ def test_things_are_large_enough_and_buildings_stand_on_free_land(seed: int) -> 
 
 
 def test_an_edited_scene_differs_only_where_it_was_edited() -> None:
-    scene = compose(np.random.default_rng(0), Plan("rural", houses=3, roads=1))
+    scene = compose(np.random.default_rng(0), ScenePlan("rural", houses=3, roads=1))
     house = next(thing for thing in scene.things if isinstance(thing, Building))
-    look = Look(noise=0.0)
-    changed = (scene.render(look) != scene.without([house]).render(look)).any(axis=2)
+    acquisition = Acquisition(noise=0.0)
+    changed = (scene.render(acquisition) != scene.without([house]).render(acquisition)).any(axis=2)
     y, x = np.nonzero(changed)
     assert changed.any()
     assert np.hypot(x - house.center[0], y - house.center[1]).max() < 2 * house.length
-    assert (scene.without([house]).added([house]).render(look) == scene.render(look)).all()
+    assert (scene.without([house]).added([house]).render(acquisition) == scene.render(acquisition)).all()
 
 
 @pytest.mark.parametrize("shift", [(2.0, 0.0), (0.0, -2.0), (1.5, 0.5)])
 def test_a_shift_moves_the_picture_by_so_many_pixels(shift: tuple[float, float]) -> None:
     scene = Scene("rural", "grass", 0, (Building((120.0, 130.0), 60, 40, 0.0, 3),))
-    still, moved = (scene.render(Look(noise=0.0, shift=way)).astype(float) for way in ((0.0, 0.0), shift))
+    still, moved = (scene.render(Acquisition(noise=0.0, shift=way)).astype(float) for way in ((0.0, 0.0), shift))
     errors = {}
     for dx in range(-3, 4):
         for dy in range(-3, 4):
@@ -351,25 +355,27 @@ def test_captions_are_the_same_in_one_process_and_in_several(
 
 
 def middle_of_change(before: Scene, after: Scene) -> tuple[float, float, float]:
-    """Share of the picture that changed under one and the same look, and where its middle is, all in 0..1."""
-    look = Look(noise=0.0)
-    difference = np.abs(before.render(look).astype(int) - after.render(look)).max(axis=2) > 16
+    """Share of the picture that changed under one and the same acquisition, and where its middle is, all in 0..1."""
+    acquisition = Acquisition(noise=0.0)
+    difference = np.abs(before.render(acquisition).astype(int) - after.render(acquisition)).max(axis=2) > 16
     y, x = np.nonzero(difference)
     return float(difference.mean()), float(x.mean() / SIZE), float(y.mean() / SIZE)
 
 
 @pytest.mark.parametrize("seed", range(24))
 def test_each_change_is_visible_and_where_its_sentences_say(seed: int) -> None:
-    story = levir.invent(generator(7, seed), changed=True)
-    assert 1 <= len(story.changes) <= 2
+    scenario = levir.sample_scenario(generator(7, seed), changed=True)
+    assert 1 <= len(scenario.changes) <= 2
     empty = Scene("rural", "grass", 0)
-    for change in story.changes:
-        assert not {id(thing) for thing in change.before} & {id(thing) for thing in story.after.things}
-        assert {id(thing) for thing in change.before} <= {id(thing) for thing in story.before.things}
-        assert {id(thing) for thing in change.after} <= {id(thing) for thing in story.after.things}
+    for change in scenario.changes:
+        assert not {id(thing) for thing in change.before} & {id(thing) for thing in scenario.after.things}
+        assert {id(thing) for thing in change.before} <= {id(thing) for thing in scenario.before.things}
+        assert {id(thing) for thing in change.after} <= {id(thing) for thing in scenario.after.things}
         share, x, y = middle_of_change(empty.added(change.before), empty.added(change.after))
         assert share >= 0.025
-        words = " ".join(describe(generator(seed), [(change.topic, change.built, change.place)], 5)).split()
+        words = " ".join(
+            describe_changes(generator(seed), [(change.topic, change.appears, change.location)], 5)
+        ).split()
         for word, holds in (
             ("left", x < 0.45),
             ("right", x > 0.55),
@@ -383,21 +389,24 @@ def test_each_change_is_visible_and_where_its_sentences_say(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_but_cars_differs_in_an_unchanged_pair(seed: int) -> None:
-    story = levir.invent(generator(8, seed), changed=False)
+    scenario = levir.sample_scenario(generator(8, seed), changed=False)
     lasting = [
         {id(thing) for thing in scene.things if isinstance(thing, Area | Building | Road | Tree)}
-        for scene in (story.before, story.after)
+        for scene in (scenario.before, scenario.after)
     ]
     assert lasting[0] == lasting[1]
-    assert not story.changes
+    assert not scenario.changes
 
 
 def test_pixel_differences_do_not_tell_changed_pairs() -> None:
     differences, changed = [], []
     for index in range(64):
         rng = generator(9, index)
-        story = levir.invent(rng, index % 2 == 0)
-        pair = [scene.render(random_look(rng, moved=True)).astype(np.float32) for scene in (story.before, story.after)]
+        scenario = levir.sample_scenario(rng, index % 2 == 0)
+        pair = [
+            scene.render(random_acquisition(rng, moved=True)).astype(np.float32)
+            for scene in (scenario.before, scenario.after)
+        ]
         differences.append(np.abs(pair[0] - pair[1]).mean())
         changed.append(index % 2 == 0)
     told = np.array(differences)[None] > np.sort(differences)[:, None]
@@ -409,7 +418,7 @@ def test_pixel_differences_do_not_tell_changed_pairs() -> None:
 @given(st.integers(0, 10_000))
 def test_sentences_are_short_varied_and_say_what_came_and_went(seed: int) -> None:
     events: list[Any] = [("many houses", True, "top left"), ("a pond", False, "right")]
-    said = describe(np.random.default_rng(seed), events, 5)
+    said = describe_changes(np.random.default_rng(seed), events, 5)
     assert len(set(said)) == 5
     for sentence in said:
         assert 6 <= len(sentence.split()) <= 16
@@ -423,9 +432,9 @@ def test_the_vocabulary_is_small() -> None:
     words: set[str] = set()
     for seed in range(150):
         rng = generator(3, seed)
-        changes = levir.invent(rng, seed % 10 > 0).changes
-        events = [(change.topic, change.built, change.place) for change in changes]
-        words.update(" ".join(describe(rng, events, 5)).split())
+        changes = levir.sample_scenario(rng, seed % 10 > 0).changes
+        events = [(change.topic, change.appears, change.location) for change in changes]
+        words.update(" ".join(describe_changes(rng, events, 5)).split())
     assert 60 < len(words) <= 120
 
 

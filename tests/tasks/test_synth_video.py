@@ -40,7 +40,7 @@ def shot(of: Scene, frame: int) -> Pixels:
     world = of.ground.copy()
     for layer in of.layers:
         layer.draw(world, frame)
-    return np.asarray(Camera.still().shoot(world, frame), np.float32)
+    return np.asarray(Camera.still().crop(world, frame), np.float32)
 
 
 def test_folders_and_counts(written: Path) -> None:
@@ -112,7 +112,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 
 
 def test_an_empty_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="Ask for 1 or more"):
+    with pytest.raises(DataError, match="must be 1 or more"):
         era.write(tmp_path / "none", 0, seed=0)
 
 

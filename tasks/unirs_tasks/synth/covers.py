@@ -1,4 +1,4 @@
-"""Land covers seen from above: noise, and colours that change with the season."""
+"""Textures of land covers: noise, and colours that depend on the season."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from unirs_tasks.synth.raster import Array, Bytes, Colour, specks, window
+from unirs_tasks.synth.raster import Array, Bytes, Colour, random_window, white_noise
 
 Season = Literal["spring", "summer", "autumn", "winter"]
 Cover = Literal[
@@ -32,16 +32,16 @@ Cover = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """A land cover.
+class _CoverStyle:
+    """Appearance of a land cover.
 
     Attributes:
-        dark: colour at the bottom of the noise.
-        light: colour at its top.
+        dark: colour where the noise is 0.
+        light: colour where the noise is 1.
         scale: size of the noise's blobs in pixels.
         grain: share of white noise.
-        rows: distance of plant rows in pixels; 0 where there are none.
-        spots: what is added to the colour in worn or overgrown places.
+        rows: distance of plant rows in pixels; 0 for no rows.
+        spots: offset of the colour in worn or overgrown spots.
     """
 
     dark: Colour
@@ -52,24 +52,24 @@ class _Look:
     spots: Colour | None = None
 
 
-_LOOKS: dict[Cover, _Look] = {
-    "grass": _Look((0.22, 0.28, 0.15), (0.40, 0.44, 0.27), 48, 0.32, spots=(0.16, 0.10, 0.09)),
-    "forest": _Look((0.05, 0.09, 0.05), (0.25, 0.34, 0.19), 12, 0.20),
-    "soil": _Look((0.38, 0.31, 0.24), (0.60, 0.52, 0.42), 40, 0.30, spots=(-0.16, -0.09, -0.13)),
-    "crop_green": _Look((0.13, 0.26, 0.11), (0.27, 0.43, 0.20), 90, 0.18, 6),
-    "crop_ripe": _Look((0.55, 0.47, 0.26), (0.74, 0.66, 0.42), 90, 0.18, 6),
-    "stubble": _Look((0.47, 0.42, 0.31), (0.67, 0.61, 0.48), 70, 0.30, 9),
-    "ploughed": _Look((0.25, 0.20, 0.16), (0.43, 0.35, 0.28), 70, 0.25, 5),
-    "water": _Look((0.07, 0.15, 0.17), (0.15, 0.27, 0.29), 160, 0.05),
-    "mud": _Look((0.33, 0.25, 0.17), (0.50, 0.40, 0.28), 30, 0.12),
-    "asphalt": _Look((0.33, 0.33, 0.34), (0.46, 0.46, 0.46), 60, 0.25),
-    "concrete": _Look((0.57, 0.56, 0.54), (0.76, 0.75, 0.72), 60, 0.18),
-    "sand": _Look((0.66, 0.58, 0.45), (0.86, 0.78, 0.63), 40, 0.20),
-    "rubble": _Look((0.25, 0.23, 0.21), (0.76, 0.72, 0.66), 7, 0.45),
-    "burnt": _Look((0.05, 0.05, 0.05), (0.25, 0.22, 0.19), 26, 0.25),
+_STYLES: dict[Cover, _CoverStyle] = {
+    "grass": _CoverStyle((0.22, 0.28, 0.15), (0.40, 0.44, 0.27), 48, 0.32, spots=(0.16, 0.10, 0.09)),
+    "forest": _CoverStyle((0.05, 0.09, 0.05), (0.25, 0.34, 0.19), 12, 0.20),
+    "soil": _CoverStyle((0.38, 0.31, 0.24), (0.60, 0.52, 0.42), 40, 0.30, spots=(-0.16, -0.09, -0.13)),
+    "crop_green": _CoverStyle((0.13, 0.26, 0.11), (0.27, 0.43, 0.20), 90, 0.18, 6),
+    "crop_ripe": _CoverStyle((0.55, 0.47, 0.26), (0.74, 0.66, 0.42), 90, 0.18, 6),
+    "stubble": _CoverStyle((0.47, 0.42, 0.31), (0.67, 0.61, 0.48), 70, 0.30, 9),
+    "ploughed": _CoverStyle((0.25, 0.20, 0.16), (0.43, 0.35, 0.28), 70, 0.25, 5),
+    "water": _CoverStyle((0.07, 0.15, 0.17), (0.15, 0.27, 0.29), 160, 0.05),
+    "mud": _CoverStyle((0.33, 0.25, 0.17), (0.50, 0.40, 0.28), 30, 0.12),
+    "asphalt": _CoverStyle((0.33, 0.33, 0.34), (0.46, 0.46, 0.46), 60, 0.25),
+    "concrete": _CoverStyle((0.57, 0.56, 0.54), (0.76, 0.75, 0.72), 60, 0.18),
+    "sand": _CoverStyle((0.66, 0.58, 0.45), (0.86, 0.78, 0.63), 40, 0.20),
+    "rubble": _CoverStyle((0.25, 0.23, 0.21), (0.76, 0.72, 0.66), 7, 0.45),
+    "burnt": _CoverStyle((0.05, 0.05, 0.05), (0.25, 0.22, 0.19), 26, 0.25),
 }
 
-# What the seasons do to plants, as gains on red, green and blue; other covers look alike all year.
+# Seasonal gains on red, green and blue of plants; other covers do not change.
 SEASONS: dict[Season, Colour] = {
     "spring": (0.92, 1.05, 0.90),
     "summer": (1.00, 1.00, 1.00),
@@ -91,12 +91,14 @@ def noise(rng: np.random.Generator, height: int, width: int, scale: float) -> Ar
     Returns:
         float32 `[height, width]` in 0..1, mean about 0.5.
     """
-    return np.multiply(window(rng, _field, height, width, max(4, round(scale))), np.float32(1 / 255), dtype=np.float32)
+    return np.multiply(
+        random_window(rng, _field, height, width, max(4, round(scale))), np.float32(1 / 255), dtype=np.float32
+    )
 
 
 @lru_cache(64)
 def _field(side: int, scale: int) -> Bytes:
-    """Noise in 0..255, much larger than any window of it that is shown."""
+    """Noise in 0..255, much larger than any window that is cut out of it."""
     rng = np.random.default_rng(scale)
     total: Array | None = None
     cell, weight, weights = float(scale), 1.0, 0.0
@@ -122,41 +124,41 @@ def texture(
     season: Season = "summer",
     tone: Colour = (1.0, 1.0, 1.0),
 ) -> Array:
-    """A land cover seen from above, with a random tone of its own.
+    """Renders the texture of a land cover with a random tone.
 
     Args:
         rng: source of randomness.
-        cover: what grows or lies there.
+        cover: the land cover.
         height: rows.
         width: columns.
-        season: what plants look like.
+        season: sets the colours of plants.
         tone: gains on red, green and blue on top of the random ones.
 
     Returns:
         float32 `[height, width, 3]` in 0..1.
     """
-    look = _LOOKS[cover]
+    style = _STYLES[cover]
     gains = rng.normal(1.0, 0.018, 3) * rng.normal(1.0, 0.06) * tone
     if cover in _PLANTS:
         gains = gains * SEASONS[season]
-    value = noise(rng, height, width, look.scale)
+    value = noise(rng, height, width, style.scale)
     if cover == "forest":
         value = _canopy(value)
-    if look.rows:
-        value = np.float32(0.6) * value + np.float32(0.4) * _rows(rng, height, width, look.rows)
+    if style.rows:
+        value = np.float32(0.6) * value + np.float32(0.4) * _rows(rng, height, width, style.rows)
     if cover == "water":
         value = np.float32(0.5) * (value + _slope(rng, height, width))
-    value *= np.float32(1 - look.grain)
-    value += grain(rng, height, width, look.grain)
-    dark, light = look.dark * gains, look.light * gains
-    # The noise turned by 180 degrees is as good as a second one.
-    spotted = np.clip(np.float32(3) * value[::-1, ::-1] - np.float32(1.75), 0, 1) if look.spots else None
+    value *= np.float32(1 - style.grain)
+    value += grain(rng, height, width, style.grain)
+    dark, light = style.dark * gains, style.light * gains
+    # The noise rotated by 180 degrees serves as a second, independent one.
+    spotted = np.clip(np.float32(3) * value[::-1, ::-1] - np.float32(1.75), 0, 1) if style.spots else None
     planes = np.empty((3, height, width), np.float32)
     for channel, plane in enumerate(planes):
         np.multiply(value, np.float32(light[channel] - dark[channel]), out=plane)
         plane += np.float32(dark[channel])
-        if look.spots and spotted is not None:
-            plane += spotted * np.float32(look.spots[channel])
+        if style.spots and spotted is not None:
+            plane += spotted * np.float32(style.spots[channel])
     return np.clip(planes, 0, 1, out=planes).transpose(1, 2, 0)
 
 
@@ -166,14 +168,14 @@ def _resample(grid: Array, shape: tuple[int, int]) -> Array:
 
 
 def mean_colour(cover: Cover) -> Array:
-    """What a land cover looks like from far away, `[3]`."""
-    look = _LOOKS[cover]
-    return np.array([(dark + light) / 2 for dark, light in zip(look.dark, look.light, strict=True)], np.float32)
+    """Mean colour of a land cover, `[3]`."""
+    style = _STYLES[cover]
+    return np.array([(dark + light) / 2 for dark, light in zip(style.dark, style.light, strict=True)], np.float32)
 
 
 def grain(rng: np.random.Generator, height: int, width: int, top: float = 1.0) -> Array:
     """White noise in 0..top."""
-    return np.multiply(specks(rng, height, width), np.float32(top / 255), dtype=np.float32)
+    return np.multiply(white_noise(rng, height, width), np.float32(top / 255), dtype=np.float32)
 
 
 def _canopy(value: Array) -> Array:
@@ -199,7 +201,7 @@ def _rows(rng: np.random.Generator, height: int, width: int, period: float) -> A
 
 
 def _slope(rng: np.random.Generator, height: int, width: int) -> Array:
-    """A gradient from 0 to 1 across the picture in a random direction."""
+    """A gradient from 0 to 1 across the image in a random direction."""
     angle = rng.uniform(0, 2 * math.pi)
     x = np.linspace(-0.5, 0.5, width, dtype=np.float32) * np.float32(math.cos(angle) * 0.7)
     y = np.linspace(-0.5, 0.5, height, dtype=np.float32) * np.float32(math.sin(angle) * 0.7)

@@ -16,20 +16,20 @@ from unirs_tasks.synth.writing import map_items, new_folder
 def write(root: Path, size: int, seed: int) -> None:
     """Writes `Train/<Class>/*.mp4` and `Test/<Class>/*.mp4`.
 
-    Videos are H.264, 224x224 px, 4 s at 8 frames a second. Each shows a scene of its own. Equal arguments give equal
-    bytes where the versions of NumPy, Pillow and PyAV are the same.
+    Videos are H.264, 224x224 px, 4 s at 8 frames a second. Each shows a different scene. Equal arguments give equal
+    bytes for equal versions of NumPy, Pillow and PyAV.
 
     Args:
-        root: the folder to make; must not exist, or be empty.
-        size: training videos in all, spread evenly over the classes; at least two a class are written, one of which the
-            task takes for validation. There are a quarter as many test videos, and at least two a class.
+        root: output folder; must not exist or must be empty.
+        size: number of training videos over all classes; at least two per class are written, one of them for
+            validation. The test split has a quarter as many, and at least two per class.
         seed: of all randomness.
 
     Raises:
-        DataError: `root` holds something already, or `size` is less than 1.
+        DataError: `root` is not empty, or `size` is less than 1.
     """
     if size < 1:
-        raise DataError(f"Synthetic ERA at {root}: {size} training videos were asked for. Ask for 1 or more.")
+        raise DataError(f"Synthetic ERA at {root}: 'size' must be 1 or more, got {size}.")
     least = 2 * len(EVENTS)
     names = _names("Train", max(least, size)) + _names("Test", max(least, size // 4))
     with new_folder(root) as folder:

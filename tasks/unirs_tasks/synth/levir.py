@@ -1,7 +1,7 @@
-"""Synthetic LEVIR-CC: pictures of one place at two times, with five sentences on what changed.
+"""Synthetic LEVIR-CC: images of one location at two times, with five captions of the changes.
 
-Season, light, haze, noise, a slightly moved camera and other cars are no changes: they tell the two pictures of every
-pair apart, changed or not, so that only looking at buildings, roads, trees, water and land tells what happened.
+Season, light, haze, noise, a small camera displacement and different cars are not changes. They differ within every
+pair, changed or not, so that only buildings, roads, trees, water and land cover carry the label.
 """
 
 from __future__ import annotations
@@ -16,9 +16,20 @@ from typing import Any
 import numpy as np
 
 from unirs_tasks.synth.composer import Composer, blob, straight
-from unirs_tasks.synth.layout import drive, fill, random_plan
-from unirs_tasks.synth.scene import SIZE, Area, Building, Layout, Outline, Road, Scene, Thing, Vehicle, random_look
-from unirs_tasks.synth.sentences import Place, Topic, describe
+from unirs_tasks.synth.layout import add_vehicles, populate, random_plan
+from unirs_tasks.synth.scene import (
+    SIZE,
+    Area,
+    Building,
+    Layout,
+    Outline,
+    Road,
+    Scene,
+    Thing,
+    Vehicle,
+    random_acquisition,
+)
+from unirs_tasks.synth.sentences import Location, Topic, describe_changes
 from unirs_tasks.synth.writing import map_items, new_folder, write_json, write_png
 
 _SENTENCES = 5
@@ -27,34 +38,34 @@ _ROWS, _COLUMNS = ("top", "", "bottom"), ("left", "", "right")
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Change:
-    """Things that are there at one time only.
+    """Objects that are present at one of the two times only.
 
     Attributes:
-        topic: what they are.
+        topic: the type of change that captions name.
         place: where they are.
-        before: what only the first picture shows.
-        after: what only the second picture shows.
+        before: objects that only the first image shows.
+        after: objects that only the second image shows.
     """
 
     topic: Topic
-    place: Place
+    location: Location
     before: tuple[Thing, ...]
     after: tuple[Thing, ...]
 
     @property
-    def built(self) -> bool:
-        """Whether something came, rather than went."""
+    def appears(self) -> bool:
+        """Whether objects appeared rather than disappeared."""
         return bool(self.after)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Story:
-    """One place at two times.
+class ChangeScenario:
+    """One location at two times.
 
     Attributes:
-        before: the place at first.
-        after: the place later on.
-        changes: what changed; empty where nothing did.
+        before: the scene at the first time.
+        after: the scene at the second time.
+        changes: the changes; empty for an unchanged pair.
     """
 
     before: Scene
@@ -66,12 +77,12 @@ def write(root: Path, size: int, seed: int) -> None:
     """Writes a data set in LEVIR-CC's format: `LevirCCcaptions.json`, `images/{train,val,test}/{A,B}/*.png`.
 
     Args:
-        root: a folder that is not there yet, or empty.
+        root: a folder that does not exist or is empty.
         size: training pairs; validation has a tenth and at least 8, test a fifth and at least 8. Half are changed.
         seed: the same seed gives the same bytes.
 
     Raises:
-        DataError: `root` holds something already.
+        DataError: `root` is not empty.
     """
     with new_folder(root) as folder:
         items: list[tuple[str, str, bool]] = []
@@ -80,29 +91,29 @@ def write(root: Path, size: int, seed: int) -> None:
                 (folder / "images" / split / time).mkdir(parents=True)
             items += [(split, f"{split}_{index + 1:06}.png", index % 2 == 0) for index in range(count)]
         sentences = map_items(partial(_draw, folder / "images"), items, seed=seed, description="levir_cc pairs")
-        rows = [_row(number, *item, said) for number, (item, said) in enumerate(zip(items, sentences, strict=True))]
+        rows = [_row(number, *item, texts) for number, (item, texts) in enumerate(zip(items, sentences, strict=True))]
         write_json(folder / "LevirCCcaptions.json", {"images": rows})
 
 
-def invent(rng: np.random.Generator, changed: bool) -> Story:
-    """A random place at two times.
+def sample_scenario(rng: np.random.Generator, changed: bool) -> ChangeScenario:
+    """Samples a scene at two times.
 
     Args:
         rng: source of randomness.
-        changed: whether something changes in between. Where it does not, what could have changed is there at both
-            times or at neither, so that a single picture does not tell.
+        changed: whether the pair contains changes. In an unchanged pair the candidates are present at both times
+            or at neither, so that a single image does not reveal the label.
     """
     layout: Layout = "urban" if rng.random() < 0.4 else "rural"
     composer = Composer(rng, layout)
     changes = _plan_changes(composer)
     plan = replace(random_plan(rng, layout), lots=0, vehicles=0)
-    fill(composer, replace(plan, houses=min(plan.houses, 22), trees=min(plan.trees, 24)))
+    populate(composer, replace(plan, houses=min(plan.houses, 22), trees=min(plan.trees, 24)))
     base = composer.scene()
     if not changed and rng.random() < 0.5:
         changes = [replace(change, before=change.after, after=change.before) for change in changes]
     first = [thing for change in changes for thing in change.before]
     later = [thing for change in changes for thing in change.after] if changed else first
-    return Story(
+    return ChangeScenario(
         _with_cars(composer, base.added(first)),
         _with_cars(composer, base.added(later)),
         tuple(changes) if changed else (),
@@ -111,10 +122,12 @@ def invent(rng: np.random.Generator, changed: bool) -> Story:
 
 def _draw(folder: Path, item: tuple[str, str, bool], rng: np.random.Generator) -> list[str]:
     split, name, changed = item
-    story = invent(rng, changed)
-    for time, scene in (("A", story.before), ("B", story.after)):
-        write_png(folder / split / time / name, scene.render(random_look(rng, moved=True)))
-    return describe(rng, [(change.topic, change.built, change.place) for change in story.changes], _SENTENCES)
+    scenario = sample_scenario(rng, changed)
+    for time, scene in (("A", scenario.before), ("B", scenario.after)):
+        write_png(folder / split / time / name, scene.render(random_acquisition(rng, moved=True)))
+    return describe_changes(
+        rng, [(change.topic, change.appears, change.location) for change in scenario.changes], _SENTENCES
+    )
 
 
 def _row(number: int, split: str, name: str, changed: bool, sentences: Sequence[str]) -> dict[str, Any]:
@@ -134,18 +147,18 @@ def _row(number: int, split: str, name: str, changed: bool, sentences: Sequence[
 
 
 def _with_cars(composer: Composer, scene: Scene) -> Scene:
-    """The scene with cars of the day; those on a car park stay."""
+    """Adds the cars of one time to a scene; parked cars stay."""
     roads = [thing for thing in scene.things if isinstance(thing, Road)]
     composer.things = list(scene.things)
     parked = sum(isinstance(thing, Vehicle) for thing in scene.things)
-    drive(composer, parked + int(composer.rng.integers(0, 8)) * bool(roads))
+    add_vehicles(composer, parked + int(composer.rng.integers(0, 8)) * bool(roads))
     return replace(scene, things=tuple(composer.things))
 
 
 def _plan_changes(composer: Composer) -> list[Change]:
-    """One change, and sometimes a second of another kind elsewhere."""
+    """Plans one change, or two with different topics."""
     rng = composer.rng
-    makers: list[_Maker] = [_houses, _houses, _houses, _row_of_houses, _halls, _road, _trees, _pond, _field]
+    makers: list[_Maker] = [_houses, _houses, _houses, _row_of_houses, _large_buildings, _road, _trees, _pond, _field]
     wanted = 2 if rng.random() < 0.3 else 1
     changes: list[Change] = []
     for _ in range(40):
@@ -160,28 +173,28 @@ def _plan_changes(composer: Composer) -> list[Change]:
 _Maker = Callable[[Composer], Change | None]
 
 
-def _cell(rng: np.random.Generator, inset: float) -> tuple[tuple[float, float], Place]:
-    """A random one of nine places, and a point there at least `inset` px from the edge."""
+def _cell(rng: np.random.Generator, inset: float) -> tuple[tuple[float, float], Location]:
+    """Samples one of nine locations, and a point in it at least `inset` px from the edge."""
     row, column = rng.integers(3, size=2).tolist()
     low, high = max(46.0, inset), min(SIZE - 46.0, SIZE - inset)
     steps = (low, SIZE / 2, high)
     x, y = (steps[index] + rng.uniform(-5, 5) for index in (column, row))
-    return (min(max(x, inset), SIZE - inset), min(max(y, inset), SIZE - inset)), _place(row, column)
+    return (min(max(x, inset), SIZE - inset), min(max(y, inset), SIZE - inset)), _location(row, column)
 
 
 def _third(position: float) -> int:
     return 0 if position < 0.41 * SIZE else 2 if position > 0.59 * SIZE else 1
 
 
-def _place(row: int, column: int) -> Place:
+def _location(row: int, column: int) -> Location:
     return f"{_ROWS[row]} {_COLUMNS[column]}".strip() or "center"
 
 
-def _grouped(composer: Composer, topic: Topic, place: Place, start: int) -> Change:
-    """The change that what was laid out since `start` comes, or goes."""
+def _grouped(composer: Composer, topic: Topic, location: Location, start: int) -> Change:
+    """Makes a change of the objects added since index `start`: they appear or disappear."""
     things = tuple(composer.things[start:])
     del composer.things[start:]
-    return Change(topic, place, (), things) if composer.rng.random() < 0.6 else Change(topic, place, things, ())
+    return Change(topic, location, (), things) if composer.rng.random() < 0.6 else Change(topic, location, things, ())
 
 
 def _houses(composer: Composer) -> Change | None:
@@ -190,110 +203,114 @@ def _houses(composer: Composer) -> Change | None:
     many = rng.random() < 0.5
     wanted = int(rng.integers(7, 12)) if many else int(rng.integers(4, 6))
     scale, composer.scale = composer.scale, 1.0 if many else 1.2
-    center, place = _cell(rng, 58 if many else 46)
+    center, location = _cell(rng, 58 if many else 46)
     angle = composer.angle * 0.5
     along, across = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
     steps = np.arange(-2, 3) * 31 * composer.scale
-    spots = sorted(
+    positions = sorted(
         (abs(u) + abs(v), *(np.asarray(center) + along * u + across * v * 0.9)) for u in steps for v in steps
     )
-    for _, x, y in spots:
+    for _, x, y in positions:
         if len(composer.things) - start < wanted:
-            composer.house((float(x), float(y)), angle + rng.normal(0, 0.03), 2.5)
+            composer.add_house((float(x), float(y)), angle + rng.normal(0, 0.03), 2.5)
     composer.scale = scale
-    built = len(composer.things) - start
-    if built < 4:
+    count = len(composer.things) - start
+    if count < 4:
         del composer.things[start:]
         return None
     x, y = np.mean([thing.center for thing in composer.things[start:] if isinstance(thing, Building)], axis=0)
-    clear = _place(_third(y), _third(x)) == place
-    change = _grouped(composer, "many houses" if built > 5 else "several houses", place, start)
+    clear = _location(_third(y), _third(x)) == location
+    change = _grouped(composer, "many houses" if count > 5 else "several houses", location, start)
     return change if clear else None
 
 
 def _row_of_houses(composer: Composer) -> Change | None:
-    """Houses on one side of a road that is there at both times."""
+    """Houses on one side of a road that is present at both times."""
     rng = composer.rng
-    upright, far = rng.random() < 0.5, rng.random() < 0.5
-    angle = (math.pi / 2 if upright else 0.0) + rng.uniform(-0.06, 0.06)
-    # Beside the middle of the picture, so that the row lies clearly at one side.
-    offset = rng.uniform(20, 50) * (1 if far else -1) * (-1 if upright else 1)
-    if any(isinstance(thing, Road) for thing in composer.things) or not composer.road(straight(angle, offset), 19):
+    vertical, second_half = rng.random() < 0.5, rng.random() < 0.5
+    angle = (math.pi / 2 if vertical else 0.0) + rng.uniform(-0.06, 0.06)
+    # Beside the middle of the image, so that the row lies clearly at one side.
+    offset = rng.uniform(20, 50) * (1 if second_half else -1) * (-1 if vertical else 1)
+    if any(isinstance(thing, Road) for thing in composer.things) or not composer.add_road(straight(angle, offset), 19):
         return None
     start = len(composer.things)
     side = offset + 26 * np.sign(offset)
-    for spot in straight(angle, side, bend=1e-6):
-        composer.house((spot[0], spot[1]), angle, 2.5)
-    built = len(composer.things) - start
-    place: Place = _place(1, 2 * far) if upright else _place(2 * far, 1)
-    change = _grouped(composer, "a row of houses", place, start)
-    return change if built >= 5 else None
+    for position in straight(angle, side, bend=1e-6):
+        composer.add_house((position[0], position[1]), angle, 2.5)
+    count = len(composer.things) - start
+    location: Location = _location(1, 2 * second_half) if vertical else _location(2 * second_half, 1)
+    change = _grouped(composer, "a row of houses", location, start)
+    return change if count >= 5 else None
 
 
-def _halls(composer: Composer) -> Change | None:
+def _large_buildings(composer: Composer) -> Change | None:
     """One or two large buildings."""
     rng, start = composer.rng, len(composer.things)
-    center, place = _cell(rng, 50)
+    center, location = _cell(rng, 50)
     angle = composer.angle * 0.5
     wanted = int(rng.integers(1, 3))
     scale, composer.scale = composer.scale, 1.25 if wanted == 1 else 0.9
     shift = 0 if wanted == 1 else 23
     for side in (-shift, shift)[:wanted]:
-        composer.hall((center[0] - side * math.sin(angle), center[1] + side * math.cos(angle)), angle, 1.0)
+        composer.add_large_building(
+            (center[0] - side * math.sin(angle), center[1] + side * math.cos(angle)), angle, 1.0
+        )
     composer.scale = scale
-    built = len(composer.things) - start
-    change = _grouped(composer, "two buildings" if built == 2 else "a building", place, start)
-    return change if built == wanted else None
+    count = len(composer.things) - start
+    change = _grouped(composer, "two buildings" if count == 2 else "a building", location, start)
+    return change if count == wanted else None
 
 
 def _road(composer: Composer) -> Change | None:
     rng, start = composer.rng, len(composer.things)
     position = int(rng.integers(3))
-    upright = rng.random() < 0.5
+    vertical = rng.random() < 0.5
     offset = (position - 1) * 76 + rng.uniform(-8, 8)
-    angle = (math.pi / 2 if upright else 0.0) + rng.uniform(-0.12, 0.12)
-    path = straight(angle, -offset if upright else offset, rng.uniform(0.1, 7), rng.uniform(0, 6))
-    if not composer.road(path, rng.uniform(19, 22)):
+    angle = (math.pi / 2 if vertical else 0.0) + rng.uniform(-0.12, 0.12)
+    path = straight(angle, -offset if vertical else offset, rng.uniform(0.1, 7), rng.uniform(0, 6))
+    if not composer.add_road(path, rng.uniform(19, 22)):
         return None
-    return _grouped(composer, "a road", _place(1, position) if upright else _place(position, 1), start)
+    return _grouped(composer, "a road", _location(1, position) if vertical else _location(position, 1), start)
 
 
 def _trees(composer: Composer) -> Change | None:
     """A patch of forest, or a stand of single trees."""
     rng, start = composer.rng, len(composer.things)
-    center, place = _cell(rng, 40)
+    center, location = _cell(rng, 40)
     if rng.random() < 0.5:
         outline = blob(rng, center, rng.uniform(33, 44), 0.25)
-        composer.place(Area("forest", outline, "forest", composer.seed()), outline, outline)
+        composer.add(Area("forest", outline, "forest", composer.new_seed()), outline, outline)
     else:
         scale, composer.scale = composer.scale, 0.9
         for x, y in (np.asarray(center) + rng.uniform(-44, 44, (130, 2))).tolist():
-            composer.tree((x, y), 0.0)
+            composer.add_tree((x, y), 0.0)
         composer.scale = scale
     dense = isinstance(composer.things[-1], Area) if len(composer.things) > start else False
-    change = _grouped(composer, "trees", place, start)
+    change = _grouped(composer, "trees", location, start)
     return change if dense or len(change.before + change.after) >= 12 else None
 
 
 def _pond(composer: Composer) -> Change | None:
     start = len(composer.things)
-    center, place = _cell(composer.rng, 44)
-    if not composer.pond(center, composer.rng.uniform(29, 42), 2):
+    center, location = _cell(composer.rng, 44)
+    if not composer.add_pond(center, composer.rng.uniform(29, 42), 2):
         return None
-    return _grouped(composer, "a pond", place, start)
+    return _grouped(composer, "a pond", location, start)
 
 
 def _field(composer: Composer) -> Change | None:
-    """A field that is left bare or becomes a car park."""
+    """A field that turns into bare land or a car park."""
     rng, start = composer.rng, len(composer.things)
-    center, place = _cell(rng, 52)
+    center, location = _cell(rng, 52)
     paved = rng.random() < 0.5
-    if not composer.parking(center, rng.uniform(78, 92), rng.uniform(62, 76), composer.angle * 0.5, 16 if paved else 0):
+    if not composer.add_parking(
+        center, rng.uniform(78, 92), rng.uniform(62, 76), composer.angle * 0.5, 16 if paved else 0
+    ):
         return None
     lot, *cars = composer.things[start:]
     del composer.things[start:]
     outline: Outline = lot.outline if isinstance(lot, Area) else np.empty((0, 2))
-    crop = Area("field", outline, "crop_green" if rng.random() < 0.6 else "crop_ripe", composer.seed())
+    crop = Area("field", outline, "crop_green" if rng.random() < 0.6 else "crop_ripe", composer.new_seed())
     if paved:
-        return Change("a parking lot", place, (crop,), (lot, *cars))
-    return Change("bare land", place, (crop,), (Area("patch", outline, "soil", composer.seed()),))
+        return Change("a parking lot", location, (crop,), (lot, *cars))
+    return Change("bare land", location, (crop,), (Area("patch", outline, "soil", composer.new_seed()),))

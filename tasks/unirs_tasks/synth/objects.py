@@ -1,4 +1,4 @@
-"""Things that stand on the ground: buildings, trees and vehicles, with their shadows.
+"""Objects on the ground: buildings, trees and vehicles, with their shadows.
 
 An object is first turned into a `Drawing`, polygons in colours. Many drawings are then painted at once, which is much
 faster than one by one. Points, angles and canvases are as in `paint`.
@@ -61,7 +61,7 @@ class Sun:
     """Where the light comes from.
 
     Attributes:
-        azimuth_rad: direction towards the sun, clockwise from the top of the picture.
+        azimuth_rad: direction towards the sun, clockwise from the top of the image.
         elevation_rad: height over the horizon, in (0, pi/2].
     """
 
@@ -102,23 +102,23 @@ def draw(canvas: Array, rng: np.random.Generator, drawings: Sequence[Drawing]) -
     if box is None or 0 in size(box):
         return
     darken(canvas[box], fill(shades, box))
-    # Of the whole canvas, so that an object looks the same whatever the others are.
-    specks = grain(rng, *canvas.shape[:2])[box]
-    specks -= np.float32(0.5)
+    # Sampled for the whole canvas, so that an object's appearance does not depend on the other objects.
+    variation = grain(rng, *canvas.shape[:2])[box]
+    variation -= np.float32(0.5)
     crowns = [drawing.faces[0][0] for drawing in drawings if drawing.leafy]
     if crowns:
-        specks *= np.float32(_SMOOTH) + np.float32(_LEAFY - _SMOOTH) * fill(crowns, box)
+        variation *= np.float32(_SMOOTH) + np.float32(_LEAFY - _SMOOTH) * fill(crowns, box)
     else:
-        specks *= np.float32(_SMOOTH)
+        variation *= np.float32(_SMOOTH)
     ordered = sorted(drawings, key=lambda drawing: not drawing.leafy)
     layer = fill_coloured([face for drawing in ordered for face in drawing.faces], box)
-    overlay(canvas[box], layer, specks + 1)
+    overlay(canvas[box], layer, variation + 1)
 
 
 def building_drawing(
     rng: np.random.Generator, center: tuple[float, float], length: float, width: float, angle: float, sun: Sun
 ) -> Drawing:
-    """A building: a gable, hip or flat roof in one of many colours; flat where it is large.
+    """A building with a gable, hip or flat roof in one of many colours; large buildings have flat roofs.
 
     Args:
         rng: picks roof and colour.
@@ -217,15 +217,15 @@ def corners_of(center: complex, length: float, width: float, angle: float) -> li
 
 
 def darken(patch: Array, shade: Array) -> None:
-    """Puts a part of a canvas in the shade where `shade` `[h, w]`, in 0..1, is set."""
+    """Darkens a patch of a canvas in proportion to `shade` `[h, w]`, in 0..1."""
     for channel in range(3):
         plane = patch[..., channel]
         plane *= 1 - shade * (1 - _SHADE[channel])
 
 
 def _swept(corners: Ring, tip: complex) -> Ring:
-    """What a footprint, turning from the x axis to the y axis, covers on its way to `corners + tip`."""
-    # A side is ahead of the footprint where it faces the way.
+    """The area swept by a footprint (corners ordered from the x axis to the y axis) as it moves to `corners + tip`."""
+    # A side is ahead if it faces the direction of motion.
     ahead = [((b - a).conjugate() * tip).imag < 0 for a, b in zip(corners, [*corners[1:], corners[0]], strict=True)]
     outline: list[complex] = []
     for corner, before, after in zip(corners, [ahead[-1], *ahead[:-1]], ahead, strict=True):

@@ -1,9 +1,9 @@
-"""Drawing of aerial pictures: land covers, and the objects that stand on them.
+"""Drawing of aerial images: land covers, and the objects that stand on them.
 
 A canvas is float32 `[H, W, 3]` with colours in 0..1 and is drawn on in place. Textures lie plane by plane in memory
 (arithmetic on whole rows is several times faster than on triples), so a texture is the best canvas to start from.
 Points are `(x, y)` in pixels, x to the right and y down, pixel i covering i..i+1; angles are radians, clockwise from
-the x axis as the picture shows it. All randomness comes from the generator passed in. Objects touch only their bounding
+the x axis as displayed. All randomness comes from the generator passed in. Objects touch only their bounding
 box.
 """
 
@@ -85,12 +85,12 @@ _PAINT = (180, 178, 166)
 
 
 def shadow(canvas: Array, mask: Array, height_px: float, sun: Sun) -> None:
-    """Darkens the ground in the shade of something.
+    """Darkens the ground in the shadow of an object.
 
     Args:
         canvas: `[H, W, 3]`, changed in place.
-        mask: `[H, W]`, where the thing stands; draw it after its shadow.
-        height_px: how tall it is.
+        mask: `[H, W]`, footprint of the object; draw the object after its shadow.
+        height_px: height of the object in pixels.
         sun: where the light comes from.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -99,11 +99,11 @@ def shadow(canvas: Array, mask: Array, height_px: float, sun: Sun) -> None:
     dx, dy = sun.offset(height_px)
     corners = (complex(columns[0], rows[0]), complex(columns[-1] + 1, rows[-1] + 1))
     box = box_around([*corners, *(corner + complex(dx, dy) for corner in corners)], 1, mask.shape)
-    part = mask[box]
-    shade = part.copy()
+    footprint = mask[box]
+    shade = footprint.copy()
     steps = max(1, round(max(abs(dx), abs(dy))))
     for step in range(1, steps + 1):
-        _max_shifted(shade, part, round(dx * step / steps), round(dy * step / steps))
+        _max_shifted(shade, footprint, round(dx * step / steps), round(dy * step / steps))
     darken(canvas[box], shade)
 
 
@@ -138,7 +138,7 @@ def roads(canvas: Array, rng: np.random.Generator, paths: Sequence[tuple[Points,
         ],
         box,
     )
-    # Of the whole canvas, so that a road looks the same whatever the others are.
+    # Sampled for the whole canvas, so that a road's appearance does not depend on the other roads.
     height, width = canvas.shape[:2]
     wear = noise(rng, height, width, 60)[box] * np.float32(0.26)
     wear += grain(rng, height, width, 0.09)[box]

@@ -23,7 +23,7 @@ Colour = tuple[float, float, float]
 Ring = Sequence[complex]
 Box = tuple[slice, slice]
 
-# Noise is cut out of pictures of this height and width, or of a multiple of it where more is needed.
+# Side of the square noise image that windows are cut from; a multiple of it for larger windows.
 _FIELD = 512
 
 # Masks are drawn this many times larger and averaged down; large ones coarser, because their cost grows with the area.
@@ -34,7 +34,7 @@ def polygon_mask(points: Points, height: int, width: int) -> Array:
     """Coverage of a polygon.
 
     Args:
-        points: `[n, 2]`, `(x, y)` in pixels; may reach beyond the picture.
+        points: `[n, 2]`, `(x, y)` in pixels; may reach beyond the image.
         height: rows.
         width: columns.
 
@@ -54,7 +54,7 @@ def stroke_mask(points: Points, width_px: float, height: int, width: int) -> Arr
 
 
 def blend(canvas: Array, mask: Array, colour: Array | Colour) -> None:
-    """Paints where the mask is set.
+    """Alpha-blends a colour or texture into a canvas.
 
     Args:
         canvas: `[H, W, 3]`, changed in place.
@@ -83,7 +83,7 @@ def finish(
     Args:
         canvas: `[H, W, 3]` in 0..1.
         rng: source of the noise.
-        gain: exposure; 1 leaves it.
+        gain: exposure; 1 is neutral.
         gamma: tone curve; above 1 darkens the middle.
         tint: gains on red, green and blue.
         haze: share of bright sky in front of the ground, in 0..1.
@@ -92,13 +92,13 @@ def finish(
     Returns:
         uint8 `[H, W, 3]`.
     """
-    # Uniform noise of the same standard deviation as a Gaussian looks alike and is far cheaper.
+    # Uniform noise is visually equivalent to Gaussian noise of the same standard deviation, and far cheaper.
     spread = noise * 255 / 73.9
     curve = (np.linspace(0, 1, 256) ** gamma) * gain
     planes: list[Image.Image] = []
     table: list[int] = []
     for channel, sky in enumerate((0.70, 0.74, 0.79)):
-        level = np.multiply(specks(rng, *canvas.shape[:2]), np.float32(spread), dtype=np.float32)
+        level = np.multiply(white_noise(rng, *canvas.shape[:2]), np.float32(spread), dtype=np.float32)
         level += canvas[..., channel] * np.float32(255)
         level += np.float32(0.5 - 127.5 * spread)
         planes.append(Image.fromarray(np.clip(level, 0, 255, out=level).astype(np.uint8)))
@@ -107,34 +107,34 @@ def finish(
     return np.asarray(Image.merge("RGB", planes).point(table))
 
 
-def window(
-    rng: np.random.Generator, field: Callable[[int, int], Bytes], height: int, width: int, kind: int = 0
+def random_window(
+    rng: np.random.Generator, field: Callable[[int, int], Bytes], height: int, width: int, variant: int = 0
 ) -> Bytes:
-    """A random part of a large picture, turned over or not.
+    """Cuts a random window, possibly flipped, out of a large noise image.
 
-    Noise is costly to make and looks the same everywhere, so it is made once and shown in parts.
+    Noise is expensive to make and statistically the same everywhere, so it is made once and reused in windows.
 
     Args:
-        rng: picks the part.
-        field: makes the large picture `[side, side]`, and keeps it, given `side` and `kind`.
-        height: rows of the part.
-        width: columns of the part.
-        kind: passed on.
+        rng: picks the window.
+        field: makes and caches the large image `[side, side]` for `side` and `variant`.
+        height: rows of the window.
+        width: columns of the window.
+        variant: passed to `field`.
     """
     side = _FIELD * math.ceil(max(height, width) / (0.6 * _FIELD))
     top, left, turn = rng.integers((side - height + 1, side - width + 1, 4)).tolist()
-    part = field(side, kind)[top : top + height, left : left + width]
+    part = field(side, variant)[top : top + height, left : left + width]
     return part[:: 1 - turn // 2 * 2, :: 1 - turn % 2 * 2]
 
 
-def specks(rng: np.random.Generator, height: int, width: int) -> Bytes:
+def white_noise(rng: np.random.Generator, height: int, width: int) -> Bytes:
     """White noise, uint8 `[height, width]`."""
-    return window(rng, _white, height, width)
+    return random_window(rng, _white, height, width)
 
 
 @cache
-def _white(side: int, kind: int) -> Bytes:
-    return np.random.default_rng(kind).integers(256, size=(side, side), dtype=np.uint8)
+def _white(side: int, variant: int) -> Bytes:
+    return np.random.default_rng(variant).integers(256, size=(side, side), dtype=np.uint8)
 
 
 def ring(points: Points) -> list[complex]:
@@ -143,7 +143,7 @@ def ring(points: Points) -> list[complex]:
 
 
 def box_around(points: Iterable[complex], pad: float, canvas_shape: tuple[int, ...]) -> Box:
-    """Rows and columns that the points and `pad` px around them reach, within the picture; may be empty."""
+    """Bounding box of the points, padded by `pad` px and clipped to the image; may be empty."""
     listed = list(points)
     xs, ys = [point.real for point in listed], [point.imag for point in listed]
     top, bottom = max(0, math.floor(min(ys) - pad)), min(canvas_shape[0], math.ceil(max(ys) + pad))
@@ -157,8 +157,8 @@ def size(box: Box) -> tuple[int, int]:
 
 
 def mix(patch: Array, mask: Array, paint: Array) -> None:
-    """Paints a part of a canvas where the mask, of the same size, is set."""
-    # Plane by plane, because temporary arrays are then small enough to be cheap.
+    """Alpha-blends `paint` into a patch of a canvas; `mask` has the patch's size."""
+    # Plane by plane, which keeps temporary arrays small.
     for channel in range(3):
         plane = patch[..., channel]
         change = paint[..., channel] - plane

@@ -1,4 +1,4 @@
-"""Synthetic RSVQA-LR: aerial pictures with questions whose wording alone gives no answer away."""
+"""Synthetic RSVQA-LR: aerial images with questions whose wording does not reveal the answer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from unirs_tasks.synth.layout import compose, random_plan
-from unirs_tasks.synth.scene import SIZE, Area, Building, Layout, Road, Scene, Tree, Vehicle, random_look
+from unirs_tasks.synth.scene import SIZE, Area, Building, Layout, Road, Scene, Tree, Vehicle, random_acquisition
 from unirs_tasks.synth.writing import generator, map_items, new_folder, write_json
 
-# How many questions of each type a picture gets at most.
+# Maximum number of questions of each type per image.
 _PRESENCE, _COMPARISONS, _COUNTS = 4, 3, 2
 
 _PLURALS = {
@@ -46,7 +46,7 @@ _COMPARED = (
     ("water area", "vehicle"),
 )
 _PRESENCE_WORDS = ("Is there a {one}?", "Is a {one} present?", "Are there {many} in the image?")
-_PLACE_WORDS = ("Is there a {one} at the {side} of the image?", "Are there {many} at the {side} of the image?")
+_SIDE_WORDS = ("Is there a {one} at the {side} of the image?", "Are there {many} at the {side} of the image?")
 _MORE_WORDS = ("Are there more {x} than {y}?", "Is the number of {x} larger than the number of {y}?")
 _LESS_WORDS = ("Are there less {x} than {y}?", "Is the number of {x} smaller than the number of {y}?")
 _EQUAL_WORDS = ("Is the number of {x} equal to the number of {y}?", "Are there as many {x} as {y}?")
@@ -55,18 +55,18 @@ _LAYOUT_WORDS = ("Is it a rural or an urban area?", "Is this area rural or urban
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What questions may ask about one picture.
+class SceneFacts:
+    """The facts of one image that questions are made of.
 
     Attributes:
         layout: countryside or town.
-        counts: how many there are by name; names are missing where the number is not clear to see.
-        places: `(name, side)` of the picture to whether such a thing is there; missing where it is not clear to see.
+        counts: object counts by name; a name is absent if its count is ambiguous in the image.
+        sides: `(name, side)` to whether such an object lies at that side; absent if ambiguous.
     """
 
     layout: Layout
     counts: dict[str, int]
-    places: dict[tuple[str, str], bool]
+    sides: dict[tuple[str, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ class Question:
     """A question with its answer.
 
     Attributes:
-        kind: RSVQA's question type.
+        category: RSVQA's question type.
         text: the question.
-        answer: what to say.
-        subject: what it is about; a picture gets one question of a type about each subject.
+        answer: the correct answer.
+        subject: what the question is about; an image gets at most one question of a type per subject.
     """
 
-    kind: str
+    category: str
     text: str
     answer: str
     subject: str
@@ -90,34 +90,34 @@ def write(root: Path, size: int, seed: int) -> None:
     """Writes a data set in RSVQA-LR's format: `LR_split_*_{questions,answers,images}.json`, `Images_LR/*.tif`.
 
     Args:
-        root: a folder that is not there yet, or empty.
-        size: training pictures; validation has a tenth and at least 8, test a fifth and at least 8.
+        root: a folder that does not exist or is empty.
+        size: training images; validation has a tenth and at least 8, test a fifth and at least 8.
         seed: the same seed gives the same bytes.
 
     Raises:
-        DataError: `root` holds something already.
+        DataError: `root` is not empty.
     """
     with new_folder(root) as folder:
-        pictures = folder / "Images_LR"
-        pictures.mkdir()
+        image_folder = folder / "Images_LR"
+        image_folder.mkdir()
         splits = {"train": size, "val": max(8, size // 10), "test": max(8, size // 5)}
         facts = map_items(
-            partial(_draw, pictures), range(sum(splits.values())), seed=seed, description="rsvqa_lr pictures"
+            partial(_draw, image_folder), range(sum(splits.values())), seed=seed, description="rsvqa_lr images"
         )
-        numbers = _Numbers()
-        images_of = {split: [numbers.new("images") for _ in range(count)] for split, count in splits.items()}
+        id_counter = _IdCounter()
+        images_of = {split: [id_counter.new("images") for _ in range(count)] for split, count in splits.items()}
         for split, images in images_of.items():
-            asker = Asker(generator(seed, len(facts), images[0]))
-            rows = _rows(numbers, images, [asker.ask(facts[image]) for image in images])
+            sampler = BalancedQuestionSampler(generator(seed, len(facts), images[0]))
+            rows = _rows(id_counter, images, [sampler.sample(facts[image]) for image in images])
             for name, content in rows.items():
                 write_json(folder / f"LR_split_{split}_{name}.json", {name: content})
 
 
-def observe(scene: Scene) -> Facts:
-    """What can be asked about a scene's picture and answered by looking at it."""
-    areas = Counter(thing.kind for thing in scene.things if isinstance(thing, Area))
+def extract_facts(scene: Scene) -> SceneFacts:
+    """Extracts the facts of a scene that its image shows unambiguously."""
+    areas = Counter(thing.land_use for thing in scene.things if isinstance(thing, Area))
     buildings = [thing for thing in scene.things if isinstance(thing, Building)]
-    halls = sum(building.large for building in buildings)
+    large = sum(building.large for building in buildings)
     counts = {
         "building": len(buildings),
         "road": sum(isinstance(thing, Road) for thing in scene.things),
@@ -129,20 +129,20 @@ def observe(scene: Scene) -> Facts:
         "parking lot": areas["parking lot"],
     }
     if buildings:
-        counts |= {"large building": halls, "small building": len(buildings) - halls}
+        counts |= {"large building": large, "small building": len(buildings) - large}
     if counts["forest"]:
-        # Nobody can tell how many trees a forest has.
+        # The trees of a forest cannot be counted.
         del counts["tree"]
     if 0 < counts["vehicle"] < 3:
         # One or two cars are too easily missed.
         del counts["vehicle"]
-    places = dict(_places("building", [np.array([building.center]) for building in buildings]))
-    water = [thing.outline for thing in scene.things if isinstance(thing, Area) and thing.kind == "water"]
-    places |= dict(_places("water area", water))
-    return Facts(scene.layout, counts, places)
+    sides = dict(_sides("building", [np.array([building.center]) for building in buildings]))
+    water = [thing.outline for thing in scene.things if isinstance(thing, Area) and thing.land_use == "water"]
+    sides |= dict(_sides("water area", water))
+    return SceneFacts(scene.layout, counts, sides)
 
 
-def _places(name: str, outlines: Sequence[np.ndarray]) -> Iterator[tuple[tuple[str, str], bool]]:
+def _sides(name: str, outlines: Sequence[np.ndarray]) -> Iterator[tuple[tuple[str, str], bool]]:
     if not outlines:
         return
     points = np.concatenate(outlines) / SIZE
@@ -153,20 +153,20 @@ def _places(name: str, outlines: Sequence[np.ndarray]) -> Iterator[tuple[tuple[s
         ("left", points[:, 0]),
         ("right", 1 - points[:, 0]),
     ):
-        nearest = depth.min(initial=1.0)
-        if nearest < 0.3 or nearest > 0.45:
-            yield (name, side), bool(nearest < 0.3)
+        closest = depth.min(initial=1.0)
+        if closest < 0.3 or closest > 0.45:
+            yield (name, side), bool(closest < 0.3)
 
 
-def _draw(folder: Path, number: int, rng: np.random.Generator) -> Facts:
+def _draw(folder: Path, number: int, rng: np.random.Generator) -> SceneFacts:
     layout: Layout = "rural" if number % 2 else "urban"
     scene = compose(rng, random_plan(rng, layout))
-    Image.fromarray(scene.render(random_look(rng))).save(folder / f"{number}.tif")
-    return observe(scene)
+    Image.fromarray(scene.render(random_acquisition(rng))).save(folder / f"{number}.tif")
+    return extract_facts(scene)
 
 
-class Asker:
-    """Picks questions so that no wording has more of one answer than of another.
+class BalancedQuestionSampler:
+    """Samples questions so that the answers to each wording are balanced.
 
     Args:
         rng: source of randomness.
@@ -174,12 +174,12 @@ class Asker:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
-        # By wording and by type: how many more answers were `yes` (or `urban`) than the opposite.
-        self._lean: Counter[str] = Counter()
-        self._buckets: Counter[str] = Counter()
+        # By wording and by type: number of `yes` (or `urban`) answers minus the number of the opposite.
+        self._imbalance: Counter[str] = Counter()
+        self._count_buckets: Counter[str] = Counter()
 
-    def ask(self, facts: Facts) -> list[Question]:
-        """The questions about one picture."""
+    def sample(self, facts: SceneFacts) -> list[Question]:
+        """Samples the questions of one image."""
         return [
             *self._balanced(list(_presence_questions(facts)), _PRESENCE),
             *self._balanced(list(_comparison_questions(facts)), _COMPARISONS),
@@ -188,36 +188,44 @@ class Asker:
         ]
 
     def _balanced(self, questions: list[Question], count: int) -> list[Question]:
-        """Up to `count` questions on different subjects, none of which would unbalance its wording's answers."""
+        """Samples up to `count` questions with distinct subjects that keep each wording's answers balanced."""
         self._rng.shuffle(questions)
         chosen: list[Question] = []
         while len(chosen) < count:
-            asked = {question.subject for question in chosen}
-            left = [question for question in questions if question.subject not in asked and self._welcome(question)]
-            if not left:
+            subjects = {question.subject for question in chosen}
+            candidates = [
+                question
+                for question in questions
+                if question.subject not in subjects and self._improves_balance(question)
+            ]
+            if not candidates:
                 break
-            # A wording that has seen too few of an answer goes first; then a type that has.
+            # The wording with the largest deficit of an answer comes first, then the type with the largest deficit.
             best = min(
-                left, key=lambda question: (self._pull(question.text, question), self._pull(question.kind, question))
+                candidates,
+                key=lambda question: (
+                    self._imbalance_after(question.text, question),
+                    self._imbalance_after(question.category, question),
+                ),
             )
             chosen.append(best)
-            for name in (best.text, best.kind):
-                self._lean[name] += _sign(best)
+            for name in (best.text, best.category):
+                self._imbalance[name] += _sign(best)
         return chosen
 
-    def _pull(self, name: str, question: Question) -> int:
-        return self._lean[name] * _sign(question)
+    def _imbalance_after(self, name: str, question: Question) -> int:
+        return self._imbalance[name] * _sign(question)
 
-    def _welcome(self, question: Question) -> bool:
-        return self._pull(question.text, question) <= 0
+    def _improves_balance(self, question: Question) -> bool:
+        return self._imbalance_after(question.text, question) <= 0
 
-    def _counting(self, facts: Facts) -> Iterator[Question]:
+    def _counting(self, facts: SceneFacts) -> Iterator[Question]:
         names = [name for name in _COUNTED if name in facts.counts]
         for _ in range(_COUNTS):
-            rarest = min(names, key=lambda name: (self._buckets[_bucket(facts.counts[name])], self._rng.random()))
+            rarest = min(names, key=lambda name: (self._count_buckets[_bucket(facts.counts[name])], self._rng.random()))
             names.remove(rarest)
             count = facts.counts[rarest]
-            self._buckets[_bucket(count)] += 1
+            self._count_buckets[_bucket(count)] += 1
             text = _COUNT_WORDS[self._rng.integers(len(_COUNT_WORDS))].format(many=_PLURALS[rarest])
             yield Question("count", text, str(count), rarest)
 
@@ -230,17 +238,17 @@ def _bucket(count: int) -> str:
     return "0" if count == 0 else "1-10" if count <= 10 else "11-100"
 
 
-def _presence_questions(facts: Facts) -> Iterator[Question]:
+def _presence_questions(facts: SceneFacts) -> Iterator[Question]:
     for name, count in facts.counts.items():
         for words in _PRESENCE_WORDS:
             yield _yes_no("presence", words.format(one=name, many=_PLURALS[name]), count > 0, name)
-    for (name, side), there in facts.places.items():
-        for words in _PLACE_WORDS:
+    for (name, side), present in facts.sides.items():
+        for words in _SIDE_WORDS:
             text = words.format(one=name, many=_PLURALS[name], side=side)
-            yield _yes_no("presence", text, there, "place")
+            yield _yes_no("presence", text, present, "place")
 
 
-def _comparison_questions(facts: Facts) -> Iterator[Question]:
+def _comparison_questions(facts: SceneFacts) -> Iterator[Question]:
     for pair in _COMPARED:
         if not set(pair) <= facts.counts.keys():
             continue
@@ -258,12 +266,12 @@ def _comparison_questions(facts: Facts) -> Iterator[Question]:
                     yield _yes_no("comp", words.format(**names), a == b, subject)
 
 
-def _yes_no(kind: str, text: str, holds: bool, subject: str) -> Question:
-    return Question(kind, text, "yes" if holds else "no", subject)
+def _yes_no(category: str, text: str, holds: bool, subject: str) -> Question:
+    return Question(category, text, "yes" if holds else "no", subject)
 
 
-class _Numbers:
-    """Ids, counted through all splits."""
+class _IdCounter:
+    """Consecutive ids per file, shared by all splits."""
 
     def __init__(self) -> None:
         self._next: Counter[str] = Counter()
@@ -275,20 +283,20 @@ class _Numbers:
 
 
 def _rows(
-    numbers: _Numbers, images: Sequence[int], questions: Sequence[Sequence[Question]]
+    id_counter: _IdCounter, images: Sequence[int], questions: Sequence[Sequence[Question]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """The rows of a split's three files. As in the real ones, some are inactive and hold only an id."""
+    """Makes the rows of a split's three files. As in the real data, some are inactive and hold only an id."""
     rows: dict[str, list[dict[str, Any]]] = {"images": [], "questions": [], "answers": []}
-    for image, asked in zip(images, questions, strict=True):
+    for image, chosen in zip(images, questions, strict=True):
         ids = []
-        for question in asked:
-            number, answer = numbers.new("questions"), numbers.new("answers")
+        for question in chosen:
+            number, answer = id_counter.new("questions"), id_counter.new("answers")
             ids.append(number)
             rows["questions"].append(
                 {
                     "id": number,
                     "img_id": image,
-                    "type": question.kind,
+                    "type": question.category,
                     "question": question.text,
                     "answers_ids": [answer],
                     "active": True,
@@ -297,8 +305,8 @@ def _rows(
             rows["answers"].append({"id": answer, "question_id": number, "answer": question.answer, "active": True})
         rows["images"].append({"id": image, "questions_ids": ids, "active": True})
     for name, content in rows.items():
-        for place in (0, len(content) // 2):
-            content.insert(place, {"id": numbers.new(name), "active": False})
-    # Nothing says that answers come in the order of the questions.
+        for position in (0, len(content) // 2):
+            content.insert(position, {"id": id_counter.new(name), "active": False})
+    # The format does not guarantee that answers are in the order of the questions.
     rows["answers"].reverse()
     return rows

@@ -1,7 +1,7 @@
-"""An aerial scene as a list of things with a place, and its picture under a given season, light and camera.
+"""An aerial scene as a list of located objects, and its rendered image for a season, light and camera.
 
-Geometry is in pixels of the finished 256x256 picture. A scene is never changed: an edited one is a new `Scene`, and
-the same thing looks the same in every picture of it, but for season and light.
+Geometry is in pixels of the rendered 256x256 image. Scenes are immutable: an edit makes a new `Scene`, and an
+object has the same appearance in every image, except for season and light.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from PIL import Image
 from unirs_tasks.synth import paint
 
 SIZE = 256
-# Drawn around the picture, so that a moved or turned camera never looks past the edge.
+# Drawn around the image, so that a shifted or rotated camera stays inside the canvas.
 MARGIN = 8
 
 Outline = npt.NDArray[np.float64]
 Layout = Literal["rural", "urban"]
-AreaKind = Literal["field", "forest", "parking lot", "patch", "water"]
+LandUse = Literal["field", "forest", "parking lot", "patch", "water"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -31,13 +31,13 @@ class Area:
     """A piece of land of one cover.
 
     Attributes:
-        kind: what it is; a `patch` is bare ground that nobody asks about.
-        outline: `[n, 2]`, may reach beyond the picture.
-        cover: what it looks like.
+        land_use: type of the area; `patch` is bare ground that is never a subject of questions.
+        outline: `[n, 2]`, may reach beyond the image.
+        cover: land cover, which sets the texture.
         seed: of its texture.
     """
 
-    kind: AreaKind
+    land_use: LandUse
     outline: Outline
     cover: paint.Cover
     seed: int
@@ -95,20 +95,20 @@ Thing = Area | Road | Building | Tree | Vehicle
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One acquisition: season, light, air and camera.
+class Acquisition:
+    """One acquisition: season, light, atmosphere and camera.
 
     Attributes:
-        season: what plants look like.
+        season: sets the colours of plants.
         sun: where the light comes from.
         gain: exposure.
         gamma: tone curve.
         tint: gains on red, green and blue.
         haze: share of sky light, in 0..1.
         noise: standard deviation of the sensor's noise, in 0..1.
-        shift: how far the picture is moved, `(x, y)` in pixels.
-        rotation: how far it is turned about its middle, in radians.
-        seed: of the noise and of the tones that land takes on at this time.
+        shift: translation of the image, `(x, y)` in pixels.
+        rotation: rotation about the centre, in radians.
+        seed: of the sensor noise and of the tones of the land at this time.
     """
 
     season: paint.Season = "summer"
@@ -123,16 +123,16 @@ class Look:
     seed: int = 0
 
 
-def random_look(rng: np.random.Generator, moved: bool = False) -> Look:
-    """A random acquisition.
+def random_acquisition(rng: np.random.Generator, moved: bool = False) -> Acquisition:
+    """Samples an acquisition.
 
     Args:
         rng: source of randomness.
-        moved: whether the camera is up to 2 px and 1 degree off.
+        moved: whether the camera is displaced by up to 2 px and 1 degree.
     """
     seasons: tuple[paint.Season, ...] = ("spring", "summer", "autumn", "winter")
     red, green, blue = rng.uniform(0.96, 1.04, 3).tolist()
-    look = Look(
+    acquisition = Acquisition(
         season=seasons[rng.integers(4)],
         sun=paint.Sun(rng.uniform(0, 2 * math.pi), rng.uniform(0.55, 1.1)),
         gain=rng.uniform(0.85, 1.2),
@@ -143,20 +143,20 @@ def random_look(rng: np.random.Generator, moved: bool = False) -> Look:
         seed=_seed(rng),
     )
     if not moved:
-        return look
+        return acquisition
     shift = rng.uniform(-2, 2, 2)
-    return replace(look, shift=(shift[0], shift[1]), rotation=rng.uniform(-1, 1) * math.pi / 180)
+    return replace(acquisition, shift=(shift[0], shift[1]), rotation=rng.uniform(-1, 1) * math.pi / 180)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Scene:
-    """What there is to see.
+    """The content of an aerial scene.
 
     Attributes:
         layout: whether it is countryside or town.
-        ground: cover of all that nothing else covers.
+        ground: land cover outside all areas.
         seed: of the ground's texture.
-        things: what stands on it, in any order.
+        things: objects and areas, in any order.
     """
 
     layout: Layout
@@ -165,27 +165,31 @@ class Scene:
     things: tuple[Thing, ...] = ()
 
     def added(self, things: Iterable[Thing]) -> Scene:
-        """The scene with more things in it."""
+        """Returns the scene with `things` added."""
         return replace(self, things=(*self.things, *things))
 
     def without(self, things: Collection[Thing]) -> Scene:
-        """The scene with these very things gone."""
+        """Returns the scene without `things`, compared by identity."""
         gone = {id(thing) for thing in things}
         return replace(self, things=tuple(thing for thing in self.things if id(thing) not in gone))
 
-    def render(self, look: Look) -> npt.NDArray[np.uint8]:
-        """The picture, uint8 `[256, 256, 3]`."""
+    def render(self, acquisition: Acquisition) -> npt.NDArray[np.uint8]:
+        """Renders the scene as uint8 `[256, 256, 3]`."""
         side = SIZE + 2 * MARGIN
-        rng = np.random.default_rng(look.seed)
-        canvas = paint.texture(np.random.default_rng(self.seed), self.ground, side, side, look.season, _tone(rng))
+        rng = np.random.default_rng(acquisition.seed)
+        canvas = paint.texture(
+            np.random.default_rng(self.seed), self.ground, side, side, acquisition.season, _tone(rng)
+        )
         for thing in self.things:
             if isinstance(thing, Area):
-                _draw_area(canvas, thing, look, _tone(rng))
+                _draw_area(canvas, thing, acquisition, _tone(rng))
         roads = [(thing.path + MARGIN, thing.width) for thing in self.things if isinstance(thing, Road)]
         paint.roads(canvas, np.random.default_rng(self.seed), roads)
-        drawings = [_drawing(thing, look) for thing in self.things if isinstance(thing, Vehicle | Tree | Building)]
+        drawings = [
+            _drawing(thing, acquisition) for thing in self.things if isinstance(thing, Vehicle | Tree | Building)
+        ]
         paint.draw(canvas, np.random.default_rng(self.seed), drawings)
-        return _shoot(canvas, rng, look)
+        return _capture(canvas, rng, acquisition)
 
 
 def _seed(rng: np.random.Generator) -> int:
@@ -193,37 +197,37 @@ def _seed(rng: np.random.Generator) -> int:
 
 
 def _tone(rng: np.random.Generator) -> paint.Colour:
-    """What rain, drought and growth do to a piece of land between two acquisitions."""
+    """Samples the tone shift of an area between two acquisitions (rain, drought, growth)."""
     red, green, blue = (rng.normal(1, 0.06) * rng.normal(1, 0.012, 3)).tolist()
     return red, green, blue
 
 
-def _draw_area(canvas: paint.Array, area: Area, look: Look, tone: paint.Colour) -> None:
+def _draw_area(canvas: paint.Array, area: Area, acquisition: Acquisition, tone: paint.Colour) -> None:
     rng = np.random.default_rng(area.seed)
     outline = area.outline + MARGIN
-    if area.kind == "water":
+    if area.land_use == "water":
         bank: paint.Cover = "sand" if rng.random() < 0.3 else "mud"
         paint.area_of_colour(canvas, grown(outline, 2.5), paint.mean_colour(bank) * np.array(tone, np.float32))
-    if area.kind == "forest":
+    if area.land_use == "forest":
         # The canopy's shade on the ground beside it.
-        paint.darken_area(canvas, np.add(outline, look.sun.offset(4)))
-    paint.area(canvas, rng, outline, area.cover, look.season, tone)
+        paint.darken_area(canvas, np.add(outline, acquisition.sun.offset(4)))
+    paint.area(canvas, rng, outline, area.cover, acquisition.season, tone)
 
 
-def _drawing(thing: Vehicle | Tree | Building, look: Look) -> paint.Drawing:
+def _drawing(thing: Vehicle | Tree | Building, acquisition: Acquisition) -> paint.Drawing:
     rng = np.random.default_rng(thing.seed)
     center = (thing.center[0] + MARGIN, thing.center[1] + MARGIN)
     match thing:
         case Vehicle():
-            return paint.vehicle_drawing(rng, center, thing.angle, thing.length, look.sun)
+            return paint.vehicle_drawing(rng, center, thing.angle, thing.length, acquisition.sun)
         case Tree():
-            return paint.tree_drawing(rng, center, thing.radius, look.sun, look.season)
+            return paint.tree_drawing(rng, center, thing.radius, acquisition.sun, acquisition.season)
         case Building():
-            return paint.building_drawing(rng, center, thing.length, thing.width, thing.angle, look.sun)
+            return paint.building_drawing(rng, center, thing.length, thing.width, thing.angle, acquisition.sun)
 
 
 def grown(outline: Outline, by: float) -> Outline:
-    """The outline moved outwards by some pixels."""
+    """Returns the outline moved outwards by `by` px."""
     middle = outline.mean(axis=0)
     arms = outline - middle
     lengths = np.maximum(np.hypot(arms[:, :1], arms[:, 1:]), 1)
@@ -231,18 +235,20 @@ def grown(outline: Outline, by: float) -> Outline:
     return grown
 
 
-def _shoot(canvas: paint.Array, rng: np.random.Generator, look: Look) -> npt.NDArray[np.uint8]:
-    moved = look.shift != (0.0, 0.0) or look.rotation != 0.0
-    seen = canvas if moved else canvas[MARGIN:-MARGIN, MARGIN:-MARGIN]
-    picture = paint.finish(seen, rng, look.gain, look.gamma, look.tint, look.haze, look.noise)
+def _capture(canvas: paint.Array, rng: np.random.Generator, acquisition: Acquisition) -> npt.NDArray[np.uint8]:
+    moved = acquisition.shift != (0.0, 0.0) or acquisition.rotation != 0.0
+    visible = canvas if moved else canvas[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    image = paint.finish(
+        visible, rng, acquisition.gain, acquisition.gamma, acquisition.tint, acquisition.haze, acquisition.noise
+    )
     if not moved:
-        return picture
-    cos, sin = math.cos(look.rotation), math.sin(look.rotation)
+        return image
+    cos, sin = math.cos(acquisition.rotation), math.sin(acquisition.rotation)
     middle = SIZE / 2
-    # Where the finished picture's pixel (x, y) lies on the canvas.
-    left = middle + MARGIN - cos * middle + sin * middle - look.shift[0]
-    top = middle + MARGIN - sin * middle - cos * middle - look.shift[1]
-    shot = Image.fromarray(picture).transform(
+    # Where the finished image's pixel (x, y) lies on the canvas.
+    left = middle + MARGIN - cos * middle + sin * middle - acquisition.shift[0]
+    top = middle + MARGIN - sin * middle - cos * middle - acquisition.shift[1]
+    shot = Image.fromarray(image).transform(
         (SIZE, SIZE), Image.Transform.AFFINE, (cos, -sin, left, sin, cos, top), Image.Resampling.BILINEAR
     )
     return np.asarray(shot)

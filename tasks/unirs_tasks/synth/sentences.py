@@ -1,4 +1,4 @@
-"""Short sentences on what changed between two pictures, in the style of LEVIR-CC's annotators."""
+"""Short sentences on what changed between two images, in the style of LEVIR-CC's annotators."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-Place = str
+Location = str
 Topic = Literal[
     "many houses",
     "several houses",
@@ -25,11 +25,11 @@ Topic = Literal[
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """Ways to name a thing, and to say that it came or went."""
+    """Phrases that name a topic, and verbs for its appearance and disappearance."""
 
     names: tuple[str, ...]
-    came: tuple[str, ...]
-    went: tuple[str, ...] = ()
+    appeared: tuple[str, ...]
+    disappeared: tuple[str, ...] = ()
 
 
 _BUILT = ("are built", "have been built", "are constructed", "appear")
@@ -99,15 +99,15 @@ _NOTHING = (
 
 _LONGEST = 16  # words
 
-Event = tuple[Topic, bool, Place]
+Event = tuple[Topic, bool, Location]
 
 
-def describe(rng: np.random.Generator, events: Sequence[Event], count: int) -> list[str]:
-    """Different sentences on one pair of pictures; each is true, but need not tell all.
+def describe_changes(rng: np.random.Generator, events: Sequence[Event], count: int) -> list[str]:
+    """Makes distinct change captions for one image pair; each is true but may omit some of the changes.
 
     Args:
         rng: source of randomness.
-        events: what changed: the topic, whether it came rather than went, and where.
+        events: what changed: the topic, whether it appears rather than went, and where.
         count: how many sentences.
 
     Returns:
@@ -115,12 +115,12 @@ def describe(rng: np.random.Generator, events: Sequence[Event], count: int) -> l
     """
     if not events:
         return [_NOTHING[index] for index in rng.permutation(len(_NOTHING))[:count]]
-    said: list[str] = []
-    while len(said) < count:
+    sentences: list[str] = []
+    while len(sentences) < count:
         sentence = _sentence(rng, events)
-        if sentence not in said and len(sentence.split()) <= _LONGEST:
-            said.append(sentence)
-    return said
+        if sentence not in sentences and len(sentence.split()) <= _LONGEST:
+            sentences.append(sentence)
+    return sentences
 
 
 def _sentence(rng: np.random.Generator, events: Sequence[Event]) -> str:
@@ -135,21 +135,21 @@ def _sentence(rng: np.random.Generator, events: Sequence[Event]) -> str:
 
 
 def _statement(rng: np.random.Generator, event: Event) -> str:
-    topic, came, _ = event
+    topic, appears, _ = event
     words = _WORDS[topic]
     name = _pick(rng, words.names)
-    verb = _pick(rng, words.came if came else words.went)
+    verb = _pick(rng, words.appeared if appears else words.disappeared)
     return f"{name} {verb}".strip()
 
 
-def _where(rng: np.random.Generator, place: Place) -> str:
-    if place == "center":
+def _where(rng: np.random.Generator, location: Location) -> str:
+    if location == "center":
         return _pick(rng, ("in the center", "in the middle"))
-    if place in ("left", "right"):
-        return _pick(rng, (f"on the {place}", f"on the {place} side"))
-    if " " in place:
-        return _pick(rng, (f"in the {place}", f"in the {place} corner"))
-    return _pick(rng, (f"at the {place}", f"in the {place} part"))
+    if location in ("left", "right"):
+        return _pick(rng, (f"on the {location}", f"on the {location} side"))
+    if " " in location:
+        return _pick(rng, (f"in the {location}", f"in the {location} corner"))
+    return _pick(rng, (f"at the {location}", f"in the {location} part"))
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:

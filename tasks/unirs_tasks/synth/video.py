@@ -1,6 +1,6 @@
-"""Short drone clips: a ground drawn once, what changes and moves on it drawn per frame, a drifting camera, H.264.
+"""Short drone clips: a ground drawn once, layers drawn per frame, a drifting camera, H.264 encoding.
 
-The ground is a `WORLD` x `WORLD` px picture. Layers change a copy of it for each frame; the camera then cuts a
+The ground is a `WORLD` x `WORLD` px image. Layers change a copy of it for each frame; the camera then cuts a
 `SIZE` x `SIZE` px frame out of the copy, with a margin that the camera path never leaves.
 """
 
@@ -26,19 +26,18 @@ SIZE = 224
 MARGIN = 32
 WORLD = SIZE + 2 * MARGIN
 
-# What makes bytes differ from run to run is off: several threads, and macroblock-tree rate control, which reads memory
-# that x264 never wrote (under glibc's MALLOC_PERTURB_, equal clips then differ).
+# Deterministic output needs one thread, and no macroblock-tree rate control, which reads memory that x264 never wrote
+# (equal clips differ under glibc's MALLOC_PERTURB_).
 _X264 = {"crf": "23", "preset": "ultrafast", "threads": "1", "x264-params": "mbtree=0"}
 
-# Arrivals are told apart in so many steps; those beyond the ends turn before the clip, or never.
+# Arrival times are quantised to these steps; values beyond the ends change before the clip, or never.
 _ARRIVALS = np.linspace(-0.05, 1.05, 256)
 
 Floats = npt.NDArray[np.float32]
-Picture = Image.Image
 
 
 @dataclass(frozen=True)
-class Look:
+class Acquisition:
     """The light, haze and sensor noise of one clip; see `paint.finish` for the fields."""
 
     gain: float
@@ -47,8 +46,8 @@ class Look:
     haze: float
 
     @classmethod
-    def sample(cls, rng: np.random.Generator) -> Look:
-        """Draws the look of a clip."""
+    def sample(cls, rng: np.random.Generator) -> Acquisition:
+        """Samples the acquisition of a clip."""
         red, green, blue = rng.uniform(0.97, 1.03, 3).tolist()
         return cls(
             gain=rng.uniform(0.92, 1.08),
@@ -57,8 +56,8 @@ class Look:
             haze=rng.uniform(0, 0.08),
         )
 
-    def develop(self, canvas: Floats, seed: int = 0, noise: float = 0.01) -> Picture:
-        """Turns a canvas `[H, W, 3]` into a picture. Equal seeds give equal sensor noise."""
+    def capture(self, canvas: Floats, seed: int = 0, noise: float = 0.01) -> Image.Image:
+        """Converts a canvas `[H, W, 3]` to an image. Equal seeds give equal sensor noise."""
         rng = np.random.default_rng(seed)
         pixels = finish(canvas, rng, gain=self.gain, gamma=self.gamma, tint=self.tint, haze=self.haze, noise=noise)
         return Image.fromarray(pixels)
@@ -66,35 +65,36 @@ class Look:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A small picture with transparency, pasted by its centre.
+    """A small image with transparency, pasted by its centre.
 
     Attributes:
         colour: RGB.
         alpha: L, of equal size.
     """
 
-    colour: Picture
-    alpha: Picture
+    colour: Image.Image
+    alpha: Image.Image
 
     def turned(self, angle: float) -> Sprite:
-        """The sprite turned by `angle` rad, from the x axis towards the y axis (y points down)."""
+        """Returns the sprite rotated by `angle` rad, from the x axis towards the y axis (y points down)."""
         degrees = -np.degrees(angle).item()
         return Sprite(
             *(each.rotate(degrees, Image.Resampling.BILINEAR, expand=True) for each in (self.colour, self.alpha))
         )
 
 
-def sprite(draw: Callable[[Floats, np.random.Generator], None], side: int, seed: int, look: Look) -> Sprite:
-    """Makes a sprite of anything that draws on a canvas.
+def sprite(
+    draw: Callable[[Floats, np.random.Generator], None], side: int, seed: int, acquisition: Acquisition
+) -> Sprite:
+    """Makes a sprite from a function that draws on a canvas.
 
-    Drawn once on black and once on white, the difference of the two tells how much of the ground shows through, cast
-    shadows included.
+    The function draws once on black and once on white; their difference is the transparency, including cast shadows.
 
     Args:
         draw: draws around the middle of a canvas, in ways that depend only on the generator.
         side: height and width of the canvas in px.
         seed: seed of the generator that `draw` gets.
-        look: the look of the clip.
+        acquisition: the acquisition of the clip.
     """
     black, white = np.zeros((side, side, 3), np.float32), np.ones((side, side, 3), np.float32)
     for canvas in (black, white):
@@ -102,70 +102,70 @@ def sprite(draw: Callable[[Floats, np.random.Generator], None], side: int, seed:
     alpha = np.clip(1 - (white - black).mean(axis=2), 0, 1)
     colour = black / np.maximum(alpha, 1e-3)[..., None]
     return Sprite(
-        look.develop(np.clip(colour, 0, 1), noise=0),
+        acquisition.capture(np.clip(colour, 0, 1), noise=0),
         Image.fromarray((alpha * 255).round().astype(np.uint8)),
     )
 
 
 class Layer(Protocol):
-    """Something that changes or moves on the ground."""
+    """A component that changes or moves over the ground."""
 
-    def draw(self, world: Picture, frame: int) -> None:
-        """Draws on `world`, in place, what this layer shows in a frame."""
+    def draw(self, world: Image.Image, frame: int) -> None:
+        """Draws this layer's content of a frame on `world`, in place."""
         ...
 
 
 @dataclass(frozen=True)
-class Actors:
-    """Things that move: N sprites with a place in each frame.
+class MovingSprites:
+    """N moving sprites with a position in each frame.
 
     Attributes:
         sprites: the different sprites.
-        which: int `[T, N]`, the sprite shown; -1 where none is.
+        sprite_index: int `[T, N]`, index of the sprite to draw; -1 for none.
         xy: float `[T, N, 2]`, the centres in px of the world.
     """
 
     sprites: Sequence[Sprite]
-    which: npt.NDArray[np.int64]
+    sprite_index: npt.NDArray[np.int64]
     xy: Floats
 
-    def draw(self, world: Picture, frame: int) -> None:
-        """Pastes the sprites, in order, but for those that are far out of sight."""
-        which, xy = self.which[frame], self.xy[frame]
-        seen = (which >= 0) & (np.abs(xy - WORLD / 2) < WORLD / 2 + self._reach()).all(axis=1)
-        for index, (x, y) in zip(which[seen].tolist(), xy[seen].tolist(), strict=True):
-            shown = self.sprites[index]
-            width, height = shown.alpha.size
-            world.paste(shown.colour, (round(x - width / 2), round(y - height / 2)), shown.alpha)
+    def draw(self, world: Image.Image, frame: int) -> None:
+        """Pastes the sprites in order, except those outside the frame."""
+        sprite_index, xy = self.sprite_index[frame], self.xy[frame]
+        visible = (sprite_index >= 0) & (np.abs(xy - WORLD / 2) < WORLD / 2 + self._reach()).all(axis=1)
+        for index, (x, y) in zip(sprite_index[visible].tolist(), xy[visible].tolist(), strict=True):
+            current = self.sprites[index]
+            width, height = current.alpha.size
+            world.paste(current.colour, (round(x - width / 2), round(y - height / 2)), current.alpha)
 
     def _reach(self) -> float:
-        """How far a sprite reaches from its middle, px."""
+        """Half the side of the largest sprite, px."""
         return max(max(each.alpha.size) for each in self.sprites) / 2
 
 
 @dataclass(frozen=True)
-class Reveal:
-    """An area that turns, point by point, into what it is afterwards: water, ash, stubble, a building.
+class Transition:
+    """An area that changes pixel by pixel into its final state: water, ash, stubble, a building.
 
     Attributes:
-        after: the world when everything has turned.
-        arrival: `[WORLD, WORLD]`, the progress (0..1) at which each pixel turns.
+        after: the world in its final state.
+        arrival: `[WORLD, WORLD]`, the progress (0..1) at sprite_index each pixel turns.
         progress: `[T]`, the progress of each frame.
     """
 
-    after: Picture
+    after: Image.Image
     arrival: Floats
     progress: Floats
 
-    def draw(self, world: Picture, frame: int) -> None:
-        """Shows what has turned by now, with a soft front."""
+    def draw(self, world: Image.Image, frame: int) -> None:
+        """Draws the pixels that have changed by this frame, with a soft front."""
         softness = 0.015
         done = np.clip((self.progress[frame] - _ARRIVALS) * (255 / softness), 0, 255)
         world.paste(self.after, mask=self._steps.point(done.astype(int).tolist()))
 
     @cached_property
-    def _steps(self) -> Picture:
-        """For each pixel, the number of the step in `_ARRIVALS` at which it turns."""
+    def _steps(self) -> Image.Image:
+        """For each pixel, the number of the step in `_ARRIVALS` at sprite_index it turns."""
         steps = (self.arrival - np.float32(_ARRIVALS[0])) / np.float32(_ARRIVALS[1] - _ARRIVALS[0])
         return Image.fromarray(np.clip(steps, 0, 255).astype(np.uint8))
 
@@ -175,8 +175,8 @@ class Camera:
     """The camera's path over the world.
 
     Attributes:
-        center: `[T, 2]`, where the frame's centre is, px from the world's centre.
-        angle: `[T]`, the turn of the frame in rad.
+        center: `[T, 2]`, centre of the frame, px from the world's centre.
+        angle: `[T]`, rotation of the frame in rad.
         zoom: `[T]`, world px per frame px.
     """
 
@@ -186,7 +186,7 @@ class Camera:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Camera:
-        """Draws a path: drift, sway and jitter of at most a tenth of the frame, a slight turn and zoom."""
+        """Samples a path: drift, sway and jitter of at most a tenth of the frame, a slight rotation and zoom."""
         time = np.linspace(-0.5, 0.5, FRAMES)
         heading, drift = rng.uniform(0, 2 * np.pi), rng.uniform(6, 16)
         sway = np.sin(time[:, None] * rng.uniform(4, 9, 2) + rng.uniform(0, 2 * np.pi, 2)) * rng.uniform(0.5, 2, 2)
@@ -198,11 +198,11 @@ class Camera:
 
     @classmethod
     def still(cls) -> Camera:
-        """A camera that stands still over the middle of the world."""
+        """A static camera over the centre of the world."""
         return cls(np.zeros((FRAMES, 2), np.float32), np.zeros(FRAMES, np.float32), np.ones(FRAMES, np.float32))
 
-    def shoot(self, world: Picture, frame: int) -> Picture:
-        """Cuts the frame, `SIZE` x `SIZE` px, out of the world."""
+    def crop(self, world: Image.Image, frame: int) -> Image.Image:
+        """Crops a frame, `SIZE` x `SIZE` px, from the world."""
         cos = float(np.cos(self.angle[frame]) * self.zoom[frame])
         sin = float(np.sin(self.angle[frame]) * self.zoom[frame])
         x, y = (self.center[frame] + WORLD / 2).tolist()
@@ -218,14 +218,14 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """What happens in a clip.
+    """The content of a clip.
 
     Attributes:
-        ground: the world before anything is drawn on it, `WORLD` x `WORLD` px.
-        layers: what changes and moves, drawn in this order.
+        ground: the world without layers, `WORLD` x `WORLD` px.
+        layers: changing and moving components, in drawing order.
     """
 
-    ground: Picture
+    ground: Image.Image
     layers: Sequence[Layer]
 
 
@@ -236,7 +236,7 @@ def render(scene: Scene, camera: Camera) -> npt.NDArray[np.uint8]:
         world = scene.ground.copy()
         for layer in scene.layers:
             layer.draw(world, index)
-        frames[index] = np.asarray(camera.shoot(world, index))
+        frames[index] = np.asarray(camera.crop(world, index))
     return frames
 
 

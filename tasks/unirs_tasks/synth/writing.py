@@ -1,4 +1,4 @@
-"""Writing a data set: in parallel, the same bytes whatever the number of processes, whole or not at all."""
+"""Writing a data set: in parallel, atomically, and independent of the number of processes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from tqdm import tqdm
 
 from unirs.errors import DataError
@@ -24,38 +23,38 @@ from unirs.errors import DataError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Starting processes takes longer than so few items.
+# Up to this many items, starting processes takes longer than the work itself.
 _FEW = 16
 
 
 @contextmanager
 def new_folder(root: Path) -> Iterator[Path]:
-    """A folder to write a data set to, which becomes `root` once all is written.
+    """Context of a temporary folder that is renamed to `root` at the end.
 
-    Until then it is a hidden folder beside `root`; it is removed where the block raises or is interrupted.
+    The temporary folder is hidden, beside `root`, and is removed if the block raises or is interrupted.
 
     Args:
         root: may exist if it is an empty folder.
 
     Raises:
-        DataError: `root` holds something already.
+        DataError: `root` is not empty.
     """
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        raise DataError(f"{root} exists and is not an empty folder. Remove it, or name another folder to write to.")
-    partly = root.parent / f".{root.name}.{os.getpid()}.partial"
-    partly.mkdir(parents=True)
+        raise DataError(f"{root} exists and is not an empty folder. Remove it, or choose another output folder.")
+    temporary = root.parent / f".{root.name}.{os.getpid()}.partial"
+    temporary.mkdir(parents=True)
     try:
-        yield partly
+        yield temporary
         if root.exists():
             root.rmdir()
-        partly.rename(root)
+        temporary.rename(root)
     except BaseException:
-        shutil.rmtree(partly, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
 def generator(seed: int, *key: int) -> np.random.Generator:
-    """The source of randomness for one part of a data set; parts with different keys are independent."""
+    """The random generator for one component of a data set; different keys give independent generators."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
@@ -67,14 +66,14 @@ def map_items(
     description: str,
     processes: int | None = None,
 ) -> list[Result]:
-    """Calls `function(item, generator)` on all items, in parallel where there are many.
+    """Calls `function(item, generator)` on all items, in parallel if there are many.
 
     Args:
         function: picklable: defined at a module's top level, or a `functools.partial` of such.
         items: picklable.
         seed: of the data set; item i gets `generator(seed, i)`.
-        description: shown before the progress bar on stderr.
-        processes: how many; all CPUs where left out. The result does not depend on it.
+        description: label of the progress bar on stderr.
+        processes: number of processes; default: all CPUs. The result does not depend on it.
 
     Returns:
         The results in the order of the items.
@@ -93,31 +92,14 @@ def map_items(
         pool.shutdown(cancel_futures=True)
 
 
-def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - anything that JSON can hold
+def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - any JSON value
     """Writes JSON as UTF-8."""
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def write_png(path: Path, picture: npt.NDArray[np.uint8]) -> None:
-    """Writes a picture `[H, W, 3]` as PNG.
-
-    Sensor noise leaves little to find for a search for repetitions, and for the best filter of each row, which are what
-    makes PNG slow; so there is one filter, the difference from the pixel on the left, and no search.
-    """
-    height, width, _ = picture.shape
-    rows = np.empty((height, 1 + 3 * width), np.uint8)
-    rows[:, 0] = 1
-    rows[:, 1:4] = picture[:, 0]
-    np.subtract(picture[:, 1:], picture[:, :-1], out=rows[:, 4:].reshape(height, width - 1, 3))
-    packer = zlib.compressobj(strategy=zlib.Z_HUFFMAN_ONLY)
-    packed = packer.compress(rows.tobytes()) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = (_chunk(b"IHDR", header), _chunk(b"IDAT", packed), _chunk(b"IEND", b""))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
-
-
-def _chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+def write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
+    """Writes an image `[H, W, 3]` as PNG, uncompressed: sensor noise leaves little to compress, and that slowly."""
+    Image.fromarray(image).save(path, compress_level=0)
 
 
 def _call(function: Callable[[Item, np.random.Generator], Result], seed: int, numbered: tuple[int, Item]) -> Result:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from unirs_tasks.synth.sentences import Topic, describe
+from unirs_tasks.synth.sentences import Topic, describe_changes
 
 from unirs.metrics.base import Prediction
 from unirs.metrics.bootstrap import point_estimate
@@ -28,7 +28,7 @@ def change_captions(count: int) -> list[Prediction]:
     for number in range(count):
         topics = generator.permutation(len(TOPICS))[: number % 3]
         events = [(TOPICS[index], bool(generator.random() < 0.7), "top left") for index in topics if index != 5]
-        said, *references = describe(generator, events, 6)
+        said, *references = describe_changes(generator, events, 6)
         words = said.split()
         answers = (
             said,
