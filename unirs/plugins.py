@@ -54,17 +54,26 @@ def load(group: Group, name: str) -> Callable[..., Any]:
     Raises:
         PluginError: nothing of that name exists (with the nearest match), or its module does not import.
     """
-    # Before the installed plugins, so that a path still loads where two of those share a name.
-    target, _, attribute = name.partition(":")
-    if target.endswith(".py"):
-        return _attribute(_import_file(Path(target), name), attribute or "build", name)
-    if attribute:
-        return _attribute(_import(target, name), attribute, name)
+    # Before the installed plugins, so that a path still loads if two of those share a name.
+    if ":" in name or name.endswith(".py"):
+        return load_attribute(name)
     installed = list_plugins(group)
     if name not in installed:
         raise PluginError(f"Unknown plugin '{name}' in group '{group}'. {did_you_mean(name, installed)}")
     module, _, attribute = installed[name].value.partition(":")
     return _attribute(_import(module, name), attribute, name)
+
+
+def load_attribute(name: str) -> Callable[..., Any]:
+    """Imports what a dotted path `package.module:function` or a file `folder/plugin.py:function` names.
+
+    Raises:
+        PluginError: The module or file does not exist or import, or has no such function.
+    """
+    target, _, attribute = name.partition(":")
+    if target.endswith(".py"):
+        return _attribute(_import_file(Path(target), name), attribute or "build", name)
+    return _attribute(_import(target, name), attribute, name)
 
 
 def short_name(name: str) -> str:

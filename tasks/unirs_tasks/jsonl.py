@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from unirs import Image, Media, Modality, Pair, PromptTemplate, Sample, Task, TaskSplit, Turn, Video
 from unirs.errors import DataError, PluginError, did_you_mean
@@ -20,7 +20,7 @@ def build(
     kind: Modality = "image",
     instruction: str = "{question}",
     tag: str = "vqa",
-    metric: Literal["vqa", "caption", "top1"] = "vqa",
+    metric: str = "vqa",
     choices: Sequence[str] = (),
     frames: int = 8,
     splits: Sequence[SplitName] = ("train", "val", "test"),
@@ -42,8 +42,9 @@ def build(
         kind: what the lines show.
         instruction: what is asked, with the names of the lines' texts in braces.
         tag: the task tag before the instruction; none where empty.
-        metric: how answers are scored: `vqa` (exact match), `caption` (BLEU, METEOR, ROUGE-L, CIDEr-D) or `top1` (the
-            class that the answer names).
+        metric: how answers are scored: `vqa` (exact match), `caption` (BLEU, METEOR, ROUGE-L, CIDEr-D), `top1` (the
+            class that the answer names), a text metric of torchmetrics (`chrf`, `rouge`, `sacrebleu`, `bertscore` ...)
+            or the dotted path or file of a metric (`my_metrics.py:WordRatio`).
         choices: the texts among which the answers are; for `top1` the classes, and required.
         frames: how many frames of a video are shown.
         splits: those that there are files of. Without `val` and `test` the task is only trained on.

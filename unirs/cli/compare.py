@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from unirs.errors import UniRSError
-from unirs.metrics.registry import NAMES
+from unirs.metrics.registry import METRICS
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -12,7 +12,10 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="folders of two runs: A and B")
     parser.add_argument("--stage", default="test", help="test, validate, bench or score (default: %(default)s)")
     parser.add_argument("--task", help="only this task; where left out, all")
-    parser.add_argument("--metric", choices=NAMES, help="how to score a task that the run's config does not name")
+    parser.add_argument(
+        "--metric",
+        help=f"how to score a task that the run's config does not name: {', '.join(METRICS)}, or a dotted path",
+    )
     parser.add_argument("--intersect", action="store_true", help="compare the tasks and rows that both runs have")
     parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap (default: %(default)s)")
     parser.add_argument(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from unirs.errors import UniRSError
-from unirs.metrics.registry import NAMES
+from unirs.metrics.registry import METRICS
 from unirs.tasks.task import SplitName
 
 
@@ -19,7 +19,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--task", help="a task plugin, whose split is the references and whose metric scores")
-    how.add_argument("--metric", choices=NAMES, help="how to score, where the references are in rows")
+    how.add_argument(
+        "--metric", help=f"how to score if the references are in rows: {', '.join(METRICS)}, or a dotted path"
+    )
     parser.add_argument("--root", type=Path, help="the task's data (default: data/TASK)")
     parser.add_argument(
         "--option",

@@ -45,7 +45,7 @@ def _list(options: argparse.Namespace) -> None:
         task: Task = plugins.create("unirs.tasks", {"name": name, "root": options.root / name})
         found = sum(path.exists() for path in task.required_paths)
         data = "found" if found == len(task.required_paths) else "incomplete" if found else "missing"
-        rows.append((name, task.modality, task.metric.name, f"{data}: {options.root / name}", plugins.origin(entry)))
+        rows.append((name, task.modality, task.scorer.name, f"{data}: {options.root / name}", plugins.origin(entry)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

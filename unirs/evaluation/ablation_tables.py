@@ -16,8 +16,9 @@ from unirs.errors import DataError, did_you_mean
 from unirs.evaluation.ablation_suite import AblationGroup, AblationSuite, Plan, Variant
 from unirs.evaluation.comparison import pair_rows
 from unirs.evaluation.prediction_files import SavedRow, read_rows
-from unirs.metrics.base import Metric, Prediction, Statistic
+from unirs.metrics.base import Prediction, Statistic
 from unirs.metrics.bootstrap import Difference, difference, interval, point_estimate
+from unirs.metrics.scorer import Scorer
 from unirs.tasks.config import TaskConfig
 from unirs.utils.tables import Table, align, to_csv, to_markdown
 
@@ -195,7 +196,7 @@ def _answer(suite: AblationSuite, plan: Plan, question: AblationGroup, runs: Pat
             asked = asked or read_rows(files[0])
             # In one order, and refused where the trainings answered different questions.
             rows = [[row for _, row in pair_rows(asked, read_rows(file))[0]] for file in files]
-            statistics = _statistics(_metric(variant, task), rows, columns)
+            statistics = _statistics(_scorer(variant, task), rows, columns)
             clusters = [row.media or (row.id,) for row in rows[0]]
             for name, trainings in statistics.items():
                 mean = over_trainings(trainings)
@@ -208,16 +209,16 @@ def _answer(suite: AblationSuite, plan: Plan, question: AblationGroup, runs: Pat
     return GroupResult(question, scores)
 
 
-def _metric(variant: Variant, task: str) -> Metric:
+def _scorer(variant: Variant, task: str) -> Scorer:
     tasks = map(TaskConfig.from_config, variant.config["data"]["tasks"])
-    return next(named.task.metric for named in tasks if named.name == task)
+    return next(named.task.scorer for named in tasks if named.name == task)
 
 
 def _statistics(
-    metric: Metric, rows: Sequence[Sequence[Prediction]], columns: Mapping[str, str]
+    scorer: Scorer, rows: Sequence[Sequence[Prediction]], columns: Mapping[str, str]
 ) -> dict[str, list[Statistic]]:
     """The statistics to show, one a training."""
-    evaluated = [metric.evaluate(of_training, slow=False).statistics for of_training in rows]
+    evaluated = [scorer.evaluate(of_training, slow=False).statistics for of_training in rows]
     for name in columns:
         if name not in evaluated[0]:
             raise DataError(f"Task '{rows[0][0].task}' has no statistic '{name}'. {did_you_mean(name, evaluated[0])}")

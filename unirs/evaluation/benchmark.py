@@ -258,7 +258,7 @@ def _finish(model: str, suite_tasks: Sequence[SuiteTask], folder: Path, options:
         for view in _perturbations(task, options):
             rows = _log(model, task, view, folder, options).read()
             ordered = [rows[turn.id] for sample in samples for turn in sample.turns]
-            evaluation = task.task.metric.evaluate(ordered, slow=view is None)
+            evaluation = task.task.scorer.evaluate(ordered, slow=view is None)
             decoding = options.decoding if task.task.choices else "generate"
             result = TaskResult(task.name, ordered, evaluation, dropped, decoding)
             if view is None:
@@ -268,9 +268,9 @@ def _finish(model: str, suite_tasks: Sequence[SuiteTask], folder: Path, options:
         if options.baselines and "train" in task.task.splits:
             model_rows = results[-1].rows
             guessed = most_frequent(
-                task.task.load_split("train"), model_rows, by_category=task.task.metric.category_is_given
+                task.task.load_split("train"), model_rows, by_category=task.task.scorer.category_is_given
             )
-            evaluation = task.task.metric.evaluate(guessed, slow=False)
+            evaluation = task.task.scorer.evaluate(guessed, slow=False)
             baselines.setdefault("most_frequent", []).append(
                 TaskResult(task.name, guessed, evaluation, dropped, "generate")
             )

@@ -14,9 +14,11 @@ from unirs import plugins
 from unirs.errors import DataError, UniRSError, did_you_mean
 from unirs.evaluation.prediction_files import SavedRow, read_rows
 from unirs.evaluation.results import read_metrics
-from unirs.metrics.base import Metric, Prediction
+from unirs.metrics.base import Prediction
 from unirs.metrics.bootstrap import Difference, difference, point_estimate
-from unirs.metrics.registry import NAMES, named_metric
+from unirs.metrics.registry import METRICS, named_metric
+from unirs.metrics.scorer import Scorer
+from unirs.metrics.text_metric import as_scorer
 from unirs.tasks.task import Task
 
 _FEW = 1000
@@ -116,8 +118,8 @@ def compare_runs(
         second: the other.
         stage: `test`, `validate`, `bench` or `score`.
         task: only this task; None compares all tasks, which must be the same in both.
-        metric: `vqa`, `caption` or `top1`; None takes the task's own, as the first run's config names it or, without
-            one, the installed task of that name.
+        metric: A name in `METRICS` or a dotted path; None takes the task's own, as the first run's config names it or,
+            without one, the installed task of that name.
         intersect: compare the tasks and rows that both have, and leave out the others.
         resamples: of the bootstrap.
 
@@ -141,7 +143,7 @@ def compare_runs(
         paths = [run / stage / "predictions" / f"{name}.jsonl" for run in (first, second)]
         rows, left_out = pair_rows(*map(read_rows, paths), intersect=intersect)
         kinds = [row.category for row, _ in rows]
-        scorer = named_metric(metric, kinds) if metric else _metric_of(name, first)
+        scorer = as_scorer(named_metric(metric, kinds)) if metric else _scorer_of(name, first)
         comparisons.append(replace(compare_rows(name, scorer, rows, resamples=resamples), left_out=left_out))
     return comparisons
 
@@ -187,17 +189,17 @@ def pair_rows(
 
 
 def compare_rows(
-    task: str, metric: Metric, rows: Sequence[tuple[Prediction, Prediction]], *, resamples: int = 10_000
+    task: str, scorer: Scorer, rows: Sequence[tuple[Prediction, Prediction]], *, resamples: int = 10_000
 ) -> Comparison:
     """Compares two systems' answers to the same questions.
 
     Args:
         task: the task's name.
-        metric: scores both.
+        scorer: Scores both.
         rows: one pair a question; rows that show the same media are resampled together.
         resamples: of the bootstrap.
     """
-    first, second = (metric.evaluate([pair[side] for pair in rows]) for side in (0, 1))
+    first, second = (scorer.evaluate([pair[side] for pair in rows]) for side in (0, 1))
     clusters = [row.media or (row.id,) for row, _ in rows]
     lines = [
         MetricComparison(
@@ -213,12 +215,14 @@ def compare_rows(
     ]
     scores = list(zip(first.scores, second.scores, strict=True))
     changes = [
-        ChangedPrediction(*pair, scores=both) for pair, both in zip(rows, scores, strict=True) if both[0] != both[1]
+        ChangedPrediction(*pair, scores=both)
+        for pair, both in zip(rows, scores, strict=True)
+        if abs(both[1] - both[0]) > 0
     ]
     changes.sort(key=lambda change: -abs(change.scores[1] - change.scores[0]))
     graded = any(score not in (0.0, 1.0) for both in scores for score in both)
     sides = [] if graded else _sides([row.category for row, _ in rows], scores)
-    return Comparison(task, metric.name, tuple(lines), tuple(sides), tuple(changes), (0, 0))
+    return Comparison(task, scorer.name, tuple(lines), tuple(sides), tuple(changes), (0, 0))
 
 
 def mcnemar(only_first: int, only_second: int) -> tuple[float, str]:
@@ -252,7 +256,7 @@ def _sides(kinds: Sequence[str], scores: Sequence[tuple[float, float]]) -> list[
     return sides
 
 
-def _metric_of(name: str, run: Path) -> Metric:
+def _scorer_of(name: str, run: Path) -> Scorer:
     """The metric of a run's task: as its config names it, else of the installed task of that name."""
     config = run / "config.yaml"
     if config.is_file():
@@ -262,11 +266,11 @@ def _metric_of(name: str, run: Path) -> Metric:
         for spec in content["data"]["tasks"]:
             task = TaskConfig.from_config(spec)
             if task.name == name:
-                return task.task.metric
+                return task.task.scorer
     elif name in plugins.list_plugins("unirs.tasks"):
         built: Task = plugins.create("unirs.tasks", {"name": name, "root": Path("data") / name})
-        return built.metric
-    raise UniRSError(f"The metric of task '{name}' in {run} is not known. Add --metric ({', '.join(NAMES)}).")
+        return built.scorer
+    raise UniRSError(f"The metric of task '{name}' in {run} is not known. Add --metric ({', '.join(METRICS)}).")
 
 
 def _prediction(row: SavedRow) -> Prediction:

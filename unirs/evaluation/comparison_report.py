@@ -112,7 +112,9 @@ def _statistics(comparison: Comparison) -> list[list[str]]:
                 _number(line.first),
                 _number(line.second),
                 _number(gap.value, "+"),
-                f"[{_number(gap.ci_low, '+')}, {_number(gap.ci_high, '+')}]",
+                _number(math.nan)
+                if math.isnan(gap.ci_low)
+                else f"[{_number(gap.ci_low, '+')}, {_number(gap.ci_high, '+')}]",
                 _p(gap.p),
                 str(line.n),
             ]

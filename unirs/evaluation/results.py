@@ -243,7 +243,8 @@ def _format_task(document: Mapping[str, Any], task: str) -> str:
     table = [["metric", "value", "95 % interval", *baselines, "n"]]
     for metric, numbers in metrics.items():
         others = [decimal(rows.get(metric, {}).get("value")) for rows in baselines.values()]
-        bounds = f"[{decimal(numbers['ci_low'])}, {decimal(numbers['ci_high'])}]"
+        low, high = numbers["ci_low"], numbers["ci_high"]
+        bounds = decimal(None) if low is None or high is None else f"[{decimal(low)}, {decimal(high)}]"
         table.append([metric, decimal(numbers["value"]), bounds, *others, str(numbers["n"])])
     _shorten_heads(table)
     evaluated, excluded = (format_counts(document[part].get(task, {})) for part in ("evaluated", "excluded"))

@@ -12,8 +12,10 @@ from unirs import plugins
 from unirs.errors import DataError, UniRSError
 from unirs.evaluation.prediction_files import SavedRow, read_rows
 from unirs.evaluation.results import TaskResult
-from unirs.metrics.base import Metric, Prediction
-from unirs.metrics.registry import NAMES, named_metric
+from unirs.metrics.base import Prediction
+from unirs.metrics.registry import METRICS, named_metric
+from unirs.metrics.scorer import Scorer
+from unirs.metrics.text_metric import as_scorer
 from unirs.tasks.task import SplitName, Task
 
 
@@ -49,8 +51,8 @@ def score(
         path: answers as JSON lines; see `unirs.evaluation.prediction_files` for the fields that are understood.
         task: a task plugin's `name`, `root` and options.
         split: the split of `task` that was answered.
-        metric: `vqa`, `caption` or `top1`. The classes of `top1` are then those that occur in the references: a row
-            without a kind is of the class that its first reference names.
+        metric: A name in `METRICS` or a dotted path. The classes of `top1` are then those that occur in the references:
+            a row without a category is of the class that its first reference names.
         references: a file of references as JSON lines.
         allow_missing: a question without an answer counts as answered with nothing, which is wrong, and is no error.
         allow_unknown: answers to other questions are left out, and no error.
@@ -66,7 +68,7 @@ def score(
     notes = []
     if task is not None:
         built: Task = plugins.create("unirs.tasks", task)
-        name, scorer = plugins.short_name(str(task["name"])), built.metric
+        name, scorer = plugins.short_name(str(task["name"])), built.scorer
         questions, dropped = _task_questions(built, split)
         source = f"split '{split}' of task '{name}'"
     else:
@@ -77,7 +79,9 @@ def score(
                 key: replace(row, category=row.category or row.references[0]) for key, row in questions.items()
             }
         scorer = (
-            named_metric(metric, [row.category for row in questions.values()]) if metric else _metric_of(name, path)
+            as_scorer(named_metric(metric, [row.category for row in questions.values()]))
+            if metric
+            else _scorer_of(name, path)
         )
         name = name or path.stem
     notes.append(f"Metric {scorer.name}; references: {source}.")
@@ -113,15 +117,15 @@ def _only_task(answers: Mapping[str, SavedRow], path: Path) -> str:
     return next(iter(names))
 
 
-def _metric_of(name: str, path: Path) -> Metric:
+def _scorer_of(name: str, path: Path) -> Scorer:
     if name not in plugins.list_plugins("unirs.tasks"):
         raise UniRSError(
             f"{path} does not say how to score it: its rows name "
             f"{f'{name!r}, which is no installed task' if name else 'no task'}. "
-            f"Add --metric ({', '.join(NAMES)}) or --task NAME --root DIR."
+            f"Add --metric ({', '.join(METRICS)}) or --task NAME --root DIR."
         )
     task: Task = plugins.create("unirs.tasks", {"name": name, "root": Path("data") / name})
-    return task.metric
+    return task.scorer
 
 
 def _check(

@@ -17,8 +17,6 @@ from unirs.data.token_tree import IGNORE
 from unirs.errors import DataError, MediaError
 from unirs.evaluation.contact_sheet import write_learnt
 from unirs.metrics.base import Prediction
-from unirs.metrics.classification import Top1
-from unirs.metrics.vqa import VqaAccuracy
 from unirs.tasks.media import Media
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample, TaskSplit, Turn
@@ -234,7 +232,7 @@ class _Check:
         except DataError as error:
             report.add("no prompt", f"{where}: {error}")
             return []
-        shown_as = turn.category if self.task.metric.category_is_given else ""
+        shown_as = turn.category if self.task.scorer.category_is_given else ""
         report.prompts.setdefault(shown_as, (prompt, turn.targets[0]))
         choices = self.task.choices_for(turn.category)
         for answer in turn.targets:
@@ -250,15 +248,15 @@ class _Check:
 
     def _score(self, rows: Sequence[Prediction]) -> None:
         """Checks that what is learnt counts as right."""
-        if not rows or not isinstance(self.task.metric, VqaAccuracy | Top1):
+        if not rows or not self.task.scorer.is_exact:
             return
         try:
-            scores = self.task.metric.evaluate(rows).scores
+            scores = self.task.scorer.evaluate(rows).scores
         except DataError as error:
             self.report.add("not scored", str(error))
             return
         for row, score in zip(rows, scores, strict=True):
             if score < 1:
                 self.report.add(
-                    "learnt but wrong", f"{row.id}: {row.text!r} is no right answer by {self.task.metric.name}"
+                    "learnt but wrong", f"{row.id}: {row.text!r} is no right answer by {self.task.scorer.name}"
                 )

@@ -1,10 +1,10 @@
-"""What a metric is: from rows of predictions to a score per row and corpus statistics with intervals."""
+"""What scorers read and return: predictions, and corpus statistics written as functions of sums over rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One answered turn: a row of `predictions/<task>.jsonl`, before scoring.
+    """The model's answer to one turn: a row of `predictions/<task>.jsonl` before scoring.
 
     Attributes:
-        id: the turn's id.
-        task: the task's name.
-        media: the files shown. Rows with equal media are resampled together.
-        kind: question type, class, or `changed` / `unchanged`.
-        prompt: the text the model was given.
-        prediction: the text the model said.
-        references: the texts to score against.
-        clue: the clue in the prompt; empty where none was used.
+        id: Id of the turn.
+        task: Name of the task.
+        media: Files that the turn shows. Rows with equal media are resampled together.
+        category: Question type, class, or `changed` / `unchanged`.
+        prompt: Text of the prompt.
+        text: Text of the answer.
+        references: Texts to score against.
+        clue: The clue in the prompt; empty if there is none.
     """
 
     id: str
@@ -42,9 +42,10 @@ class Statistic:
     Accuracy is `sums[0] / sums[1]` over rows `(correct, 1)`; BLEU is a function of summed n-gram counts.
 
     Attributes:
-        rows: float64 `[n, k]`, what each row adds; n counts all rows of the task.
-        value: maps sums `[..., k]` to values `[...]`.
-        n: how many rows this metric speaks of, e.g. the questions of one kind.
+        row_sums: float64 `[n, k]`, what each row adds; n counts all rows of the task. With k = 0 the value is known
+            for all rows together only and has no interval; see `constant`.
+        from_sums: Maps sums `[..., k]` to values `[...]`.
+        n: Number of rows that the metric covers, e.g. the questions of one category.
     """
 
     row_sums: np.ndarray
@@ -54,42 +55,16 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A metric's view of one task's rows.
+    """Scores of one task's rows.
 
     Attributes:
-        normalized: each prediction as it was compared, in the order of the rows.
-        scores: each row's own score (1/0 for accuracies, the row's CIDEr-D for captions).
-        statistics: corpus metrics by name, in the order to print.
+        normalized: Each prediction as it was compared, in the order of the rows.
+        scores: Score of each row (1/0 for accuracies, CIDEr-D for captions); nan if rows have no score of their own.
+        statistics: Corpus metrics by name, in the order to print.
+        primary_metric: Name of the statistic that represents the task in the mean validation score.
     """
 
     normalized: Sequence[str]
     scores: Sequence[float]
     statistics: Mapping[str, Statistic]
-
-
-class Metric(Protocol):
-    """Scores the answers of a task."""
-
-    @property
-    def name(self) -> str:
-        """Shown by `unirs tasks`."""
-        ...
-
-    @property
-    def primary_metric(self) -> str:
-        """The statistic that stands for the task in the mean validation score."""
-        ...
-
-    @property
-    def category_is_given(self) -> bool:
-        """Whether a row's kind is known from the question, as a question type is, and no label to find out."""
-        ...
-
-    def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:
-        """Scores rows.
-
-        Args:
-            rows: all rows of one task, in a fixed order; at least one.
-            slow: False during training: leave out statistics that are slow to compute.
-        """
-        ...
+    primary_metric: str

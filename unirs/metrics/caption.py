@@ -1,4 +1,4 @@
-"""Caption metrics: BLEU, METEOR, ROUGE-L and CIDEr-D as pycocoevalcap has them, and whether change was told."""
+"""Caption metrics: BLEU, METEOR, ROUGE-L and CIDEr-D as pycocoevalcap computes them, and change accuracy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from unirs.metrics.base import Evaluation, Prediction, Statistic
 from unirs.metrics.meteor import meteor_rows, meteor_value
+from unirs.metrics.scorer import Scorer
 from unirs.metrics.statistics import mean
 
 if TYPE_CHECKING:
@@ -38,18 +39,17 @@ _CHANGE = re.compile(
 
 
 def tokenize(text: str) -> str:
-    """A caption's lower-case words parted by single spaces, without punctuation; `t-shaped` is one word."""
+    """A caption's lower-case words separated by single spaces, without punctuation; `t-shaped` is one word."""
     return " ".join(_WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")))
 
 
-def tells_change(text: str) -> bool:
-    """Whether a change caption tells of a change.
+def describes_change(text: str) -> bool:
+    """Whether a caption of an image pair describes a change.
 
-    It does not if it holds a phrase by which LEVIR-CC's sentences for unchanged pairs say so ("there is no difference",
+    It does not if it contains a phrase that LEVIR-CC's sentences for unchanged pairs use ("there is no difference",
     "the two scenes seem identical", "the scene is the same as before", "no change has occurred", "almost nothing has
-    changed" and their like) and nothing in the rest of it tells of an event ("is built", "appear") or an exception
-    ("but", "except", "other"). So "the road has not changed but a house is built" does. A text without words tells
-    nothing.
+    changed" and the like) and the rest contains neither an event ("is built", "appear") nor an exception ("but",
+    "except", "other"). So "the road has not changed but a house is built" describes one; a text without words does not.
     """
     words = tokenize(text)
     rest, phrases = _NO_CHANGE.subn(" ", words)
@@ -57,54 +57,40 @@ def tells_change(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class CaptionMetrics:
-    """BLEU-1 to 4, METEOR, ROUGE-L and CIDEr-D over several references, and whether change was told.
+class CaptionMetrics(Scorer):
+    """BLEU-1 to 4, METEOR, ROUGE-L and CIDEr-D over several references, and change accuracy.
 
-    Statistics, as pycocoevalcap gives them for the words of `tokenize`: `bleu_1` to `bleu_4`, `meteor`, `rouge_l` and
-    `cider`. Where rows are of kind `changed` or `unchanged`, the same over either (`cider/changed`), with n-gram
-    weights of CIDEr-D from all rows, and `change_accuracy`: the share of these rows whose caption tells of a change
-    exactly if there is one (see `tells_change`). A caption without words scores 0 and is wrong.
+    Statistics, as pycocoevalcap computes them for the words of `tokenize`: `bleu_1` to `bleu_4`, `meteor`, `rouge_l`
+    and `cider`. If rows are of category `changed` or `unchanged`, also the same over each (`cider/changed`), with the
+    n-gram weights of all rows in CIDEr-D, and `change_accuracy`: the share of these rows whose caption describes a
+    change exactly if there is one (see `describes_change`). A caption without words scores 0 and is wrong.
 
-    METEOR runs a Java program: it is left out when `meteor` or `full` is false, and, with a warning in the log, where
-    Java is missing or fails. Its value and its resamples are corpus scores, computed from the program's alignment of
-    each row.
+    METEOR runs a Java program. It is omitted if `meteor` or `slow` is false and, with a warning in the log, if Java is
+    missing or fails. Its value and its resamples are corpus scores, computed from the program's alignment of each row.
 
-    Bootstrap resamples keep the n-gram weights of CIDEr-D: its document frequencies are those of all rows, in every
-    resample as in the parts by kind. The weights say how telling an n-gram is in this corpus (Vedantam et al., 2015,
-    section 4) and belong to the measure; what is uncertain is which pairs were tested. Counted anew they would be off
-    besides, since a pair that is drawn twice counts as two documents with the same n-grams: resampled scores of 30
+    Bootstrap resamples keep the n-gram weights of CIDEr-D: the document frequencies are those of all rows, in every
+    resample and every category. The weights measure how informative an n-gram is in this corpus (Vedantam et al., 2015,
+    section 4) and are part of the metric; the uncertainty is in which pairs were tested. Recounted weights would be
+    biased, since a pair that is drawn twice counts as two documents with the same n-grams: resampled scores of 30
     synthetic pairs are then 2 % too low on average, those of 400 no longer differ. So CIDEr-D is a mean over rows, and
-    two models on the same pairs are compared under the same weights.
+    two models on the same pairs are compared with the same weights.
 
     A row's score is its CIDEr-D.
 
     Attributes:
-        meteor: whether to compute METEOR.
+        meteor: Whether to compute METEOR.
     """
 
     meteor: bool = True
 
-    @property
-    def name(self) -> str:
-        """`"caption"`."""
-        return "caption"
-
-    @property
-    def primary_metric(self) -> str:
-        """`"cider"`."""
-        return "cider"
-
-    @property
-    def category_is_given(self) -> bool:
-        """`False`: whether anything changed is what is asked for."""
-        return False
+    name = "caption"
 
     def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:
         """Scores captions.
 
         Args:
-            rows: all rows of one task.
-            slow: False leaves METEOR out.
+            rows: All rows of one task.
+            slow: False omits METEOR.
         """
         import numpy as np
 
@@ -125,15 +111,15 @@ class CaptionMetrics:
         corpus["rouge_l"] = mean(rouge_l(captions, references))
         corpus["cider"] = mean(cider)
         statistics = dict(corpus)
-        for kind in ("changed", "unchanged"):
-            mask = np.array([row.category == kind for row in rows])
+        for category in ("changed", "unchanged"):
+            mask = np.array([row.category == category for row in rows])
             if mask.any():
-                statistics |= {f"{name}/{kind}": _restrict(statistic, mask) for name, statistic in corpus.items()}
-        return Evaluation(captions, cider.tolist(), statistics | _change_accuracy(rows, captions))
+                statistics |= {f"{name}/{category}": _restrict(statistic, mask) for name, statistic in corpus.items()}
+        return Evaluation(captions, cider.tolist(), statistics | _change_accuracy(rows, captions), "cider")
 
 
 def _restrict(statistic: Statistic, mask: np.ndarray) -> Statistic:
-    """The statistic over the rows where the bool mask `[n]` is true."""
+    """The statistic over the rows that the bool mask `[n]` selects."""
     return replace(statistic, row_sums=statistic.row_sums * mask[:, None], n=int(mask.sum()))
 
 
@@ -144,7 +130,7 @@ def _change_accuracy(rows: Sequence[Prediction], captions: Sequence[str]) -> dic
     if not known.any():
         return {}
     right = [
-        caption != "" and tells_change(caption) == (row.category == "changed")
+        caption != "" and describes_change(caption) == (row.category == "changed")
         for row, caption in zip(rows, captions, strict=True)
     ]
     return {"change_accuracy": mean(right, known)}

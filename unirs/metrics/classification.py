@@ -8,30 +8,34 @@ from dataclasses import dataclass, field
 
 from unirs.errors import DataError, did_you_mean
 from unirs.metrics.base import Evaluation, Prediction
+from unirs.metrics.scorer import Scorer
 from unirs.metrics.statistics import accuracies
 
 _WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True)
-class Top1:
-    """Whether the class named in the answer is the row's class (its `kind`).
+class Top1(Scorer):
+    """Whether the class named in the answer is the row's class (its `category`).
 
-    The answer may be a sentence, such as `This is a video about police chase.`: its class is the longest class, in
-    words, whose words stand in it in a row. No class, or several of the greatest length, is wrong. Case and punctuation
-    do not count, so that `Parade, protest` names `parade/protest`.
+    The answer may be a sentence, such as `This is a video about police chase.`: its class is the longest one, in words,
+    whose words occur in it consecutively. An answer with no class, or with several of the greatest length, is wrong.
+    Case and punctuation are ignored, so that `Parade, protest` names `parade/protest`.
 
     Statistics: `top1` over all rows, `top1_macro` (the mean over the classes that occur) and `top1/<class>`.
 
     Attributes:
-        classes: all classes to tell apart.
+        classes: All classes.
 
     Raises:
-        DataError: two classes have the same words, or one has none.
+        DataError: Two classes have the same words, or one has none.
     """
 
     classes: tuple[str, ...]
     _by_words: dict[str, str] = field(init=False, repr=False, compare=False)
+
+    name = "top1"
+    is_exact = True
 
     def __post_init__(self) -> None:
         by_words: dict[str, str] = {}
@@ -44,30 +48,15 @@ class Top1:
             by_words[words] = name
         object.__setattr__(self, "_by_words", by_words)
 
-    @property
-    def name(self) -> str:
-        """`"top1"`."""
-        return "top1"
-
-    @property
-    def primary_metric(self) -> str:
-        """`"top1"`."""
-        return "top1"
-
-    @property
-    def category_is_given(self) -> bool:
-        """`False`: the class is what is asked for."""
-        return False
-
-    def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:  # noqa: ARG002 (all is fast)
+    def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:  # noqa: ARG002 (nothing is slow)
         """Scores rows 1 (right) or 0.
 
         Args:
-            rows: all rows of one task; each row's `kind` is its class.
-            slow: no statistic here is slow, so it makes no difference.
+            rows: All rows of one task; each row's `category` is its class.
+            slow: Has no effect.
 
         Raises:
-            DataError: a row's class is none of `classes`.
+            DataError: A row's class is none of `classes`.
         """
         truths = [self._truth(row) for row in rows]
         answers = [_words(row.text) for row in rows]
@@ -77,6 +66,7 @@ class Top1:
             normalized=[guess or answer for guess, answer in zip(found, answers, strict=True)],
             scores=[float(hit) for hit in correct],
             statistics=accuracies("top1", correct, truths, self.classes),
+            primary_metric="top1",
         )
 
     def _truth(self, row: Prediction) -> str:
@@ -89,11 +79,11 @@ class Top1:
         return name
 
     def _class_in(self, answer: str) -> str | None:
-        told = [words for words in self._by_words if f" {words} " in f" {answer} "]
-        lengths = [len(words.split()) for words in told]
-        if not told or lengths.count(max(lengths)) > 1:
+        named = [words for words in self._by_words if f" {words} " in f" {answer} "]
+        lengths = [len(words.split()) for words in named]
+        if not named or lengths.count(max(lengths)) > 1:
             return None
-        return self._by_words[told[lengths.index(max(lengths))]]
+        return self._by_words[named[lengths.index(max(lengths))]]
 
 
 def _words(text: str) -> str:

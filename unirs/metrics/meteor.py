@@ -24,25 +24,25 @@ _logger = logging.getLogger(__name__)
 
 
 def meteor_rows(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray | None:
-    """Aligns captions with their references; slow, some seconds to start and milliseconds a row.
+    """Aligns captions with their references; takes some seconds to start, and milliseconds per row.
 
     Args:
-        captions: tokens parted by single spaces, one text a row.
-        references: the same, several a row.
+        captions: Tokens separated by single spaces, one text per row.
+        references: The same, several per row.
 
     Returns:
-        float64 `[n, 7]`, what each row adds to the sums of `meteor_value`. None where Java is missing or fails, after a
-        warning in the log, once a process for each cause.
+        float64 `[n, 7]`, what each row adds to the sums of `meteor_value`. None if Java is missing or fails, after a
+        warning in the log, once per process and cause.
     """
     java = shutil.which("java")
     if java is None:
-        _warn_once("METEOR is left out: there is no `java` on the PATH. Install a Java runtime to have it.")
+        _warn_once("METEOR is omitted: there is no `java` on the PATH. Install a Java runtime to compute it.")
         return None
     lines = [" ||| ".join(["SCORE", *texts, caption]) for caption, texts in zip(captions, references, strict=True)]
     try:
         return _additive(_run(java, lines))
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        _warn_once(f"METEOR is left out: Java failed ({_reason(error)}). It needs 2 GB of memory; run `java -version`.")
+        _warn_once(f"METEOR is omitted: Java failed ({_reason(error)}). It needs 2 GB of memory; run `java -version`.")
         return None
 
 
@@ -50,10 +50,10 @@ def meteor_value(sums: np.ndarray) -> np.ndarray:
     """The corpus score of summed rows (Denkowski and Lavie, 2014, section 2), equal to the Java program's.
 
     Args:
-        sums: `[..., 7]`, sums over the rows of `meteor_rows`.
+        sums: `[..., 7]`, sums over rows of `meteor_rows`.
 
     Returns:
-        `[...]` in 0..1; nan where no row was summed.
+        `[...]` in 0..1; nan if no row was summed.
     """
     import numpy as np
 
@@ -71,7 +71,7 @@ def _run(java: str, lines: Sequence[str]) -> np.ndarray:
     from pycocoevalcap.meteor import meteor
 
     jar = Path(meteor.__file__).with_name(meteor.METEOR_JAR)
-    # pycocoevalcap's own wrapper talks to the program line by line and blocks forever when Java dies. Its options:
+    # pycocoevalcap's own wrapper exchanges single lines with the program and hangs when Java dies. Its options:
     options = ["-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
     done = subprocess.run(  # noqa: S603 (no part of the command comes from data)
         [java, *options],
@@ -84,7 +84,7 @@ def _run(java: str, lines: Sequence[str]) -> np.ndarray:
     )
     numbers = np.array([[float(number) for number in line.split()] for line in done.stdout.splitlines()])
     if numbers.shape != (len(lines), _FIELDS):
-        raise ValueError(f"it answered {numbers.shape} numbers to {len(lines)} rows")
+        raise ValueError(f"it returned {numbers.shape} numbers for {len(lines)} rows")
     return numbers
 
 
@@ -98,14 +98,14 @@ def _additive(numbers: np.ndarray) -> np.ndarray:
     matches = np.einsum("nswt,s,w->nt", stages, _STAGE_WEIGHTS, (_DELTA, 1 - _DELTA))
     weighted = _DELTA * (lengths - functions) + (1 - _DELTA) * functions
     chunks, words = numbers[:, 20], numbers[:, 21:23].mean(axis=1)
-    # A caption that matches its reference whole is not fragmented at all.
+    # A caption that matches its whole reference has no fragmentation penalty.
     whole = (stages.sum(axis=(1, 2)) == lengths).all(axis=1) & (chunks == 1)
     columns = [matches[:, 0], weighted[:, 0], matches[:, 1], weighted[:, 1], np.where(whole, 0, chunks), words]
     return np.stack([*columns, np.ones(len(numbers))], axis=1)
 
 
 def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """The quotient, 0 where the denominator is 0."""
+    """The quotient; 0 if the denominator is 0."""
     import numpy as np
 
     quotient: np.ndarray = np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator > 0)

@@ -1,4 +1,4 @@
-"""The statistics that several metrics share: means, and accuracies as a whole and by kind."""
+"""Statistics that several metrics share: means, constants, and accuracies in total and by category."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def mean(values: Sequence[float] | np.ndarray, mask: np.ndarray | None = None) -> Statistic:
-    """The mean of one number a row.
+    """The mean of one number per row.
 
     Args:
         values: `[n]`.
-        mask: bool `[n]`, the rows to speak of; all where left out.
+        mask: bool `[n]`, the rows to average; all by default.
 
     Returns:
-        A statistic over rows `(value, 1)`; undefined (nan) where no row is left.
+        A statistic over rows `(value, 1)`; undefined (nan) if no row is left.
     """
     import numpy as np
 
@@ -28,33 +28,45 @@ def mean(values: Sequence[float] | np.ndarray, mask: np.ndarray | None = None) -
     return Statistic(row_sums=rows, from_sums=_ratio, n=int(weights.sum()))
 
 
+def constant(value: float, n: int) -> Statistic:
+    """A value that is known for all rows together only, so that it has no interval.
+
+    Args:
+        value: What the rows score together.
+        n: Number of rows.
+    """
+    import numpy as np
+
+    return Statistic(row_sums=np.zeros((n, 0)), from_sums=lambda sums: np.full(sums.shape[:-1], value), n=n)
+
+
 def accuracies(
     name: str, correct: Sequence[bool], categories: Sequence[str], order: Sequence[str] = ()
 ) -> dict[str, Statistic]:
-    """Accuracy over all rows, the mean over kinds, and for each kind.
+    """Accuracy over all rows, the mean over categories, and the accuracy of each category.
 
     Args:
-        name: what to call it; the others are `<name>_macro` and `<name>/<kind>`.
-        correct: one a row.
-        categories: one a row. Rows of kind `""` count for the accuracy over all rows only.
-        order: kinds to print first, in this order; the others follow by name.
+        name: Name of the accuracy over all rows; the others are `<name>_macro` and `<name>/<category>`.
+        correct: Whether each row is right.
+        categories: Category of each row. Rows of category `""` count for the accuracy over all rows only.
+        order: Categories to print first, in this order; the others follow by name.
 
     Returns:
-        Statistics by name, in the order to print. Only kinds that occur; none of them where no row has a kind.
+        Statistics by name, in the order to print, of the categories that occur.
     """
     import numpy as np
 
     hits, labels = np.asarray(correct, dtype=np.float64), np.asarray(categories, dtype=object)
     present = set(categories) - {""}
-    ordered = [kind for kind in dict.fromkeys(order) if kind in present]
+    ordered = [category for category in dict.fromkeys(order) if category in present]
     ordered += sorted(present.difference(ordered))
-    by_kind = {kind: mean(hits, labels == kind) for kind in ordered}
+    by_category = {category: mean(hits, labels == category) for category in ordered}
     statistics = {name: mean(hits)}
-    if by_kind:
-        rows = np.concatenate([statistic.row_sums for statistic in by_kind.values()], axis=1)
-        n = sum(statistic.n for statistic in by_kind.values())
+    if by_category:
+        rows = np.concatenate([statistic.row_sums for statistic in by_category.values()], axis=1)
+        n = sum(statistic.n for statistic in by_category.values())
         statistics[f"{name}_macro"] = Statistic(row_sums=rows, from_sums=_mean_of_ratios, n=n)
-    return statistics | {f"{name}/{kind}": statistic for kind, statistic in by_kind.items()}
+    return statistics | {f"{name}/{category}": statistic for category, statistic in by_category.items()}
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
@@ -67,7 +79,7 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
 
 
 def _mean_of_ratios(sums: np.ndarray) -> np.ndarray:
-    """Over pairs of columns `(correct, 1)`, one pair a kind; a kind that a resample misses does not count in it."""
+    """Averages over pairs of columns `(correct, 1)`, one pair per category; categories without rows do not count."""
     import numpy as np
 
     ratios = _ratio(sums.reshape(*sums.shape[:-1], -1, 2))

@@ -1,50 +1,58 @@
-"""A task: a named composition of dataset, prompt and metric. What a plugin's `build` function returns."""
+"""A task: a composition of dataset, prompt and metric. What a plugin's `build` function returns."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from unirs.errors import PluginError
-from unirs.metrics.base import Metric
+from unirs.metrics.scorer import Scorer
+from unirs.metrics.text_metric import as_scorer
 from unirs.tasks.media import Modality
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import TaskSplit
+
+if TYPE_CHECKING:
+    from unirs.metrics.scorer import MetricFactory
 
 SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Dataset, prompt and metric under one name.
+    """Dataset, prompt and metric.
 
     A plugin is a function `build(root: Path, **options) -> Task`, registered in the entry-point group `unirs.tasks`,
     named by a dotted path `package.module:build`, or by a file `path/to/plugin.py`. Its options are its parameters. It
-    must be cheap: it reads no data (listing folders is cheap) and does not import torch.
+    must be cheap: it reads no data (listing folders is cheap) and does not import torch, unless its metric needs it.
 
     Attributes:
-        modality: the modality of the media that its samples show.
-        load_split: reads a split; raises `DataError` naming file and row.
-        prompt: what the model is told.
-        metric: how answers are scored.
-        required_paths: files and folders that must exist before `load_split` is called.
-        download_hint: where a user gets the data, for the message when something in `required_paths` is missing.
-        synthesize: writes a synthetic data set in the task's real on-disk format: `synthesize(size, seed)`, with `size`
-            training items. None where the task has no synthetic form.
-        choices: the texts among which an answer is, written as they are learnt (`This is a video about fire.`); a
-            mapping where they depend on the turn's kind. Empty, or a kind left out of the mapping: any text. See
-            `choices_for`.
-        splits: what `load_split` can read. A task without `val` or `test` is trained on only, one without `train` is
-            evaluated only.
+        modality: Modality of the media of its samples.
+        load_split: Reads a split; raises `DataError` naming file and row.
+        prompt: Template of the prompts.
+        metric: Makes the metric that scores answers: a `Scorer`, such as `VqaAccuracy()`, or a text metric of
+            torchmetrics, such as `CHRFScore` or a subclass of `torchmetrics.Metric`. See `scorer`.
+        required_paths: Files and folders that must exist before `load_split` is called.
+        download_hint: Where to get the data, for the message if something in `required_paths` is missing.
+        synthesize: Writes a synthetic data set in the task's real on-disk format: `synthesize(size, seed)`, with `size`
+            training items. None if the task has no synthetic form.
+        choices: The allowed answers, written as they are learnt (`This is a video about fire.`); a mapping if they
+            depend on the turn's category. Any text is allowed if there are none. See `choices_for`.
+        splits: Splits that `load_split` can read. A task without `val` or `test` is for training only, one without
+            `train` for evaluation only.
 
     Raises:
-        PluginError: choices are given by kind where the kind is what the model is to find out, or a choice is repeated.
+        PluginError: Choices are given by category although the model has to find out the category, or a choice is
+            repeated.
     """
 
     modality: Modality
     load_split: Callable[[SplitName], TaskSplit]
     prompt: PromptTemplate
-    metric: Metric
+    metric: MetricFactory
     required_paths: tuple[Path, ...]
     download_hint: str
     synthesize: Callable[[int, int], None] | None = None
@@ -52,16 +60,21 @@ class Task:
     splits: tuple[SplitName, ...] = ("train", "val", "test")
 
     def __post_init__(self) -> None:
-        if isinstance(self.choices, Mapping) and not self.metric.category_is_given:
+        if isinstance(self.choices, Mapping) and not self.scorer.category_is_given:
             raise PluginError(
-                f"Choices by kind would tell the answer: for the metric '{self.metric.name}' a turn's kind is what the "
-                "model is to find out. Give one tuple of choices."
+                f"Choices by category would reveal the answer: with the metric '{self.scorer.name}' the category is "
+                "not known from the question. Give one tuple of choices."
             )
         for choices in self.choices.values() if isinstance(self.choices, Mapping) else [self.choices]:
             if len(set(choices)) < len(choices):
                 repeated = next(choice for choice in choices if choices.count(choice) > 1)
-                raise PluginError(f"The choice {repeated!r} is given twice. Name each once.")
+                raise PluginError(f"The choice {repeated!r} is given twice. Give each once.")
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Scores gathered rows. Calling it makes a `PredictionMetric`, whichever form `metric` has."""
+        return as_scorer(self.metric)
 
     def choices_for(self, category: str) -> tuple[str, ...]:
-        """The texts among which the answer to a turn of this kind is; empty where it may be any text."""
+        """The allowed answers to a turn of this category; empty if any text is allowed."""
         return self.choices.get(category, ()) if isinstance(self.choices, Mapping) else self.choices

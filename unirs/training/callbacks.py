@@ -88,11 +88,11 @@ class ResultsWriter(Callback):
 
 
 def _guess(data: UniRSDataModule, name: str, rows: Sequence[Prediction]) -> tuple[Prediction, ...]:
-    return most_frequent(data.split(name, "train"), rows, by_category=data.tasks[name].task.metric.category_is_given)
+    return most_frequent(data.split(name, "train"), rows, by_category=data.tasks[name].task.scorer.category_is_given)
 
 
 def _score(data: UniRSDataModule, name: str, split: SplitName, rows: Sequence[Prediction], *, full: bool) -> TaskResult:
-    evaluation = data.tasks[name].task.metric.evaluate(rows, slow=full)
+    evaluation = data.tasks[name].task.scorer.evaluate(rows, slow=full)
     return TaskResult(name, rows, evaluation, data.split(name, split).num_excluded)
 
 

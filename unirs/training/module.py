@@ -184,7 +184,10 @@ class UniRSModule(LightningModule):
 
     def add_predictions(self, eval_set: str, rows: Sequence[Prediction]) -> None:
         """Adds answers to the metrics of an evaluation set. Every process adds to the same sets, if only no rows."""
-        self._metrics.setdefault(eval_set, PredictionMetric().to(self.device)).update(rows)
+        if eval_set not in self._metrics:
+            scorer = self.processor.tasks[EvalSet.from_name(eval_set).task].task.scorer
+            self._metrics[eval_set] = scorer(slow=False).to(self.device)
+        self._metrics[eval_set].update(rows)
 
     def _add_vision_features(self, batch: Batch) -> Batch:
         """Encodes the frames of media without cached features, and caches them if the encoder is frozen."""
@@ -208,9 +211,9 @@ class UniRSModule(LightningModule):
         """Logs `val/loss`, each task's primary metric, and their mean `val/score`, which selects checkpoints."""
         scores = []
         for name, rows in self.predictions().items():
-            metric = self.processor.tasks[name].task.metric
-            value = point_estimate(metric.evaluate(rows, slow=False).statistics[metric.primary_metric])
-            self.log(f"val/{name}/{metric.primary_metric}", value)
+            evaluation = self.processor.tasks[name].task.scorer.evaluate(rows, slow=False)
+            value = point_estimate(evaluation.statistics[evaluation.primary_metric])
+            self.log(f"val/{name}/{evaluation.primary_metric}", value)
             scores.append(value)
         self.log("val/loss", self._val_loss.compute())
         self.log("val/score", sum(scores) / len(scores), prog_bar=True)
@@ -223,7 +226,7 @@ class UniRSModule(LightningModule):
         """
         names = [EvalSet(task, blank).name for task in self.processor.tasks]
         sets = {EvalSet.from_name(name): self._metrics[name] for name in names if name in self._metrics}
-        return {one.task: metric.compute() for one, metric in sets.items()}
+        return {one.task: metric.predictions() for one, metric in sets.items()}
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's type
         """AdamW with cosine decay over the whole run."""

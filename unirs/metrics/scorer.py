@@ -1,0 +1,55 @@
+"""Scorers: what turns the rows of a task into an `Evaluation`. A scorer is also a factory of a torchmetrics metric."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from unirs.metrics.base import Evaluation, Prediction
+
+if TYPE_CHECKING:
+    import torchmetrics
+
+    from unirs.metrics.gather import PredictionMetric
+
+    MetricFactory = Callable[[], torchmetrics.Metric | torchmetrics.MetricCollection]
+    """Makes a new metric: a `Scorer`, or a class or partial of torchmetrics."""
+
+
+class Scorer(ABC):
+    """Scores the answers of a task. Subclasses are frozen dataclasses that import no torch.
+
+    Attributes:
+        category_is_given: Whether a row's category is known from the question, as a question type is. False if the
+            model has to find it out, as it does a class.
+        is_exact: Whether a row's score is 1 for a right and 0 for a wrong answer.
+    """
+
+    category_is_given: bool = False
+    is_exact: bool = False
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name in listings and messages. A class attribute `name = "..."` overrides it."""
+
+    @abstractmethod
+    def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:
+        """Scores rows.
+
+        Args:
+            rows: All rows of one task, in a fixed order; at least one.
+            slow: False during training: omits statistics that are slow to compute.
+        """
+
+    def __call__(self, *, slow: bool = True) -> PredictionMetric:
+        """Makes a torchmetrics metric that gathers rows from all processes and scores them.
+
+        Args:
+            slow: As in `evaluate`.
+        """
+        from unirs.metrics.gather import PredictionMetric
+
+        return PredictionMetric(partial(self.evaluate, slow=slow))
