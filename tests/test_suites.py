@@ -198,7 +198,7 @@ def test_columns_are_statistics_of_the_task(name: str, monkeypatch: pytest.Monke
         task: Task = plugins.create("unirs.tasks", {"name": spec["name"], "root": Path("x")})
         kinds = KINDS.get(label, ("changed", "unchanged"))
         rows = [Prediction(kind, label, ("a",), kind, "", "a road", ("a road",)) for kind in kinds]
-        assert set(columns) - {"meteor"} <= set(task.metric.evaluate(rows).statistics)
+        assert set(columns) - {"meteor"} <= set(task.scorer.evaluate(rows).statistics)
 
 
 def test_the_suite_in_the_docs_is_one(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_choices_are_the_sentences_that_are_learnt(tmp_path: Path) -> None:
         Prediction(name, "era", (), name, "", choice, (name,))
         for name, choice in zip(CLASSES, task.choices, strict=True)
     ]
-    assert set(task.metric.evaluate(rows).scores) == {1.0}
+    assert set(task.scorer.evaluate(rows).scores) == {1.0}
 
 
 def test_two_spellings_of_a_class_are_one_class(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from unirs_tasks.synth.sentences import describe_changes
 from unirs_tasks.synth.writing import generator, map_items, new_folder
 
 from unirs.errors import DataError
-from unirs.metrics.caption import tells_change
+from unirs.metrics.caption import describes_change
 from unirs.tasks.task import SplitName
 
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -175,7 +175,7 @@ def test_each_question_about_a_picture_is_answered_from_its_facts() -> None:
 def test_sentences_tell_whether_something_changed(captions: Path) -> None:
     for row in json.loads((captions / "LevirCCcaptions.json").read_text())["images"]:
         for sentence in row["sentences"]:
-            assert tells_change(" ".join(sentence["tokens"])) == bool(row["changeflag"]), sentence["raw"]
+            assert describes_change(" ".join(sentence["tokens"])) == bool(row["changeflag"]), sentence["raw"]
 
 
 def test_comparisons_have_a_clear_margin() -> None:

@@ -61,10 +61,15 @@ class Evaluation:
         normalized: Each prediction as it was compared, in the order of the rows.
         scores: Score of each row (1/0 for accuracies, CIDEr-D for captions); nan if rows have no score of their own.
         statistics: Corpus metrics by name, in the order to print.
-        primary_metric: Name of the statistic that represents the task in the mean validation score.
+        primary_metric: Name of the statistic that represents the task in the mean validation score; the first by
+            default.
     """
 
     normalized: Sequence[str]
     scores: Sequence[float]
     statistics: Mapping[str, Statistic]
-    primary_metric: str
+    primary_metric: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.primary_metric:
+            object.__setattr__(self, "primary_metric", next(iter(self.statistics), ""))

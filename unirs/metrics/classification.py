@@ -66,7 +66,6 @@ class Top1(Scorer):
             normalized=[guess or answer for guess, answer in zip(found, answers, strict=True)],
             scores=[float(hit) for hit in correct],
             statistics=accuracies("top1", correct, truths, self.classes),
-            primary_metric="top1",
         )
 
     def _truth(self, row: Prediction) -> str:

@@ -76,7 +76,7 @@ class TextMetric(Scorer):
         scores = dict.fromkeys(values, [math.nan] * len(rows))
         for key, value in values.items():
             statistics[key], scores[key] = self._read(key, value, len(rows))
-        primary = getattr(metric, "primary_metric", next(iter(statistics), None))
+        primary = getattr(metric, "primary_metric", next(iter(statistics), ""))
         if primary not in statistics:
             raise PluginError(f"The metric '{self.name}' computes {list(statistics)}, without its primary '{primary}'.")
         return Evaluation(texts, scores[primary], statistics, primary)

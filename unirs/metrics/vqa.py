@@ -51,4 +51,4 @@ class VqaAccuracy(Scorer):
             for answer, row in zip(answers, rows, strict=True)
         ]
         statistics = accuracies("accuracy", correct, [row.category for row in rows], self.categories)
-        return Evaluation(answers, [float(hit) for hit in correct], statistics, "accuracy")
+        return Evaluation(answers, [float(hit) for hit in correct], statistics)

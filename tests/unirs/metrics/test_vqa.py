@@ -40,7 +40,7 @@ def test_normalizing_twice_changes_nothing(text: str) -> None:
     assert normalize_answer(normalize_answer(text)) == normalize_answer(text)
 
 
-def test_accuracy_is_micro_macro_and_by_kind() -> None:
+def test_accuracy_is_micro_macro_and_by_category() -> None:
     rows = [
         row(1, "Yes.", "yes", category="presence"),
         row(2, "no", "yes", category="presence"),
@@ -70,16 +70,15 @@ def test_accuracy_is_micro_macro_and_by_kind() -> None:
     assert [statistic.n for statistic in evaluation.statistics.values()] == [5, 5, 3, 1, 1]
 
 
-def test_the_headline_is_a_statistic() -> None:
-    metric = VqaAccuracy()
-    assert metric.primary_metric in metric.evaluate([row(1, "a", "a")]).statistics
+def test_primary_metric_is_the_accuracy_over_all_rows() -> None:
+    assert VqaAccuracy().evaluate([row(1, "a", "a", category="comp")]).primary_metric == "accuracy"
 
 
-def test_rows_without_kind_have_accuracy_only() -> None:
+def test_rows_without_category_have_accuracy_only() -> None:
     assert list(VqaAccuracy().evaluate([row(1, "a", "a"), row(2, "b", "a")]).statistics) == ["accuracy"]
 
 
-def test_an_answer_without_words_is_wrong_even_where_the_reference_has_none() -> None:
+def test_an_answer_without_words_is_wrong_even_if_the_reference_has_none() -> None:
     assert VqaAccuracy().evaluate([row(1, "", "yes"), row(2, "-", "+")]).scores == [0.0, 0.0]
 
 

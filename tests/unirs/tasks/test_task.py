@@ -20,15 +20,15 @@ TASK = Task(
 )
 
 
-def test_choices_for_all_by_kind_or_none() -> None:
+def test_choices_for_all_by_category_or_none() -> None:
     assert TASK.choices_for("presence") == ()
     assert replace(TASK, choices=("a", "b")).choices_for("presence") == ("a", "b")
     by_kind = replace(TASK, choices={"presence": ("yes", "no")})
     assert (by_kind.choices_for("presence"), by_kind.choices_for("count")) == (("yes", "no"), ())
 
 
-def test_choices_that_tell_the_answer_or_repeat() -> None:
-    with pytest.raises(PluginError, match="Choices by kind would tell the answer: for the metric 'top1'"):
+def test_choices_that_reveal_the_answer_or_repeat_raise() -> None:
+    with pytest.raises(PluginError, match="Choices by category would reveal the answer: with the metric 'top1'"):
         replace(TASK, metric=Top1(("a",)), choices={"a": ("a",)})
     for choices in (("a", "b", "a"), {"presence": ("a", "a")}):
         with pytest.raises(PluginError, match="The choice 'a' is given twice"):
