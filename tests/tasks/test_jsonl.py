@@ -147,3 +147,8 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
 def test_a_split_can_be_sent_to_another_process(tmp_path: Path) -> None:
     split = build(write(tmp_path, ROW, ROW | {"question": "Où?"}, ROW)).load_split("train")
     assert list(pickle.loads(pickle.dumps(split))) == list(split)  # noqa: S301 - our own
+
+
+def test_text_metrics_of_torchmetrics_by_name_or_path(tmp_path: Path) -> None:
+    for metric in ("chrf", "torchmetrics.text:CHRFScore"):
+        assert build(tmp_path, metric=metric).scorer.name == "chrf_score"

@@ -1,23 +1,29 @@
 import json
 import os
+import pickle
 import random
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torchmetrics
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
+from torchmetrics.text import CHRFScore
 
 import unirs
 from unirs.metrics.base import Prediction
-from unirs.metrics.bootstrap import point_estimate
 from unirs.metrics.gather import PredictionMetric
+from unirs.metrics.scorer import Scorer
+from unirs.metrics.text_metric import TextMetric
 from unirs.metrics.vqa import VqaAccuracy
 
 texts = st.text(max_size=8)
@@ -43,23 +49,24 @@ from typing import Any
 import torch
 from unirs.metrics.base import Prediction
 from unirs.metrics.caption import CaptionMetrics
-from unirs.metrics.gather import PredictionMetric
-from unirs.metrics.interval import point
+from unirs.metrics.text_metric import TextMetric
 from unirs.metrics.vqa import VqaAccuracy
+from torchmetrics.text import CHRFScore
 
 def score(batches):
-    metric = PredictionMetric()
-    for batch in batches:
-        metric.update([Prediction(**row | {k: tuple(row[k]) for k in ("media", "references")}) for row in batch])
-    rows = metric.compute()
-    assert rows == metric.compute()
-    evaluation = VqaAccuracy().evaluate(rows) if rows else None
-    return {
-        "rows": [asdict(row) for row in rows],
-        "scores": evaluation and list(evaluation.scores),
-        "points": evaluation and {name: point(s) for name, s in evaluation.statistics.items()},
-        "captions": rows and {n: point(s) for n, s in CaptionMetrics().evaluate(rows, slow=False).statistics.items()},
+    metrics = {
+        "vqa": VqaAccuracy()(),
+        "captions": CaptionMetrics()(slow=False),
+        "chrf": TextMetric(CHRFScore)(),
     }
+    for batch in batches:
+        rows = [Prediction(**row | {k: tuple(row[k]) for k in ("media", "references")}) for row in batch]
+        for metric in metrics.values():
+            metric.update(rows)
+    rows = metrics["vqa"].predictions()
+    values = {key: {name: float(v) for name, v in metric.compute().items()} for key, metric in metrics.items()}
+    assert rows == metrics["vqa"].predictions()
+    return {"rows": [asdict(row) for row in rows], **values}
 
 def work(rank, folder):
     torch.set_num_threads(1)
@@ -90,8 +97,15 @@ def encode(rows: list[Prediction]) -> list[dict[str, Any]]:
     ]
 
 
+def collected(*batches: list[Prediction], by: Scorer = VqaAccuracy()) -> PredictionMetric:  # noqa: B008
+    metric = by()
+    for batch in batches:
+        metric.update(batch)
+    return metric
+
+
 @pytest.mark.slow
-def test_two_processes_see_the_rows_and_scores_of_one(tmp_path: Path) -> None:
+def test_two_processes_score_the_rows_as_one_process_does(tmp_path: Path) -> None:
     captions = [
         Prediction(
             f"c{number}",
@@ -121,67 +135,69 @@ def test_two_processes_see_the_rows_and_scores_of_one(tmp_path: Path) -> None:
     outputs = [json.loads((tmp_path / f"out{rank}.json").read_text()) for rank in range(2)]
     assert outputs[0] == outputs[1]
     for scenario, output in zip(scenarios, outputs[0], strict=True):
-        alone = PredictionMetric()
-        for batches in scenario:
-            for batch in batches:
-                alone.update(batch)
-        rows = alone.compute()
-        assert output["rows"] == json.loads(json.dumps(encode(list(rows))))
-        if rows:
-            evaluation = VqaAccuracy().evaluate(rows)
-            assert output["scores"] == evaluation.scores
-            assert output["points"] == {
-                name: point_estimate(statistic) for name, statistic in evaluation.statistics.items()
+        batches = list(chain.from_iterable(scenario))
+        assert output["rows"] == json.loads(json.dumps(encode(list(collected(*batches).predictions()))))
+        for name, scorer in (("vqa", VqaAccuracy()), ("chrf", TextMetric(CHRFScore))):
+            assert output[name] == {
+                key: float(value) for key, value in collected(*batches, by=scorer).compute().items()
             }
     assert [item["id"] for item in outputs[0][0]["rows"]] == ["q0", "q1", "q2", "q3", "q4", "q11"]
     assert outputs[0][3]["rows"] == []
-    said = {row.id: [row.text] for row in captions}
+    assert outputs[0][3]["vqa"] == outputs[0][3]["chrf"] == {}
+    texts = {row.id: [row.text] for row in captions}
     references = {row.id: list(row.references) for row in captions}
-    scores = [*Bleu(4).compute_score(references, said, verbose=0)[0]]
-    scores += [scorer.compute_score(references, said)[0] for scorer in (Rouge(), Cider())]
+    scores = [*Bleu(4).compute_score(references, texts, verbose=0)[0]]
+    scores += [scorer.compute_score(references, texts)[0] for scorer in (Rouge(), Cider())]
     names = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"]
-    assert outputs[0][4]["captions"] == pytest.approx(dict(zip(names, scores, strict=True)), rel=0, abs=1e-9)
+    assert outputs[0][4]["captions"] == pytest.approx(dict(zip(names, scores, strict=True)), rel=0, abs=1e-6)
 
 
 @given(st.lists(predictions, unique_by=lambda item: item.id, max_size=5))
-def test_any_rows_come_back_as_they_went_in(rows: list[Prediction]) -> None:
-    metric = PredictionMetric()
-    metric.update(rows[:2])
-    metric.update(rows[2:])
-    assert {item.id: item for item in metric.compute()} == {item.id: item for item in rows}
+def test_rows_survive_unchanged(rows: list[Prediction]) -> None:
+    metric = collected(rows[:2], rows[2:])
+    assert {item.id: item for item in metric.predictions()} == {item.id: item for item in rows}
 
 
-def test_rows_are_sorted_by_number_whatever_the_order_they_came_in() -> None:
-    metric = PredictionMetric()
+def test_rows_are_sorted_by_the_numbers_in_their_ids() -> None:
     numbers = list(range(0, 120, 7))
     random.Random(0).shuffle(numbers)  # noqa: S311
-    for number in numbers:
-        metric.update([row(number)])
-    assert [item.id for item in metric.compute()] == [f"q{number}" for number in sorted(numbers)]
+    metric = collected(*([row(number)] for number in numbers))
+    assert [item.id for item in metric.predictions()] == [f"q{number}" for number in sorted(numbers)]
 
 
 def test_the_first_row_of_an_id_counts() -> None:
-    metric = PredictionMetric()
-    metric.update([row(1), row(1)])
-    metric.update([row(1)])
-    assert metric.compute() == (row(1),)
+    metric = collected([row(1), replace(row(1), text="maybe")], [replace(row(1), text="no")])
+    assert metric.predictions() == (row(1),)
+    assert metric.compute()["accuracy"] == 1
 
 
-def test_rows_add_up_until_reset() -> None:
-    metric = PredictionMetric()
-    metric.update([row(1)])
-    assert metric.compute() == (row(1),)
-    metric.update([row(2)])
-    assert metric.compute() == (row(1), row(2))
+def test_rows_accumulate_until_reset() -> None:
+    metric = collected([row(1)])
+    assert {name: value.item() for name, value in metric.compute().items()} == {
+        "accuracy": 1,
+        "accuracy_macro": 1,
+        "accuracy/kind1": 1,
+    }
+    metric.update([row(3)])
+    assert metric.predictions() == (row(1), row(3))
+    assert metric.compute()["accuracy"] == 0.5
     metric.reset()
-    assert metric.compute() == ()
+    assert (metric.predictions(), metric.compute()) == ((), {})
+
+
+def test_it_serves_in_a_collection_and_gives_the_value_of_a_batch() -> None:
+    collection = torchmetrics.MetricCollection({"task": VqaAccuracy()()})
+    assert collection([row(3)])["accuracy"] == 0
+    collection.update([row(1)])
+    assert collection.compute()["accuracy"] == 0.5
+    again: PredictionMetric = pickle.loads(pickle.dumps(collected([row(1)])))  # noqa: S301
+    assert again.compute()["accuracy"] == 1
 
 
 def test_it_moves_between_devices_and_types_with_its_model() -> None:
     model = torch.nn.Module()
-    model.metric = PredictionMetric()
-    model.metric.update([row(1)])
-    assert model.metric.compute() == (row(1),)
+    model.metric = collected([row(1)])
+    assert model.metric.compute()["accuracy"] == 1
     model.to(torch.bfloat16).half().to("cpu")
-    assert model.metric.compute() == (row(1),)
+    assert model.metric.predictions() == (row(1),)
     assert model.state_dict() == {}

@@ -83,7 +83,7 @@ def test_a_machine_without_java_is_told_once(tmp_path: Path) -> None:
     environment = os.environ | {"PATH": str(tmp_path), "PYTHONPATH": roots}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"] * 3
-    assert done.stderr.count("METEOR is left out") == 1
+    assert done.stderr.count("METEOR is omitted") == 1
     assert "Install a Java runtime" in done.stderr
 
 
