@@ -56,6 +56,15 @@ class MapsChange(Protocol):
         ...
 
 
+@runtime_checkable
+class MergesAdapters(Protocol):
+    """An encoder that can have LoRA adapters."""
+
+    def merge_adapters(self) -> None:
+        """Merges the adapters into the weights, in place; `init_config` then builds the encoder without them."""
+        ...
+
+
 def as_module(part: object) -> nn.Module:
     """The same part as the module it must be.
 

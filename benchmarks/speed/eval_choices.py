@@ -90,7 +90,7 @@ def main() -> None:
         if task.synthesize is not None:
             task.synthesize(30, 0)
         shown = [sample.media for sample in task.load_split("train")[: options.videos]]
-        ours = Ours(read_checkpoint(folder / "llava"), task, shown)
+        ours = Ours(UniRS(*read_checkpoint(folder / "llava")), task, shown)
         peer = Peer(folder, ours)
         for own, other in zip(ours(), peer(), strict=True):
             apart = max(abs(a - b) for a, b in zip(own, other, strict=True))

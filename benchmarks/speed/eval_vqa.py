@@ -97,7 +97,7 @@ def main() -> None:
     options = parser.parse_args()
     with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data:
         shown = pictures(Path(data) / "rsvqa_lr", options.pictures)
-        ours = Ours(read_checkpoint(folder / "llava"), shown, questions(options.questions, 0), options.longest)
+        ours = Ours(UniRS(*read_checkpoint(folder / "llava")), shown, questions(options.questions, 0), options.longest)
         single, batched = Peer(folder, ours, 1), Peer(folder, ours, options.batch)
         expected = ours()
         if single() != expected or batched() != expected:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from unirs.errors import ModelError, did_you_mean
-from unirs.models import Lora, TuningMode, set_tuning, train_adapters
+from unirs.models import Lora, TuningMode, merge_adapters, set_tuning, train_adapters
 from unirs.tasks import ResizeMode, ResizeSpec
 
 Pretrained = bool | Literal["given"]
@@ -88,6 +88,12 @@ class FrameEncoder(nn.Module):
         if self.tune == "lora":
             train_adapters(self.tower, mode)
         return self
+
+    def merge_adapters(self) -> None:
+        """Merges LoRA adapters into the weights, in place; the encoder is then frozen."""
+        merge_adapters(self.tower)
+        self.tune = "frozen"
+        self.init_config |= {"tune": "frozen", "lora": None}
 
 
 def check_choices(resize_mode: ResizeMode, tune: TuningMode, lora: dict[str, Any] | None) -> Lora:

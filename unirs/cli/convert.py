@@ -1,4 +1,4 @@
-"""`unirs convert`: another program's checkpoint, or a training run, as a saved model."""
+"""`unirs convert`: writes another program's checkpoint, a training run or a saved model as a saved model."""
 
 import argparse
 from pathlib import Path
@@ -10,10 +10,16 @@ def register(parser: argparse.ArgumentParser) -> None:
         "source",
         type=Path,
         metavar="SOURCE",
-        help="a VILA-1.5 or UniRS folder (llm/, vision_tower/, mm_projector/), a Hugging Face LLaVA folder, or a run",
+        help="a VILA-1.5 or UniRS folder (llm/, vision_tower/, mm_projector/), a Hugging Face LLaVA folder, a training "
+        "run, or a saved model",
     )
     parser.add_argument(
-        "out", type=Path, metavar="OUT", help="a new folder, or that of an earlier saved model, which is replaced"
+        "out", type=Path, metavar="OUT", help="a new folder, or that of an earlier result, which is replaced"
+    )
+    result = parser.add_mutually_exclusive_group()
+    result.add_argument("--merge", action="store_true", help="merge LoRA adapters into the weights")
+    result.add_argument(
+        "--adapter", action="store_true", help="write only the language model's LoRA adapters, as a PEFT folder"
     )
     parser.set_defaults(run=_run)
 
@@ -22,13 +28,23 @@ def _run(options: argparse.Namespace) -> None:
     from unirs.cli import hide_warnings
 
     hide_warnings()
+    from unirs.inference.api import UniRS
     from unirs.models.importers import read_checkpoint
+    from unirs.models.pretrained import is_saved_model
 
-    converted = read_checkpoint(options.source)
-    converted.save_pretrained(options.out)
-    for name, part in converted.model.named_children():
-        count = sum(parameter.numel() for parameter in part.parameters())
-        print(f"{name:<10} {type(part).__name__}, {count:,} parameters")
-    prompts = converted.config.prompts
+    if (options.source / "config.yaml").is_file() or is_saved_model(options.source):
+        model = UniRS.from_pretrained(options.source, device="cpu")
+    else:
+        model = UniRS(*read_checkpoint(options.source))
+    if options.adapter:
+        model.save_adapter(options.out)
+        print(f"Written to {options.out}. Load it with peft.PeftModel.from_pretrained(base, '{options.out}').")
+        return
+    model = model.merged() if options.merge else model
+    model.save_pretrained(options.out)
+    for name, component in model.model.named_children():
+        count = sum(parameter.numel() for parameter in component.parameters())
+        print(f"{name:<10} {type(component).__name__}, {count:,} parameters")
+    prompts = model.config.prompts
     print(f"{'prompts':<10} {', '.join(f'{name} ({prompt.modality})' for name, prompt in prompts.items())}")
-    print(f"\nWritten to {options.out}. Try: unirs predict {options.out} PICTURE --question 'What is shown?'")
+    print(f"\nWritten to {options.out}. Try: unirs predict {options.out} IMAGE --question 'What is shown?'")

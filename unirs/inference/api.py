@@ -15,21 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import ModelHubMixin
 from tqdm import tqdm
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.data.clues import BaseVLM, ClueCache, ClueConfig, generate_clues
 from unirs.data.dataset import Example, VisualInput
 from unirs.data.processor import Processor
-from unirs.errors import ModelError, UniRSError, did_you_mean
+from unirs.errors import UniRSError, did_you_mean
 from unirs.inference.completion import Choices, Reply, reply
 from unirs.inference.hf_model import HFImageTextModel
 from unirs.metrics.base import Prediction
 from unirs.models.builder import build_processor
-from unirs.models.pretrained import PromptConfig, UniRSConfig, is_saved_model, read_model, write_model
-from unirs.models.tuning import adapters_off, base_state
+from unirs.models.pretrained import PromptConfig, UniRSConfig, is_saved_model, merged, write_model
+from unirs.models.tuning import adapters_off, base_state, write_adapter
 from unirs.models.unirs_model import UniRSModel
 from unirs.tasks.media import Media
 from unirs.tasks.prompt import PromptTemplate
@@ -91,6 +90,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         pretrained_model_name_or_path: str | Path,
         *,
         device: str | torch.device | None = None,
+        trust_remote_code: bool = False,
         **hub: Any,  # noqa: ANN401 - as huggingface_hub has them
     ) -> UniRS:
         """Loads a model.
@@ -98,21 +98,17 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         Args:
             pretrained_model_name_or_path: the folder of a training run or of a saved model, or a hub id.
             device: where it runs; a GPU where there is one, if left out.
+            trust_remote_code: also run components that a saved model names by file or dotted path, instead of an
+                installed plugin's name. A training run names its own code: load only runs that you trust.
             hub: what `huggingface_hub.snapshot_download` takes: `revision`, `token`, `cache_dir`, …
 
         Raises:
             ModelError: it is neither, or its weights do not fit; lists the keys.
             UniRSError: the run has no checkpoint.
         """
-        source = str(pretrained_model_name_or_path)
-        folder = Path(resolve_source(source))
-        if (folder / "config.yaml").is_file():
-            from unirs.models.run_folder import load_run
+        from unirs.models.run_folder import load_pretrained
 
-            model = cls(*load_run(folder))
-            model.model.eval().requires_grad_(False)
-        else:
-            model = cls(*read_model(folder if folder.exists() else _download(source, hub)))
+        model = cls(*load_pretrained(pretrained_model_name_or_path, trust_remote_code=trust_remote_code, **hub))
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         model.model.to(device)
@@ -121,22 +117,56 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
     def save_pretrained(
         self,
         save_directory: str | Path,
+        *,
+        merge: bool = False,
         **options: Any,  # noqa: ANN401 - as huggingface_hub has them
     ) -> str | None:
         """Writes weights, config, tokenizer and a model card to a folder that loads without the training config.
 
         Args:
             save_directory: a new folder, or that of an earlier saved model, which is replaced as a whole.
+            merge: save `merged()`, a model without adapters.
             options: what `huggingface_hub.ModelHubMixin.save_pretrained` takes, such as `push_to_hub`.
 
         Raises:
             UniRSError: the folder holds something else.
         """
+        if merge:
+            return self.merged().save_pretrained(save_directory, **options)
         folder = Path(save_directory)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not is_saved_model(folder):
             raise UniRSError(f"{folder} holds something else than a saved UniRS model. Name a new folder.")
         with replacing_folder(folder) as partial_folder:
             return super().save_pretrained(partial_folder, **options)
+
+    def merged(self) -> UniRS:
+        """A copy of the model whose LoRA adapters are merged into its weights.
+
+        Its answers are the same up to rounding in the weights' dtype.
+        """
+        model, config = merged(self.model, self.config)
+        return UniRS(model, self.tokenizer, config)
+
+    def save_adapter(self, save_directory: str | Path) -> None:
+        """Writes the language model's LoRA adapters as a PEFT folder, with the tokenizer.
+
+        `peft.PeftModel.from_pretrained(base, save_directory)` loads them, where `base` is the language model that was
+        trained; if tokens were added, call `base.resize_token_embeddings(len(tokenizer))` before.
+
+        Args:
+            save_directory: a new or empty folder, or one that holds an earlier adapter, which is replaced as a whole.
+
+        Raises:
+            ModelError: the language model has no adapters.
+            UniRSError: the folder holds something else.
+        """
+        folder = Path(save_directory)
+        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        if occupied and not (folder / "adapter_config.json").is_file():
+            raise UniRSError(f"{folder} holds something else than a LoRA adapter. Name a new folder.")
+        with replacing_folder(folder) as partial_folder:
+            write_adapter(partial_folder, self.model.llm)
+            self.tokenizer.save_pretrained(partial_folder)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_model(save_directory, self.model, self.tokenizer, self.config)
@@ -414,13 +444,3 @@ def _evaluating(model: UniRSModel) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _download(hub_id: str, options: Mapping[str, Any]) -> Path:
-    try:
-        return Path(snapshot_download(hub_id, **options))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"'{hub_id}' is no folder, and does not load from the hub ({type(error).__name__}: {error}). "
-            "Name the folder of a run or of a saved model, or a hub id."
-        ) from error

@@ -6,13 +6,14 @@ from unirs.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from unirs.models.llm import check_loaded
-    from unirs.models.tuning import Lora, TuningMode, set_tuning, train_adapters
+    from unirs.models.tuning import Lora, TuningMode, merge_adapters, set_tuning, train_adapters
     from unirs.utils.sources import resolve_source
 
 __all__ = [
     "Lora",
     "TuningMode",
     "check_loaded",
+    "merge_adapters",
     "resolve_source",
     "set_tuning",
     "train_adapters",
@@ -22,7 +23,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "unirs.models.llm": "check_loaded",
-        "unirs.models.tuning": "Lora TuningMode set_tuning train_adapters",
+        "unirs.models.tuning": "Lora TuningMode merge_adapters set_tuning train_adapters",
         "unirs.utils.sources": "resolve_source",
     },
 )

@@ -47,12 +47,15 @@ class ModelConfig:
         change: `name` of a change extractor plugin, and its options; null gives the language model both frames of a
             pair.
         projector: maps vision tokens to the language model's embeddings.
+        init: a training run, a saved model or a hub id to start from, instead of the sources of the components. See
+            `unirs.models.init_model`.
     """
 
-    encoder: dict[str, Any]
-    llm: LLMConfig
+    encoder: dict[str, Any] | None = None
+    llm: LLMConfig = field(default_factory=LLMConfig)
     change: dict[str, Any] | None = None
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
+    init: str | None = None
 
 
 class BuiltModel(NamedTuple):
@@ -62,11 +65,13 @@ class BuiltModel(NamedTuple):
         model: with the weights of its sources.
         tokenizer: the language model's; None if it is still to be trained.
         encoder_config: name and options that build the encoder's architecture without weights.
+        change_config: name and options of the change extractor, or None.
     """
 
     model: UniRSModel
     tokenizer: PreTrainedTokenizerBase | None
     encoder_config: dict[str, Any]
+    change_config: dict[str, Any] | None
 
 
 def build_model(config: ModelConfig) -> BuiltModel:
@@ -76,6 +81,8 @@ def build_model(config: ModelConfig) -> BuiltModel:
         PluginError: a plugin is unknown or was given an option that it does not have.
         ModelError: a source does not load, or components do not fit together.
     """
+    if config.encoder is None:
+        raise ModelError("The model has no encoder. Set 'model.encoder', or 'model.init' to start from another model.")
     if config.encoder.get("pretrained") == "given":
         raise ModelError(
             "Encoder option 'pretrained: given' is for saved models, whose weights follow. Use true or false."
@@ -93,7 +100,7 @@ def build_model(config: ModelConfig) -> BuiltModel:
     llm, tokenizer = build_llm(config.llm)
     model = UniRSModel(encoder, change, llm, config.projector.name)
     load_projector_weights(model, config.projector)
-    return BuiltModel(model, tokenizer, {"name": config.encoder["name"], **encoder.init_config})
+    return BuiltModel(model, tokenizer, {"name": config.encoder["name"], **encoder.init_config}, config.change)
 
 
 def build_processor(

@@ -1,36 +1,35 @@
-"""Change extractors: the two times of a pair become the tokens of one picture, so a pair costs no more than an image.
+"""Change extractors: fuse the tokens of a pair's two times, so that a pair costs as many visual tokens as an image.
 
-To give the language model both frames' tokens instead, name no change extractor: `change: null`.
+With `change: null` the language model gets the tokens of both frames instead.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-_ALIKE = 3.0
-"""How many times greater the sum of two times' features is than their difference: EfficientNet-Lite0 makes it 2.4 to
-3.4 in pictures of one place."""
+_SUM_TO_DIFFERENCE = 3.0
+"""Ratio of the magnitudes of the sum and the difference of two times' features: 2.4 to 3.4 for EfficientNet-Lite0 on
+images of the same location."""
 
 
 class ChangeExtraction(nn.Module):
     """The paper's change extraction module (arXiv 2412.20742, figure 3).
 
-    One learned position embedding is added to both times; the cosine similarity of the two, position by position, is
-    added to every channel of their concatenation (spatial enhance); a 1x1 convolution and a residual bottleneck fuse
-    them.
+    One learned position embedding is added to both times; their cosine similarity at each position is added to every
+    channel of their concatenation (spatial enhance); a 1x1 convolution and a residual bottleneck fuse them.
 
-    Batch normalisation: with few pairs in a batch its statistics describe those scenes rather than the data, and
-    training sees another function than evaluation does. Batches with fewer than `min_pairs` pairs are therefore
-    normalised with the running statistics, as in evaluation; they still train the affine part.
+    Batch normalisation: the statistics of few pairs describe these scenes rather than the data, so that training would
+    compute another function than evaluation. Batches with fewer than `min_pairs` pairs are therefore normalised with
+    the running statistics, as in evaluation; they still train the affine parameters.
 
     Args:
         grid: h and w of the tokens.
         dim: width D of the tokens, even.
-        n_layers: transformer layers between embedding and spatial enhance: this many over each time alone, with the
-            same weights, then this many over both times jointly. The published recipe has 0.
-        heads: attention heads of those layers.
-        dropout: dropout of those layers, 0..1.
-        min_pairs: the smallest number of pairs whose own statistics are used in training.
+        n_layers: number of transformer layers before spatial enhance: this many over each time alone, with shared
+            weights, then this many over both times jointly. The published recipe has 0.
+        heads: attention heads of these layers.
+        dropout: dropout of these layers, 0..1.
+        min_pairs: minimum number of pairs in a training batch that is normalised with its own statistics.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class ChangeExtraction(nn.Module):
         self.rows = nn.Embedding(grid[0], dim // 2)
         self.columns = nn.Embedding(grid[1], dim // 2)
         for embedding in (self.rows, self.columns):
-            # Small beside the features: a large one, the same for both times, would make them look alike.
+            # Small compared to the features: a large embedding, equal for both times, would raise their similarity.
             nn.init.normal_(embedding.weight, std=0.02)
 
         def transformer() -> nn.ModuleList:
@@ -63,10 +62,10 @@ class ChangeExtraction(nn.Module):
         self.single, self.joint = transformer(), transformer()
         self.fuse = nn.Conv2d(2 * dim, dim, 1)
         with torch.no_grad():
-            # Half of the channels begin as a difference of the two times and half as a sum, so that what changed is
-            # there to be seen from the first step; and as strongly, since the times are much alike.
+            # Half of the channels start as the difference of the two times and half as their sum, of equal magnitude,
+            # so that changes are visible in the output from the first step.
             self.fuse.weight[dim // 2 :, dim:] = self.fuse.weight[dim // 2 :, :dim]
-            self.fuse.weight[: dim // 2] *= _ALIKE
+            self.fuse.weight[: dim // 2] *= _SUM_TO_DIFFERENCE
             self.fuse.weight[: dim // 2, dim:] = -self.fuse.weight[: dim // 2, :dim]
         self.residual = nn.Sequential(
             nn.Conv2d(dim, dim // 2, 1),
@@ -87,7 +86,7 @@ class ChangeExtraction(nn.Module):
         return F.relu(self.residual(fused) + fused).flatten(2).transpose(1, 2)
 
     def similarity(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """The similarity map that tells where something changed: `[P, L, D]` twice to `[P, h, w]`, -1..1."""
+        """Cosine similarity per position, low where something changed: `[P, L, D]` twice to `[P, h, w]`, -1..1."""
         return self._cosine(*self._contextualise(before, after))
 
     def _contextualise(self, before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,7 +109,7 @@ class ChangeExtraction(nn.Module):
 
 
 class _PairBatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d that falls back to its running statistics when a training batch holds too few pairs."""
+    """BatchNorm2d that uses its running statistics for training batches with fewer than `min_pairs` pairs."""
 
     def __init__(self, channels: int, min_pairs: int) -> None:
         super().__init__(channels)
@@ -125,7 +124,7 @@ class _PairBatchNorm(nn.BatchNorm2d):
 
 
 class Concat(nn.Module):
-    """Both times' channels side by side through one linear layer: fusion without any notion of change.
+    """A linear layer on the concatenated channels of both times: a baseline that does not model change.
 
     Args:
         grid: h and w of the tokens.
@@ -142,7 +141,7 @@ class Concat(nn.Module):
 
 
 class Difference(nn.Module):
-    """After minus before: what changed, and nothing else.
+    """After minus before: the change alone, without the scene.
 
     Args:
         grid: h and w of the tokens.

@@ -1,6 +1,6 @@
-"""Key maps from the checkpoints of other programs to `UniRSModel`, as pure functions, and the projectors they are for.
+"""Key maps from the checkpoints of other programs to `UniRSModel`, and readers of their projectors.
 
-Weights are renamed by the first parts of their names; whatever is left over, missing or of another shape is an error.
+Weights are renamed by prefix; missing and unexpected weights, and weights of another shape, are errors.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from unirs.utils.io import read_json
 _T = TypeVar("_T")
 
 VILA_PROJECTOR = {"layers.1": "projector.norm", "layers.2": "projector.expand", "layers.4": "projector.out"}
-"""VILA-1.5's `mlp_downsample` to the names in `UniRSModel`."""
+"""Prefixes of VILA-1.5's `mlp_downsample` and of `UniRSModel`."""
 
 UNIRS_PROJECTOR = {
     "layers.single.1": "projector.norm",
@@ -26,38 +26,40 @@ UNIRS_PROJECTOR = {
     "layers.single.4": "projector.out",
     "layers.change.Conv1": "change.fuse",
     "layers.change.LN.left": "change.residual",
-    # The published `h_embedding` is looked up by column, and `w_embedding` by row.
+    # The published code indexes `h_embedding` by column, and `w_embedding` by row.
     "layers.change.h_embedding": "change.columns",
     "layers.change.w_embedding": "change.rows",
 }
-"""The published UniRS's projector and change extraction to the names in `UniRSModel`."""
+"""Prefixes of the published UniRS's projector and change extraction module, and of `UniRSModel`."""
 
 _WEIGHTS = "model.safetensors"
 
 
 def rename(weights: Mapping[str, _T], names: Mapping[str, str]) -> dict[str, _T]:
-    """Gives weights other names.
+    """Renames weights by prefix.
 
     Args:
         weights: by name.
-        names: from the first parts of a name, up to a dot, to what takes their place.
+        names: new prefixes by old prefix; a prefix ends before a dot.
 
     Raises:
-        ModelError: a weight begins with none of them; lists all such weights.
+        ModelError: weights have none of the prefixes; lists them.
     """
     found = {key: next((old for old in names if key.startswith(f"{old}.")), None) for key in weights}
     unknown = sorted(key for key, old in found.items() if old is None)
     if unknown:
-        raise ModelError(f"Unknown weights: {', '.join(unknown)}. Known are {', '.join(f'{old}.*' for old in names)}.")
+        raise ModelError(
+            f"Unknown weights: {', '.join(unknown)}. Known prefixes: {', '.join(f'{old}.*' for old in names)}."
+        )
     return {names[old] + key.removeprefix(old): weights[key] for key, old in found.items() if old is not None}
 
 
 def llava_names(vision: str, llm: str) -> dict[str, str]:
-    """The names in `LlavaForConditionalGeneration` to those in `UniRSModel`.
+    """Prefixes of `LlavaForConditionalGeneration` and of `UniRSModel`.
 
     Args:
-        vision: what the encoder calls its vision model.
-        llm: what the language model calls its part before the output layer.
+        vision: name of the vision model inside the encoder.
+        llm: name of the base model, the one without output layer, inside the language model.
     """
     return {
         "model.vision_tower": f"encoder.{vision}",
@@ -73,7 +75,7 @@ def read_config(source: Path) -> dict[str, Any]:
 
     Raises:
         DataError: it is missing or broken.
-        ModelError: it holds something else than options.
+        ModelError: it is not a JSON object.
     """
     path = source / "config.json"
     config = read_json(path)
@@ -87,43 +89,44 @@ def read_projector(source: Path, change: bool) -> tuple[dict[str, torch.Tensor],
 
     Args:
         source: the folder.
-        change: whether the weights of the change extraction are wanted.
+        change: whether to return the weights of the change extraction module.
 
     Returns:
-        The state of `Projector`, and that of `ChangeExtraction` where it is wanted and the folder has it.
+        The state dict of `DownsampleProjector`, and that of `ChangeExtraction`, which is None if `change` is false or
+        the folder has none.
 
     Raises:
         ModelError: the folder holds another projector, unknown weights, or a broken file.
         DataError: its config.json is missing or broken.
     """
-    kind = read_config(source).get("mm_projector_type")
+    projector_type = read_config(source).get("mm_projector_type")
     path = source / _WEIGHTS
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} does not load ({error}). Download or save it again, as safetensors.") from error
     published = any(key.startswith("layers.single.") for key in weights)
-    # Later projectors have weights of the same names and shapes, but another order of the four tokens.
-    if not published and kind != "mlp_downsample":
-        raise ModelError(f"{source} holds a projector of type '{kind}'. UniRS reads 'mlp_downsample'.")
+    # Later projector types have weights of the same names and shapes, but another order of the four tokens.
+    if not published and projector_type != "mlp_downsample":
+        raise ModelError(f"{source} holds a projector of type '{projector_type}'. UniRS reads 'mlp_downsample'.")
     try:
         renamed = rename(weights, UNIRS_PROJECTOR if published else VILA_PROJECTOR)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-    parts: dict[str, dict[str, torch.Tensor]] = {"projector": {}, "change": {}}
+    states: dict[str, dict[str, torch.Tensor]] = {"projector": {}, "change": {}}
     for key, value in renamed.items():
-        part, _, name = key.partition(".")
-        parts[part][name] = value
-    return parts["projector"], parts["change"] if change and parts["change"] else None
+        component, _, name = key.partition(".")
+        states[component][name] = value
+    return states["projector"], states["change"] if change and states["change"] else None
 
 
-def load_exactly(part: nn.Module, state: Mapping[str, torch.Tensor], source: Path) -> None:
-    """Loads weights into a part of a model.
+def load_exactly(component: nn.Module, state: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Loads weights into a component of a model.
 
     Raises:
-        ModelError: a weight is missing, left over or of another shape; lists them.
+        ModelError: weights are missing, unexpected or of another shape; lists them.
     """
     try:
-        part.load_state_dict(state)
+        component.load_state_dict(state)
     except RuntimeError as error:
-        raise ModelError(f"The weights in {source} do not fit {type(part).__name__}: {error}") from error
+        raise ModelError(f"The weights in {source} do not fit {type(component).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""The language model: any Hugging Face causal LM, from a hub id, a folder or a GGUF file, or started from a config."""
+"""The language model: any Hugging Face causal LM, loaded from a hub id, folder or GGUF file, or built from a config."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,14 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -23,22 +30,21 @@ SPECIAL = PAD, START, END = "<pad>", "<s>", "</s>"
 
 @dataclass
 class LLMConfig:
-    """Which language model, and how it learns. Exactly one of `source` and `config` is given.
+    """The language model and how it is tuned. Exactly one of `source` and `config` is set.
 
     Attributes:
-        source: a hub id, a folder or a `.gguf` file with weights and tokenizer; `package:NAME/…` names what an
-            installed Python package carries.
-        config: a model to start from random weights: `model_type` and that type's own options, e.g.
-            `{model_type: llama, hidden_size: 128}`. Its tokenizer is trained on the training split's texts when
-            training begins.
-        vocab_size: tokens of a model started from `config`, at least 259.
-        tune: `full`, `frozen`, or `lora`, whose checkpoints hold the adapters alone.
+        source: a hub id, a folder or a `.gguf` file with weights and tokenizer; `package:NAME/…` is a file of an
+            installed Python package.
+        config: a model with random weights: `model_type` and that type's own options, e.g. `{model_type: llama,
+            hidden_size: 128}`. Its tokenizer is trained on the texts of the training split when training starts.
+        vocab_size: number of tokens of a model from `config`, at least 259.
+        tune: `full`, `frozen`, or `lora`, whose checkpoints contain only the adapters.
         lora: the adapters of `tune: lora`.
-        add_tokens: texts that become one token each, such as `<clue>` or `[vqa]`; their embeddings learn.
-        dtype: of the weights. Adapters are float32 in any case.
-        attn_implementation: `flash_attention_2` needs its package and a GPU, and trains one answer a sequence, since
-            it knows no branching ones.
-        gradient_checkpointing: compute activations twice instead of keeping them.
+        add_tokens: texts that become one token each, such as `<clue>` or `[vqa]`; their embeddings are trained.
+        dtype: of the weights. Adapters are always float32.
+        attn_implementation: `flash_attention_2` needs its package and a GPU. It has no tree attention, so training
+            sequences contain one answer each.
+        gradient_checkpointing: recompute activations in the backward pass instead of storing them.
         trust_remote_code: run model code that comes with `source`.
     """
 
@@ -55,11 +61,11 @@ class LLMConfig:
 
 
 def build_llm(settings: LLMConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """Builds the model, and its tokenizer where it has one already.
+    """Builds the model and loads its tokenizer; the tokenizer of a model from `config` is None.
 
     Raises:
-        ModelError: neither or both of `source` and `config`, a source that does not load, weights that do not fit it,
-            an option that the model type does not have, or added tokens that could not learn.
+        ModelError: neither or both of `source` and `config`, a source that does not load, weights that do not fit, an
+            option that the model type does not have, or added tokens whose embeddings would not be trained.
     """
     if (settings.source is None) == (settings.config is None):
         raise ModelError(
@@ -67,70 +73,93 @@ def build_llm(settings: LLMConfig) -> tuple[PreTrainedModel, PreTrainedTokenizer
         )
     tokenizer: PreTrainedTokenizerBase | None = None
     if settings.source is not None:
-        folder, gguf = _split(resolve_source(settings.source))
+        folder, gguf = _split_gguf(resolve_source(settings.source))
         model, tokenizer = _load(folder, gguf, settings), _load_tokenizer(folder, gguf, settings)
-        _set_learning(model, settings, _add_tokens(model, tokenizer, settings))
+        set_llm_tuning(model, settings, _add_tokens(model, tokenizer, settings))
         return model, tokenizer
     if settings.tune != "full":
         raise ModelError(
             f"The language model has random weights and 'tune: {settings.tune}'. Name a 'source', or set 'tune: full'."
         )
     if settings.add_tokens:
-        raise ModelError("llm.add_tokens is for a 'source': the tokenizer of a new model learns its tokens itself.")
+        raise ModelError("llm.add_tokens needs a 'source': the tokenizer of a model from 'config' is trained.")
     model = _from_scratch(settings.config or {}, settings)
-    _set_learning(model, settings, [])
+    set_llm_tuning(model, settings, [])
     return model, tokenizer
 
 
 def describe_llm(model: PreTrainedModel, settings: LLMConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What `rebuild_llm` needs to build the same model without its source; a dictionary that JSON can hold."""
-    new = [tokenizer.vocab[token] for token in settings.add_tokens]
+    """What `rebuild_llm` needs to build the same model without its source; serialisable as JSON."""
     config = json.loads(model.config.to_json_string(use_diff=False))
-    # A GGUF file's weights are no longer quantised once they are loaded.
+    # Loading a GGUF file dequantises its weights.
     config.pop("quantization_config", None)
-    # A place on this machine.
+    # May be a path of this machine.
     config.pop("_name_or_path", None)
     return {
         "config": config,
         "tune": settings.tune,
         "lora": settings.lora.as_options(),
-        "new_tokens": new,
+        "new_tokens": [tokenizer.vocab[token] for token in settings.add_tokens],
         "dtype": settings.dtype,
     }
 
 
 def rebuild_llm(description: dict[str, Any], attn_implementation: str = "sdpa") -> PreTrainedModel:
-    """The model that `describe_llm` described, with weights that are still to be loaded.
+    """Builds the model of a description by `describe_llm`, with random weights.
 
     Raises:
-        ModelError: the description is not of a causal language model.
+        ModelError: it does not describe a causal language model.
     """
     settings = LLMConfig(tune=description["tune"], lora=Lora.parse(description["lora"]), dtype=description["dtype"])
     try:
         config = AutoConfig.for_model(**description["config"])
         model = AutoModelForCausalLM.from_config(
-            config, attn_implementation=attn_implementation, dtype=getattr(torch, settings.dtype)
+            config,
+            attn_implementation=attn_implementation,
+            dtype=getattr(torch, settings.dtype),
+            trust_remote_code=False,
         )
     except (TypeError, ValueError, LookupError, StrictDataclassError) as error:
         raise ModelError(f"The saved language model's config does not describe one: {error}") from error
-    _set_learning(model, settings, description["new_tokens"])
+    set_llm_tuning(model, settings, description["new_tokens"])
     return model  # type: ignore[no-any-return]
 
 
-def _split(source: str) -> tuple[str, str | None]:
+def source_config(settings: LLMConfig) -> PreTrainedConfig:
+    """Loads the config of a source, without its weights.
+
+    Raises:
+        ModelError: it does not load.
+    """
+    source, gguf = _split_gguf(resolve_source(str(settings.source)))
+    options = {"gguf_file": gguf} if gguf else {}
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"The config of language model '{settings.source}' does not load: {error}") from error
+
+
+def _split_gguf(source: str) -> tuple[str, str | None]:
     path = Path(source)
     return (str(path.parent), path.name) if path.suffix == ".gguf" else (source, None)
 
 
-def _set_learning(model: PreTrainedModel, settings: LLMConfig, new_tokens: list[int]) -> None:
+def set_llm_tuning(model: PreTrainedModel, settings: LLMConfig, new_tokens: list[int]) -> None:
+    """Sets which weights are trainable, and gradient checkpointing.
+
+    Args:
+        model: without adapters.
+        settings: its `tune`, `lora` and `gradient_checkpointing` are used.
+        new_tokens: ids of tokens whose embeddings are trained beside LoRA adapters.
+    """
     output = model.get_output_embeddings()
-    set_tuning(model, settings.tune, settings.lora, keep=[output] if output else [], new_tokens=new_tokens)
+    set_tuning(model, settings.tune, settings.lora, exclude=[output] if output else [], new_tokens=new_tokens)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def _add_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: LLMConfig) -> list[int]:
-    """Ids of the added tokens."""
+    """Adds tokens to tokenizer and model; returns their ids."""
     if not settings.add_tokens:
         return []
     if settings.tune == "frozen":
@@ -142,30 +171,27 @@ def _add_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sett
     if len(tokenizer) > rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         with torch.no_grad():
-            for layer in {
-                id(part): part for part in (model.get_input_embeddings(), model.get_output_embeddings())
-            }.values():
-                if layer is not None:
-                    # The mean of the others, the same each time that the source is loaded: a random start far from them
-                    # would drown the prompt, and LoRA's checkpoints hold only what the rows have learnt since.
-                    weight = cast("torch.Tensor", layer.weight)
-                    weight[rows:] = weight[:rows].mean(0)
+            for layer in {model.get_input_embeddings(), model.get_output_embeddings()} - {None}:
+                # The mean of the other rows. Deterministic, as LoRA checkpoints do not contain the output layer's rows;
+                # and close to the others, as random embeddings would dominate the prompt.
+                weight = cast("torch.Tensor", layer.weight)
+                weight[rows:] = weight[:rows].mean(0)
     return [tokenizer.vocab[token] for token in settings.add_tokens]
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """Trains a byte-level BPE tokenizer, which can write any text; frequent words become one token.
+    """Trains a byte-level BPE tokenizer, which encodes any text.
 
     Args:
-        texts: what to train on; the order matters only between equally frequent pairs.
-        vocab_size: tokens at most, the three specials and the 256 bytes included.
+        texts: the corpus; its order matters only for pairs of equal frequency.
+        vocab_size: maximum number of tokens, including the three special tokens and the 256 bytes.
 
     Raises:
-        ModelError: `vocab_size` leaves no room for the specials and the bytes.
+        ModelError: `vocab_size` is too small for the special tokens and the bytes.
     """
-    least = len(SPECIAL) + len(pre_tokenizers.ByteLevel.alphabet())
-    if vocab_size < least:
-        raise ModelError(f"A vocabulary of {vocab_size} tokens is too small. Set 'vocab_size' to {least} or more.")
+    minimum = len(SPECIAL) + len(pre_tokenizers.ByteLevel.alphabet())
+    if vocab_size < minimum:
+        raise ModelError(f"A vocabulary of {vocab_size} tokens is too small. Set 'vocab_size' to {minimum} or more.")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -180,7 +206,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def tokenizer_from_json(text: str) -> PreTrainedTokenizerBase:
-    """A tokenizer that `train_tokenizer` made, from its `tokenizers` JSON."""
+    """Restores a tokenizer of `train_tokenizer` from its `tokenizers` JSON."""
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(text),
         pad_token=PAD,
@@ -193,9 +219,11 @@ def tokenizer_from_json(text: str) -> PreTrainedTokenizerBase:
 def _from_scratch(options: dict[str, Any], settings: LLMConfig) -> PreTrainedModel:
     if "model_type" not in options:
         raise ModelError("llm.config needs a 'model_type', e.g. {model_type: llama, hidden_size: 128}.")
-    kind = options["model_type"]
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise ModelError(f"Unknown model_type '{kind}'. {did_you_mean(str(kind), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}")
+    model_type = str(options["model_type"])
+    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"Unknown model_type '{model_type}'. {did_you_mean(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}"
+        )
     special: dict[str, Any] = {
         "vocab_size": settings.vocab_size,
         "pad_token_id": 0,
@@ -203,11 +231,13 @@ def _from_scratch(options: dict[str, Any], settings: LLMConfig) -> PreTrainedMod
         "eos_token_id": 2,
     }
     try:
-        known = AutoConfig.for_model(kind)
-        # `transformers` keeps whatever it is given: a mistyped option would leave the default in place unseen.
+        known = AutoConfig.for_model(model_type)
+        # `transformers` accepts unknown options, so a misspelt one would leave the default in place.
         for option in options:
             if option in special:
-                raise ModelError(f"llm.config may not set '{option}': the trained tokenizer does. See llm.vocab_size.")
+                raise ModelError(
+                    f"llm.config may not set '{option}': it follows from the tokenizer. See llm.vocab_size."
+                )
             if not hasattr(known, option):
                 raise ModelError(f"llm.config has no option '{option}'. {did_you_mean(option, known.to_dict())}")
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
@@ -228,7 +258,7 @@ def _load(source: str, gguf: str | None, settings: LLMConfig) -> PreTrainedModel
         "trust_remote_code": settings.trust_remote_code,
     }
     try:
-        # Keys of another shape are listed with the others below.
+        # `check_loaded` lists weights of another shape with the missing and unexpected ones.
         model, report = load(source, gguf_file=gguf, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     except (OSError, ValueError, ImportError, NotImplementedError, SafetensorError) as error:
         remedy = (
@@ -236,16 +266,16 @@ def _load(source: str, gguf: str | None, settings: LLMConfig) -> PreTrainedModel
             if gguf
             else "Name a folder with weights and tokenizer, a .gguf file, or a hub id."
         )
-        raise ModelError(f"Language model '{_named(source, gguf)}' does not load ({error}). {remedy}") from error
-    check_loaded(_named(source, gguf), model, report)
+        raise ModelError(f"Language model '{_display_name(source, gguf)}' does not load ({error}). {remedy}") from error
+    check_loaded(_display_name(source, gguf), model, report)
     return model  # type: ignore[no-any-return]
 
 
 def check_loaded(source: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
-    """Checks what `from_pretrained` reports with `output_loading_info` and `ignore_mismatched_sizes`.
+    """Checks the loading report of `from_pretrained` with `output_loading_info` and `ignore_mismatched_sizes`.
 
     Raises:
-        ModelError: weights are missing, unexpected, or of another shape; it lists them.
+        ModelError: weights are missing, unexpected, or of another shape; lists them.
     """
     wrong = {
         key: sorted(map(str, report.get(key) or ())) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")
@@ -255,7 +285,7 @@ def check_loaded(source: str, model: PreTrainedModel, report: Mapping[str, Any])
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a language model, without its weights.
+    """Loads the tokenizer of a language model, without the weights.
 
     Args:
         source: as in `LLMConfig`.
@@ -263,7 +293,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: it does not load, or has no end-of-sequence token.
     """
-    folder, gguf = _split(resolve_source(source))
+    folder, gguf = _split_gguf(resolve_source(source))
     return _load_tokenizer(folder, gguf, LLMConfig(source=source))
 
 
@@ -273,13 +303,13 @@ def _load_tokenizer(source: str, gguf: str | None, settings: LLMConfig) -> PreTr
             source, gguf_file=gguf, trust_remote_code=settings.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"The tokenizer of '{_named(source, gguf)}' does not load: {error}") from error
+        raise ModelError(f"The tokenizer of '{_display_name(source, gguf)}' does not load: {error}") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(
-            f"The tokenizer of '{_named(source, gguf)}' has no end-of-sequence token, so answers would never end."
+            f"The tokenizer of '{_display_name(source, gguf)}' has no end-of-sequence token: answers would not end."
         )
     return tokenizer
 
 
-def _named(source: str, gguf: str | None) -> str:
+def _display_name(source: str, gguf: str | None) -> str:
     return f"{source}/{gguf}" if gguf else source

@@ -1,17 +1,20 @@
-"""A saved model: one folder with weights, config and tokenizer that needs neither the training config nor its sources.
+"""A saved model: one folder with weights, config and tokenizer, which loads without the training config or its sources.
 
-`config.json` says how to build the parts, `model.safetensors` holds all their weights, and the tokenizer's own files
-lie beside them.
+`config.json` describes how the components are built, `model.safetensors` holds all their weights, and the tokenizer's
+own files lie beside them.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from transformers import AutoTokenizer
@@ -19,9 +22,11 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs import plugins
 from unirs.data.clues import ClueConfig
-from unirs.errors import DataError, ModelError
+from unirs.errors import DataError, ModelError, did_you_mean
+from unirs.interfaces import Encoder, MergesAdapters
 from unirs.models.llm import rebuild_llm
 from unirs.models.projectors import ProjectorName
+from unirs.models.tuning import Lora, has_adapters, merge_adapters
 from unirs.models.unirs_model import UniRSModel
 from unirs.tasks.media import Modality
 from unirs.tasks.prompt import PromptTemplate
@@ -34,7 +39,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """A task's prompt, and whether it holds a clue."""
+    """A task's prompt template, and whether its prompts contain a clue."""
 
     modality: Modality
     task_tag: str
@@ -49,17 +54,17 @@ class PromptConfig:
 
 @dataclass(frozen=True)
 class UniRSConfig:
-    """What `config.json` holds.
+    """The contents of `config.json`.
 
     Attributes:
-        encoder: plugin name and the options that build its architecture.
+        encoder: plugin name, and the options that build its architecture.
         change: plugin name and options, or None.
-        projector: which one.
+        projector: name of the projector.
         llm: what `unirs.models.llm.rebuild_llm` takes.
-        prompts: of each task that the model was trained on.
-        max_new_tokens: the longest answer in tokens.
-        max_length: the longest sequence in tokens.
-        clue: who says clues.
+        prompts: the prompts of the tasks that the model was trained on, by task.
+        max_new_tokens: maximum length of an answer in tokens.
+        max_length: maximum length of a sequence in tokens.
+        clue: how clues are generated.
         unirs: version of this format.
     """
 
@@ -74,6 +79,10 @@ class UniRSConfig:
     unirs: int = _FORMAT
 
 
+Pretrained = tuple[UniRSModel, PreTrainedTokenizerBase, UniRSConfig]
+"""A model, its tokenizer, and the config that it is saved with."""
+
+
 def is_saved_model(folder: Path) -> bool:
     """Whether a folder holds a saved UniRS model."""
     path = folder / CONFIG
@@ -83,21 +92,48 @@ def is_saved_model(folder: Path) -> bool:
 def write_model(folder: Path, model: UniRSModel, tokenizer: PreTrainedTokenizerBase, config: UniRSConfig) -> None:
     """Writes a model into a folder that exists."""
     (folder / CONFIG).write_text(json.dumps(asdict(config), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    # Contiguous, since safetensors holds nothing else; tied weights are written once.
+    # safetensors requires contiguous tensors; it writes tied weights once.
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()
     save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
     tokenizer.save_pretrained(folder)
 
 
-def read_model(folder: Path) -> tuple[UniRSModel, PreTrainedTokenizerBase, UniRSConfig]:
-    """Reads what `write_saved` wrote, in evaluation mode and without gradients.
+def download(hub_id: str, options: Mapping[str, Any]) -> Path:
+    """Downloads a saved model from the hub.
+
+    Args:
+        hub_id: of the model.
+        options: what `huggingface_hub.snapshot_download` takes.
 
     Raises:
-        ModelError: the folder is no saved model, is of a newer format, or its weights do not fit; lists the keys.
+        ModelError: the hub has no such model, or cannot be reached.
+    """
+    try:
+        return Path(snapshot_download(hub_id, **options))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"'{hub_id}' is no folder, and does not load from the hub ({type(error).__name__}: {error}). "
+            "Name the folder of a run or of a saved model, or a hub id."
+        ) from error
+
+
+def read_model(folder: Path, *, trust_remote_code: bool = False) -> Pretrained:
+    """Reads a model that `write_model` wrote, in evaluation mode and with frozen weights.
+
+    Args:
+        folder: of the saved model.
+        trust_remote_code: also import components that the config names by file or dotted path.
+
+    Raises:
+        ModelError: the folder holds no saved model, one of another format, or one that names code that is not
+            trusted; or the weights do not fit (lists the keys).
+        PluginError: a component's plugin does not load, or does not take its options.
     """
     config = _read_config(folder)
-    model = build_model(config)
+    if not trust_remote_code:
+        _check_trusted(folder, config)
+    model = _build(config)
     path = folder / WEIGHTS
     if not path.is_file():
         raise ModelError(f"{folder} holds a config but no {WEIGHTS}. Save or download the model again.")
@@ -109,19 +145,53 @@ def read_model(folder: Path) -> tuple[UniRSModel, PreTrainedTokenizerBase, UniRS
         wrong = {"missing": sorted(missing), "unexpected": sorted(unexpected)}
         raise ModelError(f"The weights in {path} do not fit the model of its config.json: {wrong}.")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"The tokenizer in {folder} does not load: {error}") from error
     return model.eval().requires_grad_(False), tokenizer, config
 
 
-def build_model(config: UniRSConfig) -> UniRSModel:
-    """The model that a config describes, with weights that are still to be loaded."""
+def merged(model: UniRSModel, config: UniRSConfig) -> tuple[UniRSModel, UniRSConfig]:
+    """A copy of a model whose LoRA adapters are merged into its weights, and the config that builds it.
+
+    Raises:
+        ModelError: the encoder has adapters and cannot merge them.
+    """
+    model = deepcopy(model)
+    if has_adapters(model.encoder):
+        if not isinstance(model.encoder, MergesAdapters):
+            raise ModelError(f"The encoder {type(model.encoder).__name__} has adapters, but no method merge_adapters.")
+        model.encoder.merge_adapters()
+        init_config = cast("Encoder", model.encoder).init_config
+        config = replace(config, encoder={"name": config.encoder["name"], **init_config})
+    if has_adapters(model.llm):
+        merge_adapters(model.llm)
+        plain = {"tune": "full", "lora": Lora().as_options(), "new_tokens": []}
+        config = replace(config, llm=config.llm | plain)
+    return model, config
+
+
+def _build(config: UniRSConfig) -> UniRSModel:
     encoder = plugins.create("unirs.encoders", config.encoder)
     change = None
     if config.change is not None:
         change = plugins.create("unirs.change_extractors", config.change, encoder.grid, encoder.embed_dim)
     return UniRSModel(encoder, change, rebuild_llm(config.llm), config.projector)
+
+
+def _check_trusted(folder: Path, config: UniRSConfig) -> None:
+    components: tuple[tuple[plugins.Group, dict[str, Any] | None], ...] = (
+        ("unirs.encoders", config.encoder),
+        ("unirs.change_extractors", config.change),
+    )
+    for group, options in components:
+        name, installed = "" if options is None else options.get("name"), plugins.list_plugins(group)
+        if options is not None and name not in installed:
+            raise ModelError(
+                f"{folder / CONFIG} names '{name}' of group '{group}', which is not an installed plugin. "
+                f"{did_you_mean(str(name), installed)} Install the plugin's package. A file or dotted path is run only "
+                "with trust_remote_code=True: set it if you trust the code."
+            )
 
 
 def _read_config(folder: Path) -> UniRSConfig:

@@ -1,4 +1,4 @@
-"""Vision tokens to the language model's space."""
+"""Projectors: map vision tokens to the language model's embedding space."""
 
 from typing import Literal
 
@@ -10,8 +10,8 @@ from torch.nn import functional as F
 class DownsampleProjector(nn.Module):
     """2x2 space-to-depth, LayerNorm, Linear, GELU, Linear (VILA-1.5's down-sampling projector, paper section III-A).
 
-    Four neighbouring tokens become one, so a grid of h x w costs the language model ceil(h/2) * ceil(w/2) tokens. An
-    odd grid is padded with zeros at its bottom and right.
+    Four neighbouring tokens become one, so a grid of h x w takes ceil(h/2) * ceil(w/2) visual tokens. An odd grid is
+    padded with zeros at the bottom and on the right.
 
     Args:
         grid: h and w of the incoming tokens.
@@ -36,12 +36,12 @@ class DownsampleProjector(nn.Module):
         h, w = self.grid
         x = F.pad(tokens.view(n, h, w, dim), (0, 0, 0, w % 2, 0, h % 2))
         x = x.view(n, (h + 1) // 2, 2, (w + 1) // 2, 2, dim)
-        # Column by column, as the published weights have it: [n, w/2, h/2, row in block, column in block, dim].
+        # Column-major, as in the published weights: [n, w/2, h/2, row in block, column in block, dim].
         return x.permute(0, 3, 1, 2, 4, 5).reshape(n, self.num_tokens, 4 * dim)
 
 
 class MlpProjector(nn.Module):
-    """Linear, GELU, Linear, a token for a token (LLaVA-1.5, arXiv 2310.03744, section 3).
+    """Linear, GELU, Linear on each token (LLaVA-1.5, arXiv 2310.03744, section 3).
 
     Args:
         grid: h and w of the incoming tokens.

@@ -13,10 +13,11 @@ from unirs.data.clues import ClueConfig
 from unirs.errors import UniRSError
 from unirs.models.builder import BuiltModel, ModelConfig, build_model
 from unirs.models.checkpoint import load_checkpoint
+from unirs.models.init_model import build_from_init
 from unirs.models.llm import describe_llm
-from unirs.models.pretrained import PromptConfig, UniRSConfig
-from unirs.models.unirs_model import UniRSModel
+from unirs.models.pretrained import Pretrained, PromptConfig, UniRSConfig, download, read_model
 from unirs.tasks.config import TaskConfig
+from unirs.utils.sources import resolve_source
 
 
 @dataclass
@@ -41,7 +42,7 @@ def best_checkpoint(run: Path) -> Path:
     return path
 
 
-def load_run(run: Path) -> tuple[UniRSModel, PreTrainedTokenizerBase, UniRSConfig]:
+def load_run(run: Path) -> Pretrained:
     """Loads the model of a run with its best weights.
 
     Returns:
@@ -62,7 +63,7 @@ def load_run(run: Path) -> tuple[UniRSModel, PreTrainedTokenizerBase, UniRSConfi
     names = {entry.name for entry in fields(_RunConfig)}
     values = {key: value for key, value in config["model"].items() if key in names}
     options: _RunConfig = parser.instantiate_classes(parser.parse_object({"model": values})).model
-    built = build_model(options)
+    built = build(options)
     trained, _ = load_checkpoint(checkpoint, built.model)
     tokenizer = built.tokenizer if trained is None else trained
     if tokenizer is None:
@@ -78,6 +79,35 @@ def load_run(run: Path) -> tuple[UniRSModel, PreTrainedTokenizerBase, UniRSConfi
         max_length=config["data"]["max_length"],
     )
     return built.model, tokenizer, saved
+
+
+def load_pretrained(source: str | Path, *, trust_remote_code: bool = False, **hub: Any) -> Pretrained:  # noqa: ANN401
+    """Loads a trained model, in evaluation mode and with frozen weights.
+
+    Args:
+        source: the folder of a training run or of a saved model, or a hub id.
+        trust_remote_code: see `unirs.models.pretrained.read_model`.
+        hub: what `huggingface_hub.snapshot_download` takes.
+
+    Raises:
+        ModelError: it is none of these, or its weights do not fit; lists the keys.
+        UniRSError: the run has no checkpoint.
+    """
+    folder = Path(resolve_source(str(source)))
+    if (folder / "config.yaml").is_file():
+        model, tokenizer, config = load_run(folder)
+        return model.eval().requires_grad_(False), tokenizer, config
+    return read_model(folder if folder.exists() else download(str(source), hub), trust_remote_code=trust_remote_code)
+
+
+def build(config: ModelConfig) -> BuiltModel:
+    """Builds the model of a config, from the sources of its components or from another model.
+
+    Raises:
+        PluginError: a plugin is unknown or was given an option that it does not have.
+        ModelError: a source does not load, or components do not fit together or do not fit the initial model.
+    """
+    return build_model(config) if config.init is None else build_from_init(config, *load_pretrained(config.init))
 
 
 def saved_config(
@@ -98,7 +128,7 @@ def saved_config(
     """
     return UniRSConfig(
         encoder=built.encoder_config,
-        change=config.change,
+        change=built.change_config,
         projector=config.projector.name,
         llm=describe_llm(built.model.llm, config.llm, tokenizer),
         prompts={

@@ -1,12 +1,15 @@
-"""How a pretrained part learns: all of it, nothing of it, or low-rank adapters beside its frozen weights (LoRA)."""
+"""How a pretrained component is tuned: all of its weights, none, or low-rank adapters beside frozen weights (LoRA)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
+from transformers import PreTrainedModel
 
 from unirs.errors import ModelError, did_you_mean
 
@@ -21,14 +24,14 @@ _ADAPTER = "default"
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank adapters (Hu et al., arXiv 2106.09685).
+    """Low-rank adapters (Hu et al., arXiv 2106.09685), with the option names of PEFT.
 
     Attributes:
         r: rank of the update matrices.
-        lora_alpha: the adapters' output is scaled by alpha / r.
-        lora_dropout: of the adapters' input, 0..1.
-        target_modules: names, or last parts of names, of the layers that get one; where left out all linear layers,
-            or all convolutions of a part that has no linear layer.
+        lora_alpha: the adapters' output is scaled by lora_alpha / r.
+        lora_dropout: dropout of the adapters' input, 0..1.
+        target_modules: names, or suffixes of names, of the layers that get an adapter. Default: all linear layers, or
+            all convolutions of a component that has no linear layer.
     """
 
     r: int = 16
@@ -56,33 +59,39 @@ class Lora:
 
 
 def set_tuning(
-    part: nn.Module, how: TuningMode, lora: Lora, *, keep: Sequence[nn.Module] = (), new_tokens: Sequence[int] = ()
+    component: nn.Module,
+    mode: TuningMode,
+    lora: Lora,
+    *,
+    exclude: Sequence[nn.Module] = (),
+    new_tokens: Sequence[int] = (),
 ) -> None:
-    """Sets what of a part learns. With `lora`, adapters in float32 are put into the part; they begin as no change.
+    """Sets which weights are trainable. `lora` inserts float32 adapters, which do not change the output at first.
 
     Args:
-        part: encoder or language model, as it was built.
-        how: `full` leaves it at what its library lets learn, `frozen` or `lora`.
-        lora: the adapters of `lora`.
-        keep: layers that get no adapter where `lora.target_modules` is left out, such as an output layer.
-        new_tokens: ids of added tokens, whose embeddings learn beside the adapters.
+        component: encoder or language model, as it was built.
+        mode: `full` leaves `requires_grad` as the component's library sets it; `frozen` or `lora`.
+        lora: the adapters of mode `lora`.
+        exclude: layers that get no adapter unless `lora.target_modules` names them, such as the output layer.
+        new_tokens: ids of added tokens, whose embeddings are trained beside the adapters.
 
     Raises:
-        ModelError: a target names no layer, or the adapters' settings are impossible.
+        ModelError: a target matches no layer, or the adapters' options are invalid.
     """
-    if how == "full":
+    if mode == "full":
         return
-    part.requires_grad_(False)
-    if how == "frozen":
+    component.requires_grad_(False)
+    if mode == "frozen":
         return
     for target in lora.target_modules or ():
-        # peft is content where one target of several fits.
-        if not any(f".{name}".endswith(f".{target}") for name, _ in part.named_modules()):
-            layers = {name.rpartition(".")[2] for name in _targets(part, keep)}
+        # peft accepts a list of targets as soon as one of them matches.
+        if not any(f".{name}".endswith(f".{target}") for name, _ in component.named_modules()):
+            layers = {name.rpartition(".")[2] for name in _default_targets(component, exclude)}
             raise ModelError(
-                f"lora.target_modules: {type(part).__name__} has no layer '{target}'. {did_you_mean(target, layers)}"
+                f"lora.target_modules: {type(component).__name__} has no layer '{target}'. "
+                f"{did_you_mean(target, layers)}"
             )
-    # Here as below: peft takes a second to import, and only some runs have adapters.
+    # Imported in functions: peft takes a second to import, and only some runs have adapters.
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.tuners_utils import cast_adapter_dtype
 
@@ -90,27 +99,27 @@ def set_tuning(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
         lora_dropout=lora.lora_dropout,
-        target_modules=list(lora.target_modules or _targets(part, keep)),
+        target_modules=list(lora.target_modules or _default_targets(component, exclude)),
         trainable_token_indices=list(new_tokens) or None,
     )
     try:
-        inject_adapter_in_model(config, part, _ADAPTER)
+        inject_adapter_in_model(config, component, _ADAPTER)
     except ValueError as error:
-        raise ModelError(f"No LoRA for {type(part).__name__}: {error}") from error
-    # They learn in small steps, which a bfloat16 weight would round away.
-    cast_adapter_dtype(part, _ADAPTER)
+        raise ModelError(f"No LoRA for {type(component).__name__}: {error}") from error
+    # bfloat16 would round small optimiser steps to zero.
+    cast_adapter_dtype(component, _ADAPTER)
 
 
-def has_adapters(part: nn.Module) -> bool:
-    """Whether any layer of a part has a LoRA adapter."""
-    return bool(_adapted(part))
+def has_adapters(component: nn.Module) -> bool:
+    """Whether any layer of a component has a LoRA adapter."""
+    return bool(_adapted_layers(component))
 
 
 @contextmanager
-def adapters_off(part: nn.Module) -> Iterator[None]:
-    """The part as it was before its adapters learnt, for as long as the block lasts."""
-    layers = [layer for layer in _adapted(part) if not layer.disable_adapters]
-    learning = [parameter for parameter in part.parameters() if parameter.requires_grad]
+def adapters_off(component: nn.Module) -> Iterator[None]:
+    """Disables the adapters inside the `with` block: the component computes what it did before they were trained."""
+    layers = [layer for layer in _adapted_layers(component) if not layer.disable_adapters]
+    trainable = [parameter for parameter in component.parameters() if parameter.requires_grad]
     try:
         for layer in layers:
             layer.enable_adapters(False)
@@ -118,40 +127,79 @@ def adapters_off(part: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
-        # peft switches gradients with the adapters, also of those that were not learning.
-        part.requires_grad_(False)
-        for parameter in learning:
+        # peft sets `requires_grad` of all adapters, also of those that were frozen before.
+        component.requires_grad_(False)
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 
-def base_state(part: nn.Module) -> dict[str, torch.Tensor]:
-    """The part's `state_dict` without its adapters."""
+def merge_adapters(component: nn.Module) -> None:
+    """Adds the adapters to the weights, in place and in the weights' dtype, and removes the adapter layers."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import TrainableTokensWrapper
+
+    for name, module in list(component.named_modules()):
+        layer = module.token_adapter if isinstance(module, TrainableTokensWrapper) else module
+        # The adapter of a wrapper that was replaced is no longer part of the component.
+        if isinstance(layer, BaseTunerLayer) and not name.endswith(".token_adapter"):
+            layer.merge()
+            component.set_submodule(name, layer.get_base_layer())
+    if hasattr(component, "peft_config"):
+        del component.peft_config
+
+
+def write_adapter(folder: Path, llm: PreTrainedModel) -> None:
+    """Writes the adapters of a language model to a folder that exists, in PEFT's format.
+
+    `adapter_config.json` and `adapter_model.safetensors` load with `peft.PeftModel.from_pretrained(base, folder)`. A
+    model with added tokens also gets its embedding and output layers written, as `base` needs rows for these tokens:
+    `base.resize_token_embeddings(len(tokenizer))`.
+
+    Raises:
+        ModelError: the language model has no adapters.
+    """
+    if not has_adapters(llm):
+        raise ModelError("The language model has no LoRA adapters: only a model with 'llm.tune: lora' exports them.")
+    from peft import LoraConfig
+    from peft.utils.save_and_load import get_peft_model_state_dict
+
+    config = cast("LoraConfig", llm.peft_config[_ADAPTER])
+    state = get_peft_model_state_dict(llm, save_embedding_layers=config.trainable_token_indices is not None)
+    weights = {f"base_model.model.{key}": value.detach().contiguous().clone() for key, value in state.items()}
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    base = llm.name_or_path or None
+    exported = replace(config, task_type="CAUSAL_LM", base_model_name_or_path=base, inference_mode=True)
+    exported.save_pretrained(str(folder))
+
+
+def base_state(component: nn.Module) -> dict[str, torch.Tensor]:
+    """The component's `state_dict` without its adapters."""
     adapters = {
         id(value)
-        for layer in _adapted(part)
+        for layer in _adapted_layers(component)
         for name in layer.adapter_layer_names
         for value in getattr(layer, name).parameters()
     }
-    return {key: value for key, value in part.state_dict(keep_vars=True).items() if id(value) not in adapters}
+    return {key: value for key, value in component.state_dict(keep_vars=True).items() if id(value) not in adapters}
 
 
-def train_adapters(part: nn.Module, mode: bool) -> None:
-    """Keeps a part with adapters in evaluation mode, with running batch statistics, but for the adapters' dropout."""
-    part.eval()
-    for layer in _adapted(part):
+def train_adapters(component: nn.Module, mode: bool) -> None:
+    """Sets evaluation mode for the whole component, and training mode `mode` for its adapters' dropout alone."""
+    component.eval()
+    for layer in _adapted_layers(component):
         for child in cast("nn.Module", layer).children():
             if child is not layer.get_base_layer():
                 child.train(mode)
 
 
-def _adapted(part: nn.Module) -> "list[BaseTunerLayer]":
-    """The layers of a part that have adapters."""
+def _adapted_layers(component: nn.Module) -> "list[BaseTunerLayer]":
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    return [module for module in part.modules() if isinstance(module, BaseTunerLayer)]
+    return [module for module in component.modules() if isinstance(module, BaseTunerLayer)]
 
 
-def _targets(part: nn.Module, keep: Sequence[nn.Module]) -> list[str]:
-    layers = [(name, module) for name, module in part.named_modules() if module not in keep]
+def _default_targets(component: nn.Module, exclude: Sequence[nn.Module]) -> list[str]:
+    layers = [(name, module) for name, module in component.named_modules() if module not in exclude]
     linear = [name for name, module in layers if isinstance(module, nn.Linear)]
+    # Not depthwise ones.
     return linear or [name for name, module in layers if isinstance(module, nn.Conv2d) and module.groups == 1]

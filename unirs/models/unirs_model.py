@@ -1,4 +1,4 @@
-"""The model: encoder, change extractor, projector and language model in plain torch."""
+"""The model in plain torch: encoder, change extractor, projector and language model."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -18,19 +18,20 @@ from unirs.tasks.media import Media
 LossReduction = Literal["sample_mean", "token_mean"]
 
 Positions = torch.Tensor | tuple[torch.Tensor, ...]
-"""What picks places of `[B, T]`: a bool mask, or a tensor of rows and one of columns; all of them where empty."""
+"""An index into the first two dimensions of `[B, T, D]`: a bool mask, or a tensor of rows and one of columns. The empty
+tuple selects all positions."""
 
 
 class UniRSModel(nn.Module):
-    """Reads pictures, pairs and videos in one batch and answers in text (paper section III).
+    """Answers questions about images, image pairs and videos, which one batch may mix (paper section III).
 
-    Letters: F frames, N pictures as the language model sees them ("grids": one for an image, one for a fused pair, k
-    for a video), L and L' tokens of a grid before and after the projector, B sequences of T tokens, D the language
-    model's width.
+    Shapes: M media with F frames in all; N images in the language model's input (1 for an image, 1 for a fused pair, k
+    for a video of k frames); L and L' tokens of an image before and after the projector; Dv and D widths of the encoder
+    and the language model; B rows of T tokens; V the vocabulary size.
 
     Args:
         encoder: frames to vision tokens.
-        change: fuses the two times of a pair; None gives the language model both.
+        change: fuses the two times of a pair; None passes both frames to the language model.
         llm: a Hugging Face causal language model.
         projector: `downsample` is the paper's.
     """
@@ -51,151 +52,166 @@ class UniRSModel(nn.Module):
 
     @property
     def supports_tree_attention(self) -> bool:
-        """Whether the language model takes sequences that branch; flash attention knows padding only."""
+        """Whether the language model takes an attention mask per token; flash attention takes a padding mask only."""
         return bool(self.llm.config._attn_implementation != "flash_attention_2")
 
     def num_image_slots(self, media: Media) -> int:
-        """How many pictures' worth of visual tokens a medium costs."""
+        """Number of images that the input takes up among the visual tokens."""
         return num_image_slots(media, fused=self.change is not None)
-
-    def encode_frames(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-        """What the encoder sees in each medium, M tensors `[k, L, Dv]`; it looks at those without features only."""
-        new = [count for count, known in zip(batch.num_frames, batch.vision_features, strict=True) if known is None]
-        seen = iter(torch.split(self.encoder(batch.frames), new) if new else ())
-        return tuple(next(seen) if known is None else known for known in batch.vision_features)
-
-    def get_visual_embeds(self, batch: Batch) -> list[torch.Tensor]:
-        """The visual tokens of each medium, M tensors `[n, L', D]` with n of `grids`."""
-        tokens = torch.cat(self.encode_frames(batch))  # [F, L, Dv]
-        starts = [sum(batch.num_frames[:medium]) for medium in range(len(batch.num_frames))]
-        pairs = [start for start, kind in zip(starts, batch.modalities, strict=True) if kind == "pair"]
-        if self.change is None or not pairs:
-            return list(torch.split(self.projector(tokens + self._zero_grad_anchor()), list(batch.num_frames)))
-        fused = self.change(tokens[pairs], tokens[[start + 1 for start in pairs]])  # [P, L, Dv]
-        # A fused pair takes the place of its first frame, and its second frame drops out.
-        slot = {start: index for index, start in enumerate(pairs)}
-        rows = [tokens.shape[0] + slot[i] if i in slot else i for i in range(tokens.shape[0]) if i - 1 not in slot]
-        seen = self.projector(torch.cat([tokens, fused])[rows])  # [N, L', D]
-        counts = [
-            1 if kind == "pair" else count for kind, count in zip(batch.modalities, batch.num_frames, strict=True)
-        ]
-        return list(torch.split(seen, counts))
-
-    @torch.no_grad()
-    def change_maps(self, batch: Batch) -> list[torch.Tensor | None]:
-        """How alike the two times of each pair are, `[h, w]` in -1..1; None for other media.
-
-        None for pairs too where the change extractor has no such map.
-        """
-        if not isinstance(self.change, MapsChange):
-            return [None] * len(batch.modalities)
-        return [
-            self.change.similarity(frames[:1], frames[1:])[0] if kind == "pair" else None
-            for kind, frames in zip(batch.modalities, self.encode_frames(batch), strict=True)
-        ]
-
-    def _zero_grad_anchor(self) -> torch.Tensor | float:
-        # Zero, but with a way for gradients: data parallel training waits for one of each parameter on every process,
-        # and a process may have no pair in its batch.
-        weights = [] if self.change is None else [p for p in self.change.parameters() if p.requires_grad]
-        return 0.0 * torch.stack([weight.sum() for weight in weights]).sum() if weights else 0.0
-
-    def get_inputs_embeds(self, batch: Batch) -> torch.Tensor:
-        """Text embeddings with the visual tokens in their places, `[B, T, D]`.
-
-        Raises:
-            ModelError: a row has more or fewer visual placeholders than its media have visual tokens.
-        """
-        return self.merge_visual_embeds(batch, self.get_visual_embeds(batch), slice(len(batch.row_media)))
-
-    def merge_visual_embeds(self, batch: Batch, visual_embeds: Sequence[torch.Tensor], rows: slice) -> torch.Tensor:
-        """The same for some of the rows, with what `see` gave for the batch."""
-        text = self.llm.get_input_embeddings()(batch.input_ids[rows])
-        visual = [
-            torch.cat([visual_embeds[owner].flatten(0, 1) for owner in owners]) for owners in batch.row_media[rows]
-        ]
-        places = batch.visual_mask[rows]
-        for row, (tokens, count) in enumerate(zip(visual, places.sum(1).tolist(), strict=True), rows.start or 0):
-            if tokens.shape[0] != count:
-                raise ModelError(f"Row {row} has {count} visual placeholders for {tokens.shape[0]} visual tokens.")
-        spliced: torch.Tensor = text.masked_scatter(places.unsqueeze(-1), torch.cat(visual).to(text.dtype))
-        return spliced
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Next-token logits `[B, T, V]`."""
         return self.logits(batch, ())
 
     def logits(self, batch: Batch, positions: Positions) -> torch.Tensor:
-        """Next-token logits of some places only, `[K, V]`: the output layer is the widest of all.
+        """Next-token logits of some positions only, `[K, V]`, as the output layer is the model's widest.
 
         Args:
             batch: B rows of T tokens.
-            positions: indexes `[B, T]`: a mask with K true places, or rows and columns.
+            positions: K positions of `[B, T]`.
         """
         return self._logits_from_embeds(self.get_inputs_embeds(batch), batch.branch_end, positions)
-
-    def _logits_from_embeds(
-        self, embeddings: torch.Tensor, branch_end: torch.Tensor, positions: Positions
-    ) -> torch.Tensor:
-        seen = tree_attention_mask(branch_end)
-        if self.supports_tree_attention:
-            return self.forward_masked(embeddings, seen, positions)
-        mask = (branch_end > 0).long()
-        return self._llm_forward(positions, inputs_embeds=embeddings, attention_mask=mask, position_ids=seen.sum(2) - 1)
-
-    def forward_masked(
-        self,
-        embeddings: torch.Tensor,
-        attention_mask: torch.Tensor,
-        positions: Positions,
-        cache: DynamicCache | None = None,
-    ) -> torch.Tensor:
-        """Next-token logits of some places, for a language model that takes branches.
-
-        Args:
-            embeddings: of the tokens to read, `[B, T, D]`.
-            attention_mask: which of the S tokens in the cache and these T each of them sees, bool `[B, T, S + T]`.
-            positions: as in `logits`.
-            cache: holds the S tokens; keeps these as well.
-        """
-        # An additive mask, since not every attention implementation understands a boolean one.
-        mask = torch.zeros(attention_mask.shape, dtype=embeddings.dtype, device=attention_mask.device)
-        mask.masked_fill_(~attention_mask, torch.finfo(embeddings.dtype).min)
-        return self._llm_forward(
-            positions,
-            inputs_embeds=embeddings,
-            attention_mask=mask.unsqueeze(1),
-            position_ids=attention_mask.sum(2) - 1,
-            cache=cache,
-        )
-
-    def _llm_forward(self, positions: Positions, **inputs: Any) -> torch.Tensor:  # noqa: ANN401 - the language model's
-        hook = self.llm.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0][positions],))
-        try:
-            logits: torch.Tensor = self.llm(**inputs, use_cache=inputs.get("cache") is not None).logits
-        finally:
-            hook.remove()
-        return logits
 
     def loss(self, batch: Batch, reduction: LossReduction = "sample_mean") -> torch.Tensor:
         """Negative log-likelihood of the answers.
 
         Args:
             batch: with labels.
-            reduction: `sample_mean` averages whole answers over each sample, then over samples: a picture with a
-                hundred questions weighs no more than a video with one, and the word that tells whether something
-                changed does not drown among those that follow from it. `token_mean` is the usual mean over all tokens
-                (the paper's).
+            reduction: `token_mean` is the usual mean over all tokens (the paper's). `sample_mean` averages over the
+                answers of a sample, then over samples: an image with a hundred questions has the weight of a video
+                with one, and the token that decides whether something changed has the weight of all that follow it.
         """
-        embeddings = self.get_inputs_embeds(batch)
-        learnt = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
-        weights = F.pad(batch.loss_weights[:, 1:], (0, 1))
-        losses, weighed = [], []
+        embeds = self.get_inputs_embeds(batch)  # [B, T, D]
+        # The logits of one position predict the token at the next.
+        targets = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
+        loss_weights = F.pad(batch.loss_weights[:, 1:], (0, 1))
+        losses, weights = [], []
         for rows, length in group_by_length(batch.branch_end):
-            labels = learnt[rows, :length]
-            where = labels != IGNORE
-            logits = self._logits_from_embeds(embeddings[rows, :length], batch.branch_end[rows, :length], where)
-            losses.append(F.cross_entropy(logits.float(), labels[where], reduction="none"))
-            weighed.append(weights[rows, :length][where])
+            labels = targets[rows, :length]
+            positions = labels != IGNORE
+            logits = self._logits_from_embeds(embeds[rows, :length], batch.branch_end[rows, :length], positions)
+            losses.append(F.cross_entropy(logits.float(), labels[positions], reduction="none"))
+            weights.append(loss_weights[rows, :length][positions])
         loss = torch.cat(losses)
-        return loss.mean() if reduction == "token_mean" else (torch.cat(weighed) * loss).sum() / len(batch.modalities)
+        return loss.mean() if reduction == "token_mean" else (torch.cat(weights) * loss).sum() / len(batch.modalities)
+
+    def encode_frames(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+        """Vision features, M tensors `[k, L, Dv]`: cached ones of the batch, and the encoder's for all other frames."""
+        new = [k for k, cached in zip(batch.num_frames, batch.vision_features, strict=True) if cached is None]
+        encoded = iter(torch.split(self.encoder(batch.frames), new) if new else ())
+        return tuple(next(encoded) if cached is None else cached for cached in batch.vision_features)
+
+    def get_visual_embeds(self, batch: Batch) -> list[torch.Tensor]:
+        """Visual tokens in the language model's space: for each input `[n, L', D]`, n its number of image slots."""
+        tokens = torch.cat(self.encode_frames(batch))  # [F, L, Dv]
+        starts = [sum(batch.num_frames[:index]) for index in range(len(batch.num_frames))]
+        pairs = [start for start, modality in zip(starts, batch.modalities, strict=True) if modality == "pair"]
+        if self.change is None or not pairs:
+            return list(torch.split(self.projector(tokens + self._zero_grad_anchor()), list(batch.num_frames)))
+        fused = self.change(tokens[pairs], tokens[[start + 1 for start in pairs]])  # [P, L, Dv]
+        # A fused pair replaces its first frame, and its second frame is removed.
+        slot = {start: index for index, start in enumerate(pairs)}
+        kept = [tokens.shape[0] + slot[i] if i in slot else i for i in range(tokens.shape[0]) if i - 1 not in slot]
+        embeds = self.projector(torch.cat([tokens, fused])[kept])  # [N, L', D]
+        slots = [1 if modality == "pair" else k for modality, k in zip(batch.modalities, batch.num_frames, strict=True)]
+        return list(torch.split(embeds, slots))
+
+    def _zero_grad_anchor(self) -> torch.Tensor | float:
+        # Zero with a gradient path to the change extractor: data parallel training expects a gradient of every
+        # parameter on every process, and the batch of a process may have no pair.
+        weights = [] if self.change is None else [p for p in self.change.parameters() if p.requires_grad]
+        return 0.0 * torch.stack([weight.sum() for weight in weights]).sum() if weights else 0.0
+
+    def get_inputs_embeds(self, batch: Batch) -> torch.Tensor:
+        """Text embeddings with the visual tokens at the placeholders, `[B, T, D]`.
+
+        Raises:
+            ModelError: a row has more or fewer placeholders than its media have visual tokens.
+        """
+        return self.merge_visual_embeds(batch, self.get_visual_embeds(batch), slice(len(batch.row_media)))
+
+    def merge_visual_embeds(self, batch: Batch, visual_embeds: Sequence[torch.Tensor], rows: slice) -> torch.Tensor:
+        """`get_inputs_embeds` of some rows, from the visual embeddings of the whole batch.
+
+        Args:
+            batch: B rows.
+            visual_embeds: of its media, from `get_visual_embeds`.
+            rows: R of the B rows.
+
+        Returns:
+            `[R, T, D]`.
+
+        Raises:
+            ModelError: as `get_inputs_embeds`.
+        """
+        text = self.llm.get_input_embeddings()(batch.input_ids[rows])  # [R, T, D]
+        visual = [
+            torch.cat([visual_embeds[index].flatten(0, 1) for index in media]) for media in batch.row_media[rows]
+        ]  # R tensors [n L', D]
+        mask = batch.visual_mask[rows]  # [R, T]
+        for row, (tokens, count) in enumerate(zip(visual, mask.sum(1).tolist(), strict=True), rows.start or 0):
+            if tokens.shape[0] != count:
+                raise ModelError(f"Row {row} has {count} visual placeholders for {tokens.shape[0]} visual tokens.")
+        embeds: torch.Tensor = text.masked_scatter(mask.unsqueeze(-1), torch.cat(visual).to(text.dtype))
+        return embeds
+
+    @torch.no_grad()
+    def change_maps(self, batch: Batch) -> list[torch.Tensor | None]:
+        """Similarity of the two times of each pair, M maps `[h, w]` in -1..1.
+
+        None for other media, and for all media if the change extractor computes no such map.
+        """
+        if not isinstance(self.change, MapsChange):
+            return [None] * len(batch.modalities)
+        return [
+            self.change.similarity(frames[:1], frames[1:])[0] if modality == "pair" else None
+            for modality, frames in zip(batch.modalities, self.encode_frames(batch), strict=True)
+        ]
+
+    def _logits_from_embeds(
+        self, inputs_embeds: torch.Tensor, branch_end: torch.Tensor, positions: Positions
+    ) -> torch.Tensor:
+        attention_mask = tree_attention_mask(branch_end)  # [B, T, T]
+        if self.supports_tree_attention:
+            return self.forward_masked(inputs_embeds, attention_mask, positions)
+        return self._llm_forward(
+            positions,
+            inputs_embeds=inputs_embeds,
+            attention_mask=(branch_end > 0).long(),
+            position_ids=attention_mask.sum(2) - 1,
+        )
+
+    def forward_masked(
+        self,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor,
+        positions: Positions,
+        cache: DynamicCache | None = None,
+    ) -> torch.Tensor:
+        """Next-token logits of some positions under an attention mask per token, `[K, V]`.
+
+        Args:
+            inputs_embeds: embeddings of T tokens, `[B, T, D]`.
+            attention_mask: which of the S cached tokens and these T tokens each token attends to, bool `[B, T, S + T]`.
+            positions: K positions of `[B, T]`.
+            cache: KV cache with the S tokens; the T tokens are appended.
+        """
+        # Not every attention implementation takes a bool mask; all take an additive one.
+        mask = torch.zeros(attention_mask.shape, dtype=inputs_embeds.dtype, device=attention_mask.device)
+        mask.masked_fill_(~attention_mask, torch.finfo(inputs_embeds.dtype).min)
+        return self._llm_forward(
+            positions,
+            inputs_embeds=inputs_embeds,
+            attention_mask=mask.unsqueeze(1),
+            position_ids=attention_mask.sum(2) - 1,
+            cache=cache,
+        )
+
+    def _llm_forward(self, positions: Positions, **inputs: Any) -> torch.Tensor:  # noqa: ANN401 - the language model's
+        # The output layer is given the hidden states of the wanted positions alone.
+        hook = self.llm.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][positions],))
+        try:
+            logits: torch.Tensor = self.llm(**inputs, use_cache=inputs.get("cache") is not None).logits
+        finally:
+            hook.remove()
+        return logits

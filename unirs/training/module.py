@@ -22,10 +22,10 @@ from unirs.interfaces import Encoder
 from unirs.metrics.base import Prediction
 from unirs.metrics.bootstrap import point_estimate
 from unirs.metrics.gather import PredictionMetric
-from unirs.models.builder import ModelConfig, ProjectorConfig, build_model, build_processor
+from unirs.models.builder import ModelConfig, ProjectorConfig, build_processor
 from unirs.models.checkpoint import MODEL_PREFIX, check_frozen, frozen_weights, misfit, strip_frozen
 from unirs.models.llm import LLMConfig
-from unirs.models.run_folder import saved_config
+from unirs.models.run_folder import build, saved_config
 from unirs.models.unirs_model import LossReduction
 from unirs.tasks.media import Media
 from unirs.training.optim import COMPONENTS, OptimConfig, cosine_with_warmup
@@ -48,23 +48,27 @@ class UniRSModule(LightningModule):
         clue: the base VLM that generates the clues of tasks with `clue: test` or `clue: always`.
         max_new_tokens: maximum length of an answer in tokens.
         decoding: `generate` evaluates free text; `loglikelihood` chooses the likeliest answer if a task has choices.
+        init: a training run, a saved model or a hub id to start from. Its components and tokenizer are kept, LoRA
+            adapters are merged, and tuning is set anew: `encoder` needs only the options to change, such as `tune`, and
+            `llm` neither `source` nor `config`.
     """
 
     def __init__(
         self,
-        encoder: dict[str, Any],
-        llm: LLMConfig,
+        encoder: dict[str, Any] | None = None,
+        llm: LLMConfig = LLMConfig(),  # noqa: B008 - read only, and shown as default by --help
         change: dict[str, Any] | None = None,
-        projector: ProjectorConfig = ProjectorConfig(),  # noqa: B008 - read only, and shown as default by --help
+        projector: ProjectorConfig = ProjectorConfig(),  # noqa: B008
         optim: OptimConfig = OptimConfig(),  # noqa: B008
         loss: LossReduction = "sample_mean",
         clue: ClueConfig = ClueConfig(),  # noqa: B008
         max_new_tokens: int = 48,
         decoding: Decoding = "generate",
+        init: str | None = None,
     ) -> None:
         super().__init__()
-        self.config = ModelConfig(encoder, llm, change, projector)
-        self.built = build_model(self.config)
+        self.config = ModelConfig(encoder, llm, change, projector, init)
+        self.built = build(self.config)
         self.model = self.built.model
         self.processor = build_processor(self.model, self.built.tokenizer, vocab_size=llm.vocab_size)
         self.processor.generate_clues = self.generate_clues

@@ -204,6 +204,30 @@ def test_folders_that_are_no_model(copy: Path, tmp_path: Path) -> None:
             UniRS.from_pretrained(copy)
 
 
+@pytest.mark.parametrize("component", ["encoder", "change"])
+def test_code_named_by_a_saved_model_is_not_run(copy: Path, tmp_path: Path, component: str) -> None:
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+        "from unirs.models.change_extractors import Difference as build\n"
+    )
+    config = json.loads((copy / "config.json").read_text())
+    for name in ("os:system", "os.system", str(plugin), f"{plugin}:build", None):
+        (copy / "config.json").write_text(json.dumps(config | {component: config[component] | {"name": name}}))
+        with pytest.raises(ModelError, match=r"not an installed plugin.*trust_remote_code=True"):
+            UniRS.from_pretrained(copy, device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_trusted_code(model: UniRS, copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text("from unirs.models.change_extractors import ChangeExtraction as build\n")
+    config = json.loads((copy / "config.json").read_text())
+    change = config["change"] | {"name": str(tmp_path / "plugin.py")}
+    (copy / "config.json").write_text(json.dumps(config | {"change": change}))
+    loaded = UniRS.from_pretrained(copy, device="cpu", trust_remote_code=True)
+    assert type(loaded.model.change) is type(model.model.change)
+
+
 def test_what_is_pushed_to_the_hub_is_a_saved_model(
     model: UniRS, monkeypatch: pytest.MonkeyPatch, colours: Path, tmp_path: Path
 ) -> None:

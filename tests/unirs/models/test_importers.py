@@ -22,8 +22,8 @@ from unirs.data.prompt_encoder import PromptEncoder
 from unirs.data.token_tree import TokenTree
 from unirs.errors import ModelError
 from unirs.inference.api import UniRS
+from unirs.models import importers
 from unirs.models.convert_weights import read_projector, rename
-from unirs.models.importers import read_checkpoint
 from unirs.models.llm import train_tokenizer
 from unirs.tasks.media import Image
 from unirs.tasks.prompt import PromptTemplate
@@ -167,6 +167,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
         return path
 
     return folder
+
+
+def read_checkpoint(source: Path) -> UniRS:
+    return UniRS(*importers.read_checkpoint(source))
 
 
 def convert(source: Path, out: Path) -> UniRS:
@@ -362,11 +366,14 @@ def test_command(folders: Folders, tmp_path: Path, cli: Callable[..., int], caps
         "video (video)",
     ):
         assert words in told
-    # A saved model may be replaced, and needs no conversion.
+    # A saved model may be replaced.
     assert cli("convert", folders("vila-odd"), tmp_path / "out") == 0
     assert UniRS.from_pretrained(tmp_path / "out", device="cpu").config.change is None
-    assert cli("convert", tmp_path / "out", tmp_path / "again") == 1
-    assert "is a saved UniRS model already" in capsys.readouterr().err
+    assert cli("convert", tmp_path / "out", tmp_path / "again") == 0
+    assert same(*(UniRS.from_pretrained(tmp_path / name, device="cpu") for name in ("out", "again")))
+    assert cli("convert", tmp_path / "out", tmp_path / "adapter", "--adapter") == 1
+    assert "no LoRA adapters" in capsys.readouterr().err
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_run(
@@ -396,7 +403,7 @@ def test_projector_alone(folders: Folders) -> None:
 
 def test_rename_tells_all_that_it_does_not_know() -> None:
     assert rename({"a.b.weight": 1, "c.bias": 2}, {"a.b": "x", "c": "y.z"}) == {"x.weight": 1, "y.z.bias": 2}
-    with pytest.raises(ModelError, match=r"Unknown weights: ab\.weight, d\.e\. Known are a\.\*\."):
+    with pytest.raises(ModelError, match=r"Unknown weights: ab\.weight, d\.e\. Known prefixes: a\.\*\."):
         rename({"a.x": 1, "d.e": 2, "ab.weight": 3}, {"a": "x"})
 
 
@@ -473,7 +480,7 @@ BROKEN: list[tuple[str, str, Callable[[Path], None], str]] = [
     (LLAVA, "", with_more("language_model.model.extra"), "extra"),
     (LLAVA, "", narrower("language_model.lm_head.weight"), "lm_head.weight"),
     (LLAVA, "", options(vision_feature_layer=[-2, -1]), "vision layers [-2, -1]"),
-    (LLAVA, "", options(vision_feature_select_strategy="full"), "37 tokens a picture, but its grid is 6x6"),
+    (LLAVA, "", options(vision_feature_select_strategy="full"), "37 visual tokens per image, but its grid is 6x6"),
     (LLAVA, "", options(projector_hidden_act="relu"), "activation"),
     (LLAVA, "", lambda folder: (folder / "processor_config.json").unlink(), "does not load"),
     (LLAVA, "", options(model_type="llava_next"), "no checkpoint that UniRS reads"),

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from unirs import Image, UniRS
 from unirs.models.llm import LLMConfig, build_llm, train_tokenizer
-from unirs.models.tuning import Lora, adapters_off
+from unirs.models.tuning import Lora, adapters_off, has_adapters
 
 Cli = Callable[..., int]
 WriteConfig = Callable[..., Path]
@@ -118,6 +118,42 @@ def test_saved_model_has_its_adapters(lora_run: Path, colours: Path, tmp_path: P
         plain = loaded.predict(shown, "Which colour?", clue="a square")
     assert [a.log_probabilities for a in plain] != [a.log_probabilities for a in first]
     assert loaded.predict(shown, "Which colour?", clue="a square") == again
+
+
+def test_merged_model_answers_the_same(lora_run: Path, colours: Path, tmp_path: Path, cli: Cli) -> None:
+    model = UniRS.from_pretrained(lora_run, device="cpu")
+    model.save_pretrained(tmp_path / "merged", merge=True)
+    assert has_adapters(model.model)
+    merged = UniRS.from_pretrained(tmp_path / "merged", device="cpu")
+    assert not has_adapters(merged.model)
+    images = [Image(colours / f"{name}.png") for name in ("red", "blue")]
+    first, again = (one.predict(images, "Which colour?", clue="a square") for one in (model, merged))
+    assert [answer.text for answer in again] == [answer.text for answer in first]
+    for expected, answer in zip(first, again, strict=True):
+        assert answer.log_probabilities == pytest.approx(expected.log_probabilities, abs=1e-4)
+    assert cli("convert", lora_run, tmp_path / "converted", "--merge") == 0
+    weights = "model.safetensors"
+    assert (tmp_path / "converted" / weights).read_bytes() == (tmp_path / "merged" / weights).read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's use of it
+def test_exported_adapter_of_a_run(lora_run: Path, llm: Path, tmp_path: Path, cli: Cli) -> None:
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    assert cli("convert", lora_run, tmp_path / "adapter", "--adapter") == 0
+    base = LlamaForCausalLM.from_pretrained(llm)
+    base.resize_token_embeddings(len(AutoTokenizer.from_pretrained(tmp_path / "adapter")), mean_resizing=False)
+    loaded = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
+    trained = UniRS.from_pretrained(lora_run, device="cpu").model.llm
+    ids = torch.arange(280, 303)[None]
+    torch.testing.assert_close(loaded(ids).logits, trained(ids).logits)
+    # An earlier adapter is replaced; anything else stays.
+    assert cli("convert", lora_run, tmp_path / "adapter", "--adapter") == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    assert cli("convert", lora_run, tmp_path / "mine", "--adapter") == 1
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
 def test_the_saved_model_says_its_clue(lora_run: Path, colours: Path) -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,7 +7,16 @@ import torch
 from torch import nn
 
 from unirs.errors import ModelError
-from unirs.models.tuning import Lora, adapters_off, base_state, has_adapters, set_tuning, train_adapters
+from unirs.models.tuning import (
+    Lora,
+    adapters_off,
+    base_state,
+    has_adapters,
+    merge_adapters,
+    set_tuning,
+    train_adapters,
+    write_adapter,
+)
 
 Make = Callable[..., Any]
 IDS = torch.arange(12).view(2, 6)
@@ -17,7 +27,7 @@ def llama() -> Make:
     """Makes tiny language models."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    def make(*, tied: bool = False) -> Any:  # noqa: ANN401
+    def make(*, tied: bool = False, added: int = 0) -> Any:  # noqa: ANN401
         torch.manual_seed(0)
         config = LlamaConfig(
             hidden_size=16,
@@ -27,7 +37,10 @@ def llama() -> Make:
             vocab_size=20,
             tie_word_embeddings=tied,
         )
-        return LlamaForCausalLM(config).eval()
+        model = LlamaForCausalLM(config)
+        if added:
+            model.resize_token_embeddings(20 + added, mean_resizing=False)
+        return model.eval()
 
     return make
 
@@ -65,7 +78,7 @@ def test_full_and_frozen(llama: Make) -> None:
 def test_adapters_begin_as_no_change_and_learn_alone(llama: Make) -> None:
     part = llama()
     before = part(IDS).logits
-    set_tuning(part, "lora", Lora(r=4), keep=[part.get_output_embeddings()])
+    set_tuning(part, "lora", Lora(r=4), exclude=[part.get_output_embeddings()])
     assert has_adapters(part)
     torch.testing.assert_close(part(IDS).logits, before, rtol=0, atol=0)
     # Seven linear layers a block, two matrices each; not the output layer.
@@ -122,7 +135,7 @@ def test_convolutions_where_nothing_is_linear() -> None:
 def test_new_tokens_learn_beside_the_adapters(llama: Make, tied: bool) -> None:
     part = llama(tied=tied)
     before = part(IDS).logits
-    set_tuning(part, "lora", Lora(), keep=[part.get_output_embeddings()], new_tokens=[3, 4])
+    set_tuning(part, "lora", Lora(), exclude=[part.get_output_embeddings()], new_tokens=[3, 4])
     torch.testing.assert_close(part(IDS).logits, before)
     (tokens,) = (name for name in learning(part) if "lora_" not in name)
     assert part.get_parameter(tokens).shape == (2, 16)
@@ -138,7 +151,7 @@ def test_adapters_off_is_the_base(llama: Make, tied: bool) -> None:
     part = llama(tied=tied)
     before = part(IDS).logits
     base = {key: value.clone() for key, value in part.state_dict().items()}
-    set_tuning(part, "lora", Lora(), keep=[part.get_output_embeddings()], new_tokens=[3, 4])
+    set_tuning(part, "lora", Lora(), exclude=[part.get_output_embeddings()], new_tokens=[3, 4])
     stir(part)
     # One that a user set to rest.
     part.model.layers[0].mlp.up_proj.lora_A["default"].weight.requires_grad_(False)
@@ -151,6 +164,57 @@ def test_adapters_off_is_the_base(llama: Make, tied: bool) -> None:
     left = list(base_state(part).values())
     assert len(left) == len(base)
     assert all(torch.equal(value, was) for value, was in zip(left, base.values(), strict=True))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_merged_adapters_compute_the_same(llama: Make, tied: bool) -> None:
+    model = llama(tied=tied)
+    names = set(model.state_dict())
+    set_tuning(model, "lora", Lora(r=2), exclude=[model.get_output_embeddings()], new_tokens=[3, 4])
+    stir(model)
+    expected = model(IDS).logits
+    merge_adapters(model)
+    torch.testing.assert_close(model(IDS).logits, expected, atol=1e-4, rtol=1e-4)
+    assert not has_adapters(model)
+    assert set(model.state_dict()) == names
+    assert (model.get_input_embeddings().weight is model.get_output_embeddings().weight) == tied
+    # The merged model can be tuned again.
+    set_tuning(model, "lora", Lora(r=2), exclude=[model.get_output_embeddings()])
+    torch.testing.assert_close(model(IDS).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_merged_convolutions_compute_the_same() -> None:
+    component, picture = convolutions().eval(), torch.randn(1, 3, 8, 8)
+    set_tuning(component, "lora", Lora(r=2))
+    stir(component)
+    expected = component(picture)
+    merge_adapters(component)
+    torch.testing.assert_close(component(picture), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's use of it
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("added", [0, 2])
+def test_exported_adapters_load_with_peft(llama: Make, tmp_path: Path, tied: bool, added: int) -> None:
+    from peft import PeftModel
+
+    model = llama(tied=tied, added=added)
+    new_tokens = list(range(20, 20 + added))
+    set_tuning(model, "lora", Lora(r=2), exclude=[model.get_output_embeddings()], new_tokens=new_tokens)
+    stir(model)
+    write_adapter(tmp_path, model)
+    assert {path.name for path in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    base = llama(tied=tied)
+    if added:
+        base.resize_token_embeddings(20 + added, mean_resizing=False)
+    loaded = PeftModel.from_pretrained(base, str(tmp_path)).eval()
+    ids = IDS + added
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits)
+
+
+def test_no_adapters_to_export(llama: Make, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no LoRA adapters"):
+        write_adapter(tmp_path, llama())
 
 
 def test_adapters_come_back_after_an_error(llama: Make) -> None:

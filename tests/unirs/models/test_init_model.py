@@ -1,0 +1,94 @@
+"""Training that starts from another UniRS model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from unirs import Image, UniRS
+from unirs.errors import ModelError
+from unirs.models.llm import LLMConfig
+from unirs.models.tuning import Lora, has_adapters
+from unirs.training.module import UniRSModule
+
+
+@pytest.fixture(scope="module")
+def saved(learnt_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("init") / "model"
+    UniRS.from_pretrained(learnt_run, device="cpu").save_pretrained(folder)
+    return folder
+
+
+def test_components_and_tokenizer_are_kept(learnt_run: Path, saved: Path) -> None:
+    expected = UniRS.from_pretrained(saved, device="cpu")
+    for init in (learnt_run, saved):
+        module = UniRSModule(init=str(init), encoder={"tune": "full"})
+        state = module.model.state_dict()
+        assert state.keys() == expected.model.state_dict().keys()
+        assert all(torch.equal(value, state[key]) for key, value in expected.model.state_dict().items())
+        assert module.processor.require_tokenizer().vocab == expected.tokenizer.vocab
+        assert all(parameter.requires_grad for parameter in module.model.parameters())
+
+
+def test_tuning_is_set_anew(saved: Path, colours: Path) -> None:
+    lora = {"tune": "lora", "lora": {"r": 2}}
+    first = UniRSModule(init=str(saved), encoder=lora, llm=LLMConfig(tune="lora", lora=Lora(r=2)))
+    assert has_adapters(first.model.encoder)
+    assert has_adapters(first.model.llm)
+    image = Image(colours / "red.png")
+    model = UniRS(first.model.eval(), first.processor.require_tokenizer(), UniRS.from_pretrained(saved).config)
+    (answer,) = model.predict([image], "Which colour?")
+    (expected,) = UniRS.from_pretrained(saved, device="cpu").predict([image], "Which colour?")
+    assert answer.text == expected.text
+    assert answer.log_probabilities == pytest.approx(expected.log_probabilities, abs=1e-4)
+
+
+def test_fit_starts_from_a_model(
+    saved: Path,
+    colours: Path,
+    colour_tasks: list[dict[str, Any]],
+    tmp_path: Path,
+    cli: Callable[..., int],
+    write_config: Callable[..., Path],
+) -> None:
+    config = write_config(tmp_path, colour_tasks)
+    options = yaml.safe_load(config.read_text())
+    # Adapters of the language model learn; nothing moves far from the initial model.
+    options["model"] = {"llm": {"tune": "lora"}, "optim": {"lr": 1.0e-6}}
+    config.write_text(yaml.safe_dump(options))
+    assert cli("fit", "--config", config, "--model.init", saved) == 0
+    # A run that started from another model is itself one to answer with, and to start from.
+    run = UniRS.from_pretrained(tmp_path / "run", device="cpu")
+    assert run.answer(Image(colours / "red.png"), "Which colour?") == "red"
+    again = UniRSModule(init=str(tmp_path / "run"))
+    assert not has_adapters(again.model)
+
+
+def test_all_differences_are_listed_in_one_message(saved: Path, tiny_model: dict[str, Any]) -> None:
+    llm = LLMConfig(config=tiny_model["llm"]["config"] | {"hidden_size": 64}, add_tokens=["<clue>"])
+    with pytest.raises(ModelError) as caught:
+        UniRSModule(
+            init=str(saved), encoder=tiny_model["encoder"] | {"image_size": 96}, change={"name": "difference"}, llm=llm
+        )
+    message = str(caught.value)
+    for words in (
+        "image_size is (96, 96), not (64, 64)",
+        "change.name is 'difference', not 'change_extraction'",
+        "hidden_size is 64, not 32",
+        "'<clue>'",
+    ):
+        assert words in message
+
+
+def test_encoder_with_other_weights_does_not_fit(saved: Path, tiny_model: dict[str, Any]) -> None:
+    encoder = tiny_model["encoder"] | {"options": {"channels": [16, 24, 32, 64]}}
+    with pytest.raises(ModelError, match="weights of 'encoder' differ in name or shape"):
+        UniRSModule(init=str(saved), encoder=encoder)
+
+
+def test_neither_encoder_nor_initial_model() -> None:
+    with pytest.raises(ModelError, match=r"Set 'model\.encoder', or 'model\.init'"):
+        UniRSModule()

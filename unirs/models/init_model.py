@@ -1,0 +1,123 @@
+"""Builds a model from another UniRS model: its components and tokenizer are kept, and tuning is set anew."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from unirs import plugins
+from unirs.errors import ModelError
+from unirs.interfaces import Encoder, as_module
+from unirs.models.builder import BuiltModel, ModelConfig, check_components
+from unirs.models.llm import LLMConfig, rebuild_llm, set_llm_tuning, source_config
+from unirs.models.pretrained import UniRSConfig, merged
+from unirs.models.tuning import base_state
+from unirs.models.unirs_model import UniRSModel
+
+_ARCHITECTURE = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+"""Options of a language model's config that must be those of the initial model."""
+
+
+def build_from_init(
+    config: ModelConfig, init: UniRSModel, tokenizer: PreTrainedTokenizerBase, saved: UniRSConfig
+) -> BuiltModel:
+    """Builds a model with the weights of another one, whose LoRA adapters are merged first.
+
+    Args:
+        config: of the training. Its `encoder` may contain only options to change, such as `tune`; a `change` that the
+            initial model does not have is added with random weights.
+        init: the initial model.
+        tokenizer: of the initial model.
+        saved: the config of the initial model.
+
+    Raises:
+        ModelError: the config does not fit the initial model; lists all differences.
+        PluginError: a plugin is unknown or was given an option that it does not have.
+    """
+    init, saved = merged(init, saved)
+    options = config.encoder or {}
+    encoder_config = options if "name" in options else saved.encoder | options
+    encoder: Encoder = plugins.create("unirs.encoders", encoder_config)
+    change, change_config = init.change, saved.change
+    if config.change is not None:
+        change_config = config.change
+        change = plugins.create("unirs.change_extractors", config.change, encoder.grid, encoder.embed_dim)
+    differences = [
+        *_encoder_differences(encoder_config, encoder, saved, init.encoder),
+        *_change_differences(config, saved),
+        *_llm_differences(config.llm, init, tokenizer),
+    ]
+    if config.projector.source is not None:
+        differences.append("projector.source is set, but the projector's weights are the initial model's: remove it")
+    if config.projector.name != saved.projector:
+        differences.append(f"projector.name is '{config.projector.name}', not '{saved.projector}'")
+    if not differences:
+        differences += _load_weights("encoder", as_module(encoder), init.encoder.state_dict())
+        if change is not None and init.change is not None:
+            differences += _load_weights("change", as_module(change), init.change.state_dict())
+    if differences:
+        raise ModelError(f"The config does not fit the initial model '{config.init}': {'; '.join(differences)}.")
+    check_components(encoder, change)
+    llm = rebuild_llm(saved.llm | {"dtype": config.llm.dtype}, config.llm.attn_implementation)
+    llm.load_state_dict(init.llm.state_dict())
+    set_llm_tuning(llm, config.llm, [tokenizer.vocab[token] for token in config.llm.add_tokens])
+    model = UniRSModel(encoder, change, llm, saved.projector)
+    model.projector.load_state_dict(init.projector.state_dict())
+    model.projector.requires_grad_(config.projector.tune == "full")
+    if model.change is not None:
+        model.change.requires_grad_(True)
+    return BuiltModel(model, tokenizer, {"name": encoder_config["name"], **encoder.init_config}, change_config)
+
+
+def _encoder_differences(
+    options: Mapping[str, Any], encoder: Encoder, saved: UniRSConfig, init: nn.Module
+) -> list[str]:
+    if options["name"] != saved.encoder["name"]:
+        return [f"encoder.name is '{options['name']}', not '{saved.encoder['name']}'"]
+    attributes = ((name, getattr(encoder, name), getattr(init, name)) for name in ("image_size", "resize", "grid"))
+    return [
+        f"the encoder's {name} is {value}, not {expected}" for name, value, expected in attributes if value != expected
+    ]
+
+
+def _change_differences(config: ModelConfig, saved: UniRSConfig) -> list[str]:
+    if config.change is None or saved.change is None or config.change["name"] == saved.change["name"]:
+        return []
+    return [f"change.name is '{config.change['name']}', not '{saved.change['name']}'"]
+
+
+def _llm_differences(config: LLMConfig, init: UniRSModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    differences = [
+        f"llm.add_tokens has '{token}', which the initial model's tokenizer does not have"
+        for token in config.add_tokens
+        if token not in tokenizer.vocab
+    ]
+    if config.config is not None:
+        options = config.config
+    elif config.source is not None:
+        source = source_config(config)
+        options = {name: getattr(source, name) for name in _ARCHITECTURE if hasattr(source, name)}
+    else:
+        options = {}
+    own = {key: getattr(init.llm.config, key, None) for key in options}
+    return differences + [
+        f"the language model's {name} is {value}, not {own[name]}"
+        for name, value in options.items()
+        if value != own[name]
+    ]
+
+
+def _load_weights(name: str, component: nn.Module, state: Mapping[str, torch.Tensor]) -> list[str]:
+    """Copies weights into a component that may have new adapters; returns what differs instead, if anything does."""
+    weights = {key.replace(".base_layer.", "."): value for key, value in base_state(component).items()}
+    shapes, expected = ({key: value.shape for key, value in one.items()} for one in (weights, state))
+    wrong = sorted(key for key in shapes.keys() | expected.keys() if shapes.get(key) != expected.get(key))
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        return [f"the weights of '{name}' differ in name or shape: {', '.join(wrong[:3])}{more}"]
+    with torch.no_grad():
+        for key, value in weights.items():
+            value.copy_(state[key])
+    return []
