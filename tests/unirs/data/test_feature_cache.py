@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,60 @@ def test_damaged_files_are_written_again(tmp_path: Path, picture: Image, damage:
     assert kept.get(picture) is None
     kept.put(picture, tokens())
     assert kept.get(picture) is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_flipped_bit_is_detected(tmp_path: Path, picture: Image, dtype: torch.dtype) -> None:
+    stored = cache(tmp_path)
+    features = torch.rand(1, 4, 3).to(dtype)
+    stored.put(picture, features)
+    (file,) = files(tmp_path)
+    content = file.read_bytes()
+    for index in range(len(content)):
+        file.write_bytes(content[:index] + bytes([content[index] ^ 1]) + content[index + 1 :])
+        found = stored.get(picture)
+        # A bit of the padding behind the header changes nothing.
+        assert found is None or (found.dtype == dtype and torch.equal(found, features)), index
+        assert found is None or index < len(content) - features.nbytes, index
+    file.write_bytes(content)
+    assert torch.equal(stored.get(picture), features)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_features_that_are_not_finite_are_refused(tmp_path: Path, picture: Image, value: float) -> None:
+    stored = cache(tmp_path)
+    features = tokens()
+    features[0, 1, 2] = value
+    with pytest.warns(UserWarning, match=r"a\.png.* not finite.* not cached.*trainer\.precision"):
+        stored.put(picture, features)
+    assert stored.get(picture) is None
+    stored.put(picture, tokens())
+    assert stored.get(picture) is not None
+
+
+def write_forever(folder: Path, barrier: Barrier) -> None:
+    stored = cache(folder)
+    barrier.wait()
+    while True:
+        for index in range(4):
+            stored.put(Image(folder / f"{index}.png"), tokens(level=index))
+
+
+def test_a_killed_writer_leaves_whole_entries_or_none(tmp_path: Path) -> None:
+    media = [paint(tmp_path / f"{index}.png", index) for index in range(4)]
+    context = multiprocessing.get_context("fork")
+    for _ in range(5):
+        barrier = context.Barrier(2)
+        writer = context.Process(target=write_forever, args=(tmp_path, barrier))
+        writer.start()
+        barrier.wait()
+        while not files(tmp_path):
+            pass
+        writer.kill()
+        writer.join()
+        for level, one in enumerate(media):
+            found = cache(tmp_path).get(one)
+            assert found is None or torch.equal(found, tokens(level=level))
 
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
