@@ -1,7 +1,7 @@
-"""Prompt augmentation: what a base VLM says about media, to be put into the prompt (paper, prompt augmentation).
+"""Prompt augmentation: descriptions of media by a base VLM, inserted into prompts (paper, prompt augmentation).
 
-Clues are made once, in batches, and kept on disk by content: the same media, prompt and weights give the same clue,
-wherever the files lie.
+Clues are generated once, in batches, and cached on disk by content: equal media, prompt and weights have the same clue,
+independent of file paths.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ CLUE_PROMPTS: dict[Modality, str] = {
     "pair": "The two pictures show the same place at two times. Briefly describe what differs between them.",
     "video": "These pictures are frames of one aerial video, in order. Briefly describe what happens and who acts.",
 }
-"""What the base VLM is asked about media of each kind."""
+"""Question to the base VLM by modality."""
 
 _MARKERS = re.compile("|".join(map(re.escape, (CLUE_START, CLUE_END, VISUAL))))
 
-# Seconds that a process waits while others write.
-_PATIENCE = 60.0
+# Seconds that a process waits for the lock of another writer.
+_TIMEOUT = 60.0
 
 
 class BaseVLM(Protocol):
-    """A model that can be asked about media."""
+    """A model that answers questions about media."""
 
     @property
     def fingerprint(self) -> str:
-        """A hash of its weights: of another model, or the same after training, another one."""
+        """Hash of its weights; changes with the model and with training."""
         ...
 
     def generate(self, media: Sequence[Media], questions: Sequence[str], max_new_tokens: int) -> list[str]:
@@ -52,15 +52,17 @@ class BaseVLM(Protocol):
 class ClueCache:
     """Clues in one SQLite file, which any number of processes may read and write at once.
 
+    LMDB was measured at two to three times the speed; a base VLM takes far longer for a clue than either store.
+
     Args:
-        path: the file; made, with its folder, where it does not exist.
+        path: the file; created, with its folder, if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def get_many(self, keys: Iterable[str]) -> dict[str, str]:
-        """The clues that are there, by key.
+        """Returns the cached clues by key.
 
         Raises:
             DataError: the file is damaged, or cannot be used.
@@ -70,7 +72,7 @@ class ClueCache:
             return {key: row[0] for key, row in rows if row is not None}
 
     def put_many(self, clues: Mapping[str, str]) -> None:
-        """Keeps clues, by key: all of them or, where it is interrupted, none.
+        """Stores clues by key in one transaction: an interruption stores none of them.
 
         Raises:
             DataError: the file is damaged, or cannot be used.
@@ -80,10 +82,10 @@ class ClueCache:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        # Opened anew each time, since a connection may not be used by a forked process.
+        # Opened on each call, since a forked process must not use its parent's connection.
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level="IMMEDIATE")) as file:
+            with closing(sqlite3.connect(self.path, timeout=_TIMEOUT, isolation_level="IMMEDIATE")) as file:
                 file.execute("CREATE TABLE IF NOT EXISTS clues (key TEXT PRIMARY KEY, clue TEXT NOT NULL)")
                 yield file
         except (OSError, sqlite3.OperationalError) as error:
@@ -98,8 +100,8 @@ class ClueCache:
 
 
 def clean_clue(text: str) -> str:
-    """One line without what could be mistaken for parts of a prompt."""
-    # A space in their place, since what stood around a marker could join to another one.
+    """Returns the text on one line, without the markers of a prompt."""
+    # Replaced by a space, since the text around a marker could join to another marker.
     return " ".join(_MARKERS.sub(" ", text).split())
 
 
@@ -113,23 +115,23 @@ def generate_clues(
     max_new_tokens: int = 48,
     progress: bool = True,
 ) -> dict[Media, str]:
-    """Says a clue about each of the media.
+    """Generates a clue for each of the media, or reads it from the cache.
 
     Args:
-        vlm: who says it.
-        media: what is described; media of equal content are described once.
-        cache: where clues are looked up and, after each batch, kept: an interruption loses one batch at most. None
-            makes all of them.
-        prompts: what is asked about media of each kind.
-        batch_size: media described at once, all of one kind.
+        vlm: model that generates the clues.
+        media: to describe; media of equal content are described once.
+        cache: clues are read from it and stored after each batch: an interruption loses one batch at most. None
+            generates all of them.
+        prompts: question by modality.
+        batch_size: media described at once, all of one modality.
         max_new_tokens: the longest clue in tokens.
-        progress: show a progress bar where there is something to make.
+        progress: whether to show a progress bar if clues are generated.
 
     Returns:
-        The clues, one line each; a model that says nothing leaves an empty one.
+        The clues, one line each; an empty completion is an empty clue.
 
     Raises:
-        DataError: media cannot be read, a kind has no prompt, or the cache is damaged.
+        DataError: media cannot be read, a modality has no prompt, or the cache is damaged.
     """
     weights = vlm.fingerprint
     keys = {
@@ -148,9 +150,9 @@ def generate_clues(
     ]
     with tqdm(total=sum(map(len, batches)), desc="clues", disable=not (progress and batches)) as bar:
         for batch in batches:
-            shown = list(batch.values())
-            said = vlm.generate(shown, [prompts[one.modality] for one in shown], max_new_tokens)
-            new = dict(zip(batch, map(clean_clue, said), strict=True))
+            chunk = list(batch.values())
+            completions = vlm.generate(chunk, [prompts[one.modality] for one in chunk], max_new_tokens)
+            new = dict(zip(batch, map(clean_clue, completions), strict=True))
             if cache:
                 cache.put_many(new)
             clues |= new
@@ -158,10 +160,10 @@ def generate_clues(
     return {one: clues[key] for one, key in keys.items()}
 
 
-def _prompt(prompts: Mapping[Modality, str], kind: Modality) -> str:
-    if kind not in prompts:
-        raise DataError(f"There is no clue prompt for {kind} media. {did_you_mean(kind, prompts)}")
-    return prompts[kind]
+def _prompt(prompts: Mapping[Modality, str], modality: Modality) -> str:
+    if modality not in prompts:
+        raise DataError(f"There is no clue prompt for {modality} media. {did_you_mean(modality, prompts)}")
+    return prompts[modality]
 
 
 def _hash(*parts: str | int) -> str:
@@ -170,14 +172,14 @@ def _hash(*parts: str | int) -> str:
 
 @dataclass(frozen=True)
 class ClueConfig:
-    """Who says the clues.
+    """Settings of prompt augmentation.
 
     Attributes:
         source: a UniRS run or saved model, or a Hugging Face image-text-to-text model (hub id or folder); null asks the
             model itself with its adapters off.
         max_new_tokens: the longest clue in tokens.
         batch_size: media described at once.
-        cache: the file that keeps clues for all runs, by media content, question and weights.
+        cache: file with the clues of all runs, by media content, question and weights.
     """
 
     source: str | None = None

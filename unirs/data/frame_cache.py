@@ -1,4 +1,4 @@
-"""Decoded frames, kept in memory for later epochs."""
+"""Decoded frames, cached in memory for later epochs."""
 
 from __future__ import annotations
 
@@ -30,109 +30,110 @@ if sys.platform == "linux":
     import fcntl
 
 _END = struct.Struct("<Q")
-"""Where the next entry begins; stands before all entries."""
+"""Offset of the next entry; stored before all entries."""
 
 _ENTRY = struct.Struct("<16s4I")
-"""The key and the shape of an entry; stands before its frames."""
+"""Key and shape of an entry; stored before its frames."""
 
 
 class FrameCache:
-    """Decodes a sample's media, and keeps the resized frames in memory while there is room.
+    """Decodes the media of samples, and caches the resized frames in memory within a budget.
 
-    On Linux, worker processes that are given the cache share its memory: what one of them has decoded, no other decodes
-    again. Elsewhere each has memory of its own.
+    On Linux, worker processes that receive the cache share its memory: each input is decoded by one of them only. On
+    other systems each process has its own memory. Frames are read without a copy, from memory alone; a store on disk
+    such as LMDB would copy them, since its buffers are valid within a transaction only.
 
     Args:
         image_size: height and width in pixels of the frames.
         resize: how images of another shape are brought to that size.
-        limit: bytes.
+        limit: budget in bytes.
 
     Raises:
-        DataError: the system does not give so much.
+        DataError: the system cannot reserve so much memory.
     """
 
     def __init__(self, image_size: tuple[int, int], resize: ResizeSpec, limit: int) -> None:
         self.image_size, self.resize = image_size, resize
         try:
-            self._kept = _Log(_END.size + limit)
+            self._log = _Log(_END.size + limit)
         except (OSError, OverflowError) as error:
             raise DataError(
                 f"There is no room for {limit / 1e9:g} GB of frames ({error}). Lower data.cache_gb."
             ) from error
 
     def __call__(self, sample: Sample) -> torch.Tensor:
-        """The frames of a sample, uint8 `[k, 3, H, W]`; not to be written to."""
+        """The frames of a sample, uint8 `[k, 3, H, W]`; read-only by convention."""
         if isinstance(sample.media, PerturbedMedia):
-            # It costs more to keep than to make, or is shown once.
+            # Cheaper to compute than to cache, or used once.
             return sample.media.load_frames(self.image_size, self.resize)
         key = hashlib.blake2b(pickle.dumps(sample.media), digest_size=16).digest()
-        frames = self._kept.get(key)
+        frames = self._log.get(key)
         if frames is None:
             frames = sample.media.load_frames(self.image_size, self.resize)
-            self._kept.put(key, frames)
+            self._log.put(key, frames)
         return frames
 
 
 class _Log:
-    """Frames by key in memory that processes share. Entries stand behind each other, and none ever changes.
+    """Append-only log of frames by key in shared memory; entries never change.
 
     Args:
-        length: bytes; they are taken from the system as they fill up.
-        file: descriptor of another process's log, which belongs to this one from now on; None begins one.
+        length: in bytes; the system allocates them when they are first written.
+        file: descriptor of another process's log, owned by this object from then on; None creates a log.
     """
 
     def __init__(self, length: int, file: int | None = None) -> None:
         if sys.platform == "linux":
-            # Not in the system's shared memory, which containers keep small.
+            # Not in /dev/shm, which is small in containers.
             self._file = os.memfd_create("frames") if file is None else file
             weakref.finalize(self, os.close, self._file)
             os.truncate(self._file, length)
             self._bytes = mmap.mmap(self._file, length)
         else:
             self._bytes = mmap.mmap(-1, length, access=mmap.ACCESS_COPY)
-        # What this process has seen of it.
-        self._found: dict[bytes, tuple[int, tuple[int, ...]]] = {}
-        self._read = _END.size
+        # Index of the entries that this process has read.
+        self._entries: dict[bytes, tuple[int, tuple[int, ...]]] = {}
+        self._scanned = _END.size
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # To a process that is not a fork of this one.
+        # For processes that are not forks of this one.
         if sys.platform == "linux":
             return _attached, (len(self._bytes), reduction.DupFd(self._file))
         return _Log, (len(self._bytes),)
 
     def get(self, key: bytes) -> torch.Tensor | None:
-        """Frames that any process has put there, without a copy."""
-        if key not in self._found:
+        """Returns the frames that any process has stored, without a copy."""
+        if key not in self._entries:
             with self._locked():
-                self._catch_up()
-        if key not in self._found:
+                self._scan()
+        if key not in self._entries:
             return None
-        start, shape = self._found[key]
+        start, shape = self._entries[key]
         return torch.frombuffer(self._bytes, dtype=torch.uint8, count=prod(shape), offset=start).view(shape)
 
     def put(self, key: bytes, frames: torch.Tensor) -> None:
-        """Adds frames, uint8 `[k, 3, H, W]`, while there is room."""
+        """Adds frames, uint8 `[k, 3, H, W]`, within the budget."""
         with self._locked():
-            self._catch_up()
-            start = self._read + _ENTRY.size
-            if key in self._found or start + frames.nbytes > len(self._bytes):
+            self._scan()
+            start = self._scanned + _ENTRY.size
+            if key in self._entries or start + frames.nbytes > len(self._bytes):
                 return
             self._bytes[start : start + frames.nbytes] = frames.numpy().tobytes()
-            _ENTRY.pack_into(self._bytes, self._read, key, *frames.shape)
-            # Last, so that a process that ends here leaves no half entry.
+            _ENTRY.pack_into(self._bytes, self._scanned, key, *frames.shape)
+            # Written last, so that a killed process leaves no partial entry.
             _END.pack_into(self._bytes, 0, start + frames.nbytes)
 
-    def _catch_up(self) -> None:
+    def _scan(self) -> None:
         (end,) = _END.unpack_from(self._bytes)
-        while self._read < end:
-            key, *shape = _ENTRY.unpack_from(self._bytes, self._read)
-            start = self._read + _ENTRY.size
-            self._found[key] = start, tuple(shape)
-            self._read = start + prod(shape)
+        while self._scanned < end:
+            key, *shape = _ENTRY.unpack_from(self._bytes, self._scanned)
+            start = self._scanned + _ENTRY.size
+            self._entries[key] = start, tuple(shape)
+            self._scanned = start + prod(shape)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keeps other processes out. The system opens the lock when a process ends."""
+        """Locks the log against other processes. The system releases the lock when a process ends."""
         if sys.platform == "linux":
             fcntl.lockf(self._file, fcntl.LOCK_EX)
             try:
@@ -143,5 +144,5 @@ class _Log:
             yield
 
 
-def _attached(length: int, handle: Any) -> _Log:  # noqa: ANN401 - `reduction.DupFd`, which the types leave out
+def _attached(length: int, handle: Any) -> _Log:  # noqa: ANN401 - `reduction.DupFd`, missing in the type stubs
     return _Log(length, handle.detach())

@@ -9,16 +9,16 @@ _T = TypeVar("_T")
 
 
 def field(row: Mapping[str, Any], name: str, kind: type[_T], where: str) -> _T:
-    """A field of a row, of the type it must have.
+    """Returns a field of a row after checking its type.
 
     Args:
         row: a JSON object.
-        name: the field's.
-        kind: its type; `True` and `False` are no numbers.
+        name: of the field.
+        kind: required type; `True` and `False` are not accepted as numbers.
         where: file and row, for messages.
 
     Raises:
-        DataError: the row lacks the field, or it is of another type.
+        DataError: the row lacks the field, or its type is another.
     """
     if name not in row:
         raise DataError(f"{where} lacks '{name}'. Correct the row, or download the file again.")
@@ -29,29 +29,29 @@ def field(row: Mapping[str, Any], name: str, kind: type[_T], where: str) -> _T:
 
 
 def texts(row: Mapping[str, Any], where: str, *names: str) -> Iterator[str]:
-    """Several fields of a row that are texts.
+    """Returns several text fields of a row.
 
     Args:
         row: a JSON object.
         where: file and row, for messages.
-        names: the fields'.
+        names: of the fields.
 
     Raises:
-        DataError: the row lacks one of them, or it is no text.
+        DataError: the row lacks one of them, or it is not a text.
     """
     return (field(row, name, str, where) for name in names)
 
 
 def pick(option: str, value: str, known: Mapping[Any, _T]) -> _T:
-    """What a plugin's option stands for.
+    """Looks up the value of a plugin's option.
 
     Args:
         option: the option's name.
-        value: what the user set it to.
-        known: what it may be.
+        value: set by the user.
+        known: results by allowed value.
 
     Raises:
-        PluginError: the value is unknown; names the nearest.
+        PluginError: the value is unknown; the message names the closest one.
     """
     if value not in known:
         raise PluginError(f"Unknown {option} '{value}'. {did_you_mean(value, known)}")

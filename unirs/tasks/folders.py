@@ -7,7 +7,7 @@ from unirs.errors import DataError
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """The visible sub-folders of a folder, sorted; none where it does not exist. A listing: no file is opened."""
+    """The visible sub-folders of a folder, sorted; empty if it does not exist. No file is opened."""
     if not folder.is_dir():
         return []
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -17,12 +17,12 @@ def files_of(folder: Path, suffixes: Collection[str], what: str) -> list[Path]:
     """The visible files of a folder, sorted.
 
     Args:
-        folder: a class's.
-        suffixes: endings that its files may have, in lower case: `{".mp4"}`.
-        what: what such a file is, for messages: `an .mp4 file`.
+        folder: of a class.
+        suffixes: allowed suffixes of its files, in lower case: `{".mp4"}`.
+        what: description of such a file, for messages: `an .mp4 file`.
 
     Raises:
-        DataError: an entry has another ending.
+        DataError: an entry has another suffix.
     """
     files = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     for path in files:

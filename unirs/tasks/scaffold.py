@@ -26,7 +26,7 @@ CHOICES = $choices
 def build(root: Path) -> Task:
     def sample(where: str, row: dict[str, object]) -> Sample:
         $names = texts(row, where, $quoted)
-        return Sample(key, $medium, ($turn,))
+        return Sample(key, $media_code, ($turn,))
 
     def samples(split: str) -> TaskSplit:
         return TaskSplit([sample(*line) for line in read_json_lines(root / f"{split}.jsonl")])
@@ -64,21 +64,21 @@ def test_reads_its_example() -> None:
 
 @dataclass(frozen=True)
 class _Form:
-    """What the plugins of a media kind differ in.
+    """The differences between plugins of the modalities.
 
     Attributes:
-        media: the class that is shown.
+        media: name of the media class.
         paths: names of a line's paths, with the endings of the files.
-        medium: what is shown, from these paths.
-        question: asked in the example; empty where the instruction says all.
+        media_code: expression that makes the media from these paths.
+        question: of the example; empty if the instruction is the whole question.
         answers: the choices, one for each example.
         tag: the task tag.
-        instruction: the prompt's.
+        instruction: of the prompt.
     """
 
     media: str
     paths: Mapping[str, str]
-    medium: str
+    media_code: str
     question: str
     answers: tuple[str, str]
     tag: str
@@ -121,16 +121,16 @@ class Written:
     example: Path
 
 
-def write_task(name: str, kind: Modality, plugin: Path) -> Written:
+def write_task(name: str, modality: Modality, plugin: Path) -> Written:
     """Writes a plugin that reads JSON lines, `test_<plugin>` and `<name>_example/` beside it.
 
     Args:
-        name: the task's: letters, digits and `_`.
-        kind: what its samples show.
-        plugin: the plugin's file.
+        name: of the task: letters, digits and `_`.
+        modality: of its samples.
+        plugin: file to write.
 
     Raises:
-        UniRSError: the name or the file's ending will not do, or one of the files exists: nothing is overwritten.
+        UniRSError: the name or the suffix of the file is invalid, or one of the files exists: nothing is overwritten.
     """
     if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
         raise UniRSError(f"'{name}' cannot name a task. Use letters, digits and '_', and begin with no digit.")
@@ -140,15 +140,15 @@ def write_task(name: str, kind: Modality, plugin: Path) -> Written:
     for path in (written.plugin, written.test, written.example):
         if path.exists():
             raise UniRSError(f"{path} exists, and nothing is overwritten. Remove it, or choose another name or --out.")
-    form = _FORMS[kind]
+    form = _FORMS[modality]
     with replacing_folder(written.example) as folder:
         _write_example(folder, form)
     write_atomically(written.test, _test(written, form).encode())
-    write_atomically(written.plugin, _plugin(name, kind, form).encode())
+    write_atomically(written.plugin, _plugin(name, modality, form).encode())
     return written
 
 
-def _plugin(name: str, kind: Modality, form: _Form) -> str:
+def _plugin(name: str, modality: Modality, form: _Form) -> str:
     texts = ["id", *form.paths, *(["question"] if form.question else []), "answer"]
     return _PLUGIN.substitute(
         name=name,
@@ -158,11 +158,11 @@ def _plugin(name: str, kind: Modality, form: _Form) -> str:
         choices=repr(form.answers).replace("'", '"'),
         names=", ".join(["key", *texts[1:]]),
         quoted=", ".join(f'"{text}"' for text in texts),
-        medium=form.medium,
+        media_code=form.media_code,
         turn='Turn(key, (answer,), {"question": question})'
         if form.question
         else "Turn(key, (answer,), category=answer)",
-        modality=kind,
+        modality=modality,
         tag=form.tag,
         instruction=form.instruction.replace("\n", "\\n"),
         classes="" if form.question else "CHOICES",
@@ -180,21 +180,21 @@ def _test(written: Written, form: _Form) -> str:
 
 
 def _write_example(folder: Path, form: _Form) -> None:
-    """Two samples a split: something is built on a field, and nothing is."""
+    """Two samples per split: one with a new building, one with the unchanged field."""
     for shade, split in enumerate(("train", "val", "test")):
         lines = []
         for built, answer in zip((True, False), form.answers, strict=True):
             key = f"{split}_{'built' if built else 'field'}"
             paths = {name: f"{key}_{name}{suffix}" for name, suffix in form.paths.items()}
             for name, path in paths.items():
-                _write_medium(folder / path, 100 + 20 * shade, built=built and name != "before")
+                _write_media(folder / path, 100 + 20 * shade, built=built and name != "before")
             question = {"question": form.question} if form.question else {}
             lines.append({"id": key, **paths, **question, "answer": answer})
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
 
 
-def _write_medium(path: Path, green: int, *, built: bool) -> None:
+def _write_media(path: Path, green: int, *, built: bool) -> None:
     import numpy as np
 
     frames = np.full((8, 64, 64, 3), (60, green, 40), dtype=np.uint8)

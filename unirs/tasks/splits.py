@@ -1,4 +1,4 @@
-"""What task plugins share: checked options and fields, class folders, and splits by hash."""
+"""Splits of a data set: by a hash of names, or by a file."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
@@ -14,7 +14,7 @@ def check_split(split: str, splits: Collection[str] = ("train", "val", "test"), 
 
     Args:
         split: the name.
-        splits: what there is.
+        splits: existing ones.
         where: file and row that name it, for messages.
 
     Raises:
@@ -26,12 +26,12 @@ def check_split(split: str, splits: Collection[str] = ("train", "val", "test"), 
 
 @dataclass(frozen=True)
 class Shares:
-    """How much of the data is test and validation data where nothing says so; a hash of the names chooses.
+    """Shares of test and validation data if no file defines the splits; a hash of the names selects the members.
 
     Attributes:
-        test: share of all, 0..1.
-        val: share of what is not test, 0..1.
-        seed: another one chooses others.
+        test: share of all names, 0..1.
+        val: share of the names that are not test, 0..1.
+        seed: changes the selection.
 
     Raises:
         PluginError: a share is not from 0 to 1.
@@ -47,24 +47,24 @@ class Shares:
                 raise PluginError(f"'{option}' is {share}, it must be from 0 to 1.")
 
     def of_test(self, names: Iterable[str]) -> set[str]:
-        """The test share of some names."""
+        """Selects the test share of names."""
         return held_out(names, self.test, f"{self.seed}/")
 
     def of_val(self, names: Iterable[str]) -> set[str]:
-        """The validation share of names that are not test."""
+        """Selects the validation share of names that are not test."""
         return held_out(names, self.val, f"{self.seed}/")
 
 
 def held_out(names: Iterable[str], share: float, salt: str = "") -> set[str]:
-    """Chooses a share of names by hash, so that the choice is the same on every machine.
+    """Selects a share of names by hash, equally on every machine.
 
     Args:
         names: distinct.
-        share: how many of them, 0..1.
-        salt: another one chooses others.
+        share: of the names to select, 0..1.
+        salt: changes the selection.
 
     Returns:
-        None of them where the share is 0 or there are fewer than two names; else at least one, and never all.
+        The selected names: none if the share is 0 or there are fewer than two names, else at least one and never all.
     """
     ranked = sorted(names, key=lambda name: (hashlib.sha256(f"{salt}{name}".encode()).digest(), name))
     if len(ranked) < 2 or share <= 0:
@@ -78,16 +78,16 @@ def choose_split(
     given: Mapping[str, str] | None,
     shares: Shares,
 ) -> list[str]:
-    """The files of a split, where a file or else a hash says which split each is in.
+    """Returns the files of a split, by a split file or else by hash.
 
-    Where no file names validation files, they are a share of each group's training files.
+    If no split file names validation files, they are a share of the training files of each group.
 
     Args:
-        split: which.
-        groups: the files, e.g. class by class; a share is taken of each group, so that what is added to one does not
-            move another's files.
-        given: split by file, from `read_split_file`; files that it leaves out are in no split. None: a hash says.
-        shares: of what a hash says.
+        split: name of the split.
+        groups: the files, e.g. by class. A share of each group is selected, so that files added to one group do not
+            change the split of others.
+        given: split by file, from `read_split_file`; files that it omits are in no split. None: by hash.
+        shares: for the selection by hash.
     """
     chosen: list[str] = []
     for group in groups:
@@ -104,10 +104,10 @@ def read_split_file(path: Path, known: Collection[str]) -> dict[str, str]:
 
     Args:
         path: the CSV file.
-        known: the files that there are.
+        known: the existing files.
 
     Returns:
-        The split (`train`, `val`, `test`) of each file that is named.
+        The split (`train`, `val`, `test`) of each named file.
 
     Raises:
         DataError: a row names an unknown split or file, or one a second time; names the row.

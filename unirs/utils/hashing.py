@@ -1,4 +1,4 @@
-"""`manifest.json`: what it takes to know later what a run was made of."""
+"""Hashes of data files and weights, for `manifest.json` and caches."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     import torch
 
 
-_SPREAD = 4096  # Values that `fingerprint` takes of a tensor.
+_SAMPLED = 4096  # Values per tensor that `fingerprint` hashes.
 
 
 def hash_files(paths: Iterable[Path], root: Path) -> str:
-    """Hashes what a task reads from disk.
+    """Hashes the files that a task reads.
 
-    A file counts with its name and contents. A folder counts with the names and sizes of all files below it, not with
-    their contents: a million pictures cost a listing, but an edit that keeps a picture's size goes unseen. Names are
+    For a file, its name and contents are hashed. For a folder, the names and sizes of all files below it are hashed: a
+    million images cost only a listing, but an edit that does not change the size of a file is not detected. Names are
     relative to `root`, so a copy elsewhere has the same hash, and the order of `paths` does not matter.
 
     Returns:
@@ -87,15 +87,15 @@ def _hash_tensors(state: Mapping[str, torch.Tensor], values: Callable[[torch.Ten
 def _spread(flat: torch.Tensor) -> torch.Tensor:
     import torch
 
-    if len(flat) <= _SPREAD:
+    if len(flat) <= _SAMPLED:
         return flat
-    return flat[torch.arange(_SPREAD, device=flat.device) * (len(flat) - 1) // (_SPREAD - 1)]
+    return flat[torch.arange(_SAMPLED, device=flat.device) * (len(flat) - 1) // (_SAMPLED - 1)]
 
 
-def _add(digest: hashlib._Hash, *parts: str) -> None:
-    for part in parts:
-        data = os.fsencode(part)
-        # With its length before it, a part cannot run into the next.
+def _add(digest: hashlib._Hash, *components: str) -> None:
+    for component in components:
+        data = os.fsencode(component)
+        # The length prefix separates a component from the next.
         digest.update(len(data).to_bytes(8, "little") + data)
 
 

@@ -1,4 +1,4 @@
-"""Reading annotation files with errors that say what to do, and writing files whole."""
+"""Reads annotation files, with errors that name the position and the remedy, and writes files atomically."""
 
 import codecs
 import csv
@@ -17,15 +17,15 @@ def read_json(path: Path, *, object_hook: Callable[[dict[str, Any]], Any] | None
 
     Args:
         path: the file.
-        object_hook: as in `json.loads`: gets each JSON object, innermost first, and what it returns takes its place. So
-            a large file need not stand in memory as dictionaries.
+        object_hook: as in `json.loads`: called with each JSON object, innermost first; its result replaces the object.
+            A large file is then never in memory as dictionaries.
 
     Returns:
-        What the file holds.
+        The content of the file.
 
     Raises:
-        DataError: the file is missing, cannot be read, is not UTF-8, is cut short, or is not JSON. Whatever
-            `object_hook` raises passes through.
+        DataError: the file is missing, cannot be read, is not UTF-8, is truncated, or is not JSON. Exceptions of
+            `object_hook` pass through.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -45,27 +45,27 @@ def read_json(path: Path, *, object_hook: Callable[[dict[str, Any]], Any] | None
         raise DataError(f"{path} is nested too deeply to be an annotation file. Download it again.") from error
 
 
-def broken_json(path: Path, error: json.JSONDecodeError, place: str = "", *, begun: bool = False) -> DataError:
-    """What to raise where a file is not JSON.
+def broken_json(path: Path, error: json.JSONDecodeError, position: str = "", *, begun: bool = False) -> DataError:
+    """Makes the error for a file that is not JSON.
 
     Args:
         path: the file.
-        error: what the decoder said; its document may be the end of the file alone.
-        place: line and column in the file; those of the document where left out.
-        begun: whether anything stands before the document.
+        error: raised by the decoder; its document may be only the end of the file.
+        position: line and column in the file; by default those in the document.
+        begun: whether the file has content before the document.
     """
     text = error.doc
-    place = place or f"line {error.lineno}, column {error.colno}"
+    position = position or f"line {error.lineno}, column {error.colno}"
     if not text.strip() and not begun:
         return DataError(f"{path} is empty. Download it again.")
-    # A string without an end swallows the rest of the file, and is reported where it begins.
+    # An unterminated string extends to the end of the file, but is reported at its first character.
     if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
-        return DataError(f"{path} is cut short ({place}: {error.msg}). Download it again.")
-    return DataError(f"{path} is not JSON ({place}: {error.msg}). Correct that place, or download the file again.")
+        return DataError(f"{path} is cut short ({position}: {error.msg}). Download it again.")
+    return DataError(f"{path} is not JSON ({position}: {error.msg}). Correct that place, or download the file again.")
 
 
 class Row(NamedTuple):
-    """A row of an annotation file, and which bytes of the file hold it."""
+    """A row of an annotation file, and the range of its bytes in the file."""
 
     value: Any
     start: int
@@ -73,7 +73,7 @@ class Row(NamedTuple):
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Reads a file with one JSON object a line, one by one; empty lines are passed over.
+    """Reads a file with one JSON object a line, one by one; empty lines are skipped.
 
     Args:
         path: the file, in UTF-8 with or without a byte order mark.
@@ -89,7 +89,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def scan_json_lines(path: Path) -> Iterator[tuple[int, Row]]:
-    """As `read_json_lines`, with the line's number, and where in the file each object stands for `read_row`."""
+    """Reads a file as `read_json_lines` does; yields line numbers, and rows with their byte range for `read_row`."""
     number, start = 0, 0
     try:
         with path.open("rb") as file:
@@ -115,8 +115,8 @@ def read_row(path: Path, start: int, end: int) -> Any:  # noqa: ANN401 - any JSO
 
     Args:
         path: the file.
-        start: its first byte, as in `Row`.
-        end: the byte behind it.
+        start: index of its first byte, as in `Row`.
+        end: index after its last byte.
 
     Raises:
         DataError: the file has changed since the row was found.
@@ -130,11 +130,11 @@ def read_row(path: Path, start: int, end: int) -> Any:  # noqa: ANN401 - any JSO
 
 
 def read_csv(path: Path, columns: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Reads a CSV file with a head row, row by row.
+    """Reads a CSV file with a header, row by row.
 
     Args:
         path: the file, in UTF-8 with or without a byte order mark.
-        columns: what its head must name; it may name more.
+        columns: required in the header, which may have more.
 
     Yields:
         `<path>, line <number>`, for messages, and the row by column.
@@ -173,7 +173,7 @@ def _object(where: str, line: str) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file whole: an interrupted write leaves a former one as it was. Makes its folder where it is missing."""
+    """Replaces a file in one step: an interrupted write leaves the old one unchanged. Makes missing parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -185,31 +185,31 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yields an empty sibling folder that takes the place of `folder` when the block ends without an error.
+    """Yields an empty sibling folder that replaces `folder` if the block ends without an error.
 
-    An interrupted write leaves the former folder as it was.
+    An interrupted write leaves the old folder unchanged.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     former = folder.with_name(f".{folder.name}.former")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _put_back(former, folder)
+    _restore(former, folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
-        # No portable call replaces a folder that is not empty, so the old one steps aside first. A process that is
-        # killed between the two renames leaves it as `.<name>.former`, and the next write begins by putting it back.
+        # No portable call replaces a folder that is not empty, so the old one is renamed first. A process that is
+        # killed between the two renames leaves it as `.<name>.former`, and the next write restores it first.
         if folder.exists():
             folder.replace(former)
         partial.replace(folder)
     except BaseException:
-        _put_back(former, folder)
+        _restore(former, folder)
         shutil.rmtree(partial, ignore_errors=True)
         raise
     shutil.rmtree(former, ignore_errors=True)
 
 
-def _put_back(former: Path, folder: Path) -> None:
+def _restore(former: Path, folder: Path) -> None:
     if former.exists() and not folder.exists():
         former.replace(folder)
     shutil.rmtree(former, ignore_errors=True)

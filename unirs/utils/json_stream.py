@@ -1,4 +1,9 @@
-"""Reads the rows of a large JSON list one by one, so that the file never stands in memory as a whole."""
+"""Reads the rows of a large JSON list one by one, in bounded memory.
+
+msgspec is faster but needs the whole file in one buffer. On a file of a million RSVQA questions this reader takes
+5.5 us a row and 2 MB of memory; `msgspec.json.decode` takes 2.2 us and 677 MB into typed structs, or 0.7 us and 286 MB
+(most of it the mapped file) into raw rows that are decoded one by one.
+"""
 
 import codecs
 import json
@@ -16,7 +21,7 @@ _SPACES = " \t\n\r"
 
 _SPACE = re.compile(f"[{_SPACES}]*")
 
-# The longest thing but a string that the end of a chunk can cut in two: `-Infinity`.
+# Longer than the longest token except strings that a chunk's end can split: `-Infinity`.
 _LONGEST_WORD = 16
 
 
@@ -25,14 +30,14 @@ def read_json_list(path: Path, key: str | None = None) -> Iterator[Row]:
 
     Args:
         path: the file, in UTF-8 with or without a byte order mark.
-        key: the list is the value of this key of a JSON object; None where the file holds nothing but the list.
+        key: the list is the value of this key of a JSON object; None if the list is the whole file.
 
     Yields:
         The rows, in the file's order; `unirs.utils.io.read_row` reads one again.
 
     Raises:
-        DataError: the file is missing, cannot be read, is not UTF-8, is cut short, is not JSON, or holds no such list.
-            What stands behind the last row is checked as well.
+        DataError: the file is missing, cannot be read, is not UTF-8, is truncated, is not JSON, or holds no such list.
+            Content after the list is checked as well.
     """
     try:
         with path.open("rb") as file:
@@ -46,13 +51,13 @@ def read_json_list(path: Path, key: str | None = None) -> Iterator[Row]:
 
 
 class _Scanner:
-    """A window on the file's text that moves on with what is read."""
+    """A window on the text of the file that moves forward as rows are read."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file = path, file
-        self.text, self.place = "", 0
+        self.text, self.index = "", 0
         self.ended = False
-        # Of the window's first character; the byte of another character is counted on from `_known`.
+        # Position of the window's first character. Byte offsets are counted from `_known`: (index, byte).
         self._line, self._column, self._begun = 1, 1, False
         self._known = (0, len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0)
         self._read = file.seek(self._known[1])
@@ -60,69 +65,69 @@ class _Scanner:
         self._raw_decode = json.JSONDecoder().raw_decode
 
     def peek(self) -> str:
-        """The next character that is no space; empty at the end of the file."""
-        found = self.text[self.place : self.place + 1]
+        """Returns the next character that is no whitespace; empty at the end of the file."""
+        found = self.text[self.index : self.index + 1]
         if found and found not in _SPACES:
             return found
         while True:
-            space = _SPACE.match(self.text, self.place)
-            self.place = space.end() if space else self.place
-            if self.place < len(self.text) or self.ended:
-                return self.text[self.place : self.place + 1]
+            space = _SPACE.match(self.text, self.index)
+            self.index = space.end() if space else self.index
+            if self.index < len(self.text) or self.ended:
+                return self.text[self.index : self.index + 1]
             self._more()
 
     def take(self, characters: str) -> str:
-        """Takes one of these characters.
+        """Consumes one of these characters.
 
         Raises:
-            DataError: another one stands there.
+            DataError: the next character is another one.
         """
         found = self.peek()
         if not found or found not in characters:
             wanted = " or ".join(f"'{character}'" for character in characters)
-            raise self.broken(json.JSONDecodeError(f"Expecting {wanted}", self.text, self.place))
-        self.place += 1
+            raise self.broken(json.JSONDecodeError(f"Expecting {wanted}", self.text, self.index))
+        self.index += 1
         return found
 
     def value(self) -> Any:  # noqa: ANN401 - any JSON
-        """Takes a JSON value."""
+        """Consumes a JSON value."""
         self.peek()
         while True:
             try:
-                value, end = self._raw_decode(self.text, self.place)
+                value, end = self._raw_decode(self.text, self.index)
             except json.JSONDecodeError as error:
                 cut = error.pos >= len(self.text) - _LONGEST_WORD or error.msg.startswith("Unterminated string")
                 if self.ended or not cut:
                     raise self.broken(error) from error
             else:
-                # A number at the window's end may go on behind it, and `1e+` reads as 1 up to there.
+                # A number at the window's end may continue in the next chunk, and `1e+` is decoded as 1.
                 if end + 2 < len(self.text) or self.ended:
-                    self.place = end
+                    self.index = end
                     return value
             self._more()
 
     def byte(self) -> int:
-        """Where in the file the next character stands."""
-        place, byte = self._known
-        # Python knows of a text whether it is ASCII: most windows need not be encoded.
+        """Returns the byte offset of the next character in the file."""
+        index, byte = self._known
+        # Python stores whether a string is ASCII: most windows need no encoding.
         ascii_only = self.text.isascii()
-        byte += self.place - place if ascii_only else len(self.text[place : self.place].encode())
-        self._known = self.place, byte
+        byte += self.index - index if ascii_only else len(self.text[index : self.index].encode())
+        self._known = self.index, byte
         return byte
 
     def broken(self, error: json.JSONDecodeError) -> DataError:
-        """What to raise where the file is not JSON."""
+        """Makes the error for a file that is not JSON."""
         line = self._line + error.lineno - 1
         column = error.colno + (self._column - 1 if error.lineno == 1 else 0)
         return broken_json(self.path, error, f"line {line}, column {column}", begun=self._begun)
 
     def _more(self) -> None:
-        """Drops what was read and reads on, twice as much where a value is longer than the window."""
+        """Drops the text before the position and reads a chunk; the window doubles until the next value fits."""
         self._known = 0, self.byte()
-        passed, self.text, self.place = self.text[: self.place], self.text[self.place :], 0
-        self._begun = self._begun or bool(passed.strip())
-        self._line += passed.count("\n")
-        self._column = len(passed) - passed.rfind("\n") if "\n" in passed else self._column + len(passed)
+        consumed, self.text, self.index = self.text[: self.index], self.text[self.index :], 0
+        self._begun = self._begun or bool(consumed.strip())
+        self._line += consumed.count("\n")
+        self._column = len(consumed) - consumed.rfind("\n") if "\n" in consumed else self._column + len(consumed)
         chunk = self.file.read(max(_CHUNK, len(self.text)))
         before = self._read - len(self._decoder.getstate()[0])
         self._read += len(chunk)
@@ -143,7 +148,7 @@ def _rows(scanner: _Scanner, key: str | None) -> Iterator[Row]:
     else:
         yield from _items_of(scanner, key)
     if scanner.peek():
-        raise scanner.broken(json.JSONDecodeError("Extra data", scanner.text, scanner.place))
+        raise scanner.broken(json.JSONDecodeError("Extra data", scanner.text, scanner.index))
 
 
 def _items_of(scanner: _Scanner, key: str) -> Iterator[Row]:

@@ -9,14 +9,14 @@ _PACKAGE = "package:"
 
 
 def resolve_source(source: str) -> str:
-    """Where weights are that a config names.
+    """Finds the weights that a config names.
 
     Args:
         source: a hub id, a path, or `package:NAME/path/in/it` for files that an installed Python package carries. The
             package is found without being imported.
 
     Returns:
-        The path inside the package; anything else as it is.
+        The path inside the package; other sources unchanged.
 
     Raises:
         ModelError: the package is not installed, or does not hold the file.
