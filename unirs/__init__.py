@@ -9,7 +9,8 @@ from unirs.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from unirs.errors import UniRSError
-    from unirs.inference.api import Answer, UniRS
+    from unirs.inference.api import UniRS
+    from unirs.inference.completion import Completion
     from unirs.tasks.media import Image, Media, Modality, Pair, Video
     from unirs.tasks.prompt import PromptTemplate
     from unirs.tasks.sample import Sample, TaskSplit, Turn
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Answer",
+    "Completion",
     "Image",
     "Media",
     "Modality",
@@ -38,7 +39,8 @@ __getattr__ = lazy_names(
     __name__,
     {
         "unirs.errors": "UniRSError",
-        "unirs.inference.api": "Answer UniRS",
+        "unirs.inference.api": "UniRS",
+        "unirs.inference.completion": "Completion",
         "unirs.tasks.media": "Image Media Modality Pair Video",
         "unirs.tasks.prompt": "PromptTemplate",
         "unirs.tasks.sample": "Sample TaskSplit Turn",

@@ -46,7 +46,7 @@ class Ours:
     def __call__(self) -> list[list[float]]:
         """The log-likelihoods of the classes of each video."""
         said = self.model.predict_examples({"era": self.prompt}, self.items, choices=lambda _: CHOICES, batch_size=1)
-        return [list(reply.choices.values()) for _, reply, _ in said]
+        return [list(completion.choice_logprobs.values()) for _, completion in said]
 
 
 class Peer:

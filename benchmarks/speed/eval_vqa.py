@@ -39,7 +39,7 @@ class Ours:
     def __call__(self) -> list[str]:
         """All answers, picture by picture."""
         said = self.model.predict_examples({"vqa": ASK}, self.items, max_new_tokens=self.longest, batch_size=4)
-        return [row.text for row, _, _ in said]
+        return [row.text for row, _ in said]
 
 
 class Peer:

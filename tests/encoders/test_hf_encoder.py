@@ -417,4 +417,4 @@ def test_a_saved_model_needs_no_source(
     shutil.rmtree(source)
     asked = ([Image(colours / "red.png"), Image(colours / "blue.png")], "Which colour?")
     again = UniRS.from_pretrained(tmp_path / "saved", device="cpu")
-    assert [a.log_probabilities for a in again.predict(*asked)] == [a.log_probabilities for a in model.predict(*asked)]
+    assert [a.logprobs for a in again.predict(*asked)] == [a.logprobs for a in model.predict(*asked)]

@@ -14,14 +14,14 @@ from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Image, Media, Pair
 from unirs.utils.io import write_atomically
 
 if TYPE_CHECKING:
-    from unirs.inference.api import Answer
+    from unirs.inference.completion import Completion
 
 _READABLE = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def predict(
     run: str | Path, paths: Sequence[Path], question: str | None = None, task: str | None = None, frames: int = 8
-) -> list[Answer]:
+) -> list[Completion]:
     """Answers a question about new media.
 
     Args:
@@ -81,12 +81,12 @@ def find_media(paths: Sequence[Path], frames: int) -> list[Media]:
     return media
 
 
-def write_answers(path: Path, answers: Sequence[Answer]) -> None:
+def write_answers(path: Path, answers: Sequence[Completion]) -> None:
     """Writes answers as JSON lines: task, media, prompt, clue, text. A former file stays until the new one is."""
     lines = [
         {
             "task": answer.task,
-            "media": list(answer.media.sources),
+            "media": list(answer.media),
             "prompt": answer.prompt,
             "clue": answer.clue,
             "text": answer.text,
@@ -144,6 +144,6 @@ def _run(options: argparse.Namespace) -> None:
 
     rows = predict(options.model, options.media, options.question, options.task, options.num_frames)
     for row in rows:
-        print(f"{' -> '.join(row.media.sources)}: {row.text}")
+        print(f"{' -> '.join(row.media)}: {row.text}")
     if options.out is not None:
         write_answers(options.out, rows)

@@ -98,7 +98,7 @@ class UniRSAdapter:
         said = self.model.predict_examples(
             {task.name: task.task.prompt}, items, batch_size=options.batch_size, choices=choices
         )
-        return (row for row, _, _ in said)
+        return (row for row, _ in said)
 
 
 class HFAdapter:

@@ -1,82 +1,57 @@
 """`UniRS`: a trained model in three lines of Python.
 
-from unirs import Pair, UniRS
+from unirs import UniRS
 
 model = UniRS.from_pretrained("runs/quickstart")
-model.answer(Pair("before.tif", "after.tif"), "What changed?")
+model.answer(("before.tif", "after.tif"), "What changed?")
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
 import torch
-from huggingface_hub import ModelHubMixin
+from huggingface_hub import ModelHubMixin, snapshot_download
 from tqdm import tqdm
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs.data.clues import BaseVLM, ClueCache, ClueConfig, generate_clues
 from unirs.data.dataset import Example, VisualInput
 from unirs.data.processor import Processor
 from unirs.errors import UniRSError, did_you_mean
-from unirs.inference.completion import Choices, Reply, reply
-from unirs.inference.hf_model import HFImageTextModel
+from unirs.inference.clue_generator import ClueGenerator
+from unirs.inference.completion import Choices, Completion, complete
+from unirs.inference.options import check_choices, check_names, check_positive, move_to_device
 from unirs.metrics.base import Prediction
 from unirs.models.builder import build_processor
 from unirs.models.pretrained import PromptConfig, UniRSConfig, is_saved_model, merged, write_model
-from unirs.models.tuning import adapters_off, base_state, write_adapter
+from unirs.models.tuning import write_adapter
 from unirs.models.unirs_model import UniRSModel
-from unirs.tasks.media import Media
+from unirs.tasks.media import Media, as_media
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample, Turn
-from unirs.utils.hashing import fingerprint
 from unirs.utils.io import replacing_folder
 from unirs.utils.sources import resolve_source
 
-if TYPE_CHECKING:
-    import numpy as np
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model says about one medium, and how.
-
-    Attributes:
-        text: the answer.
-        media: what was shown.
-        task: whose prompt was used.
-        prompt: the text that the model was given.
-        clue: the clue in the prompt; empty where none was used.
-        tokens: the answer's tokens, then the end token where the answer ended by itself; empty unless asked for.
-        log_probabilities: the natural logarithm of each of these tokens' probability; one number, for the whole answer,
-            where it was chosen.
-        choices: the natural logarithm of each choice's probability, where there was a choice.
-        change_map: for a pair, float32 `[h, w]` in -1..1, how alike the two times are at each place of the encoder's
-            grid (1 is unchanged). None for other media, for change extractors without one, and unless asked for.
-    """
-
-    text: str
-    media: Media
-    task: str
-    prompt: str
-    clue: str
-    tokens: tuple[str, ...] = ()
-    log_probabilities: tuple[float, ...] = ()
-    choices: Mapping[str, float] = field(default_factory=dict)
-    change_map: np.ndarray | None = None
+_MIXIN_OPTIONS = {
+    name
+    for function in (ModelHubMixin.save_pretrained, ModelHubMixin.push_to_hub)
+    for name, parameter in inspect.signature(function).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
 
 
 class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision-language-model"]):
     """A trained model with its tokenizer and prompts. Made by `from_pretrained`.
 
     Args:
-        model: the weights.
-        tokenizer: the language model's.
-        config: how the parts are built, and what they are asked.
+        model: The components with their weights.
+        tokenizer: The language model's.
+        config: How the components are built, and the prompts of the tasks.
     """
 
     def __init__(self, model: UniRSModel, tokenizer: PreTrainedTokenizerBase, config: UniRSConfig) -> None:
@@ -96,22 +71,29 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         """Loads a model.
 
         Args:
-            pretrained_model_name_or_path: the folder of a training run or of a saved model, or a hub id.
-            device: where it runs; a GPU where there is one, if left out.
-            trust_remote_code: also run components that a saved model names by file or dotted path, instead of an
+            pretrained_model_name_or_path: Folder of a training run or of a saved model, or a hub id.
+            device: Device of the weights; None for a GPU if there is one.
+            trust_remote_code: Also run components that a saved model names by file or dotted path, instead of an
                 installed plugin's name. A training run names its own code: load only runs that you trust.
-            hub: what `huggingface_hub.snapshot_download` takes: `revision`, `token`, `cache_dir`, …
+            hub: Options of `huggingface_hub.snapshot_download` for a hub id: `revision`, `token`, `cache_dir`, …
 
         Raises:
-            ModelError: it is neither, or its weights do not fit; lists the keys.
-            UniRSError: the run has no checkpoint.
+            ModelError: the source is neither, or its weights do not fit; lists the keys.
+            UniRSError: an option is unknown or does not apply, or the run has no checkpoint.
         """
         from unirs.models.run_folder import load_pretrained
+
+        source = str(pretrained_model_name_or_path)
+        names = {"device", "trust_remote_code", *inspect.signature(snapshot_download).parameters}
+        check_names("UniRS.from_pretrained", hub, names)
+        folder = Path(resolve_source(source))
+        if hub and folder.exists():
+            raise UniRSError(f"Options of a download do not apply to the folder {folder}: {', '.join(hub)}. Omit them.")
 
         model = cls(*load_pretrained(pretrained_model_name_or_path, trust_remote_code=trust_remote_code, **hub))
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        model.model.to(device)
+        move_to_device(model.model, device, source)
         return model
 
     def save_pretrained(
@@ -124,13 +106,14 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         """Writes weights, config, tokenizer and a model card to a folder that loads without the training config.
 
         Args:
-            save_directory: a new folder, or that of an earlier saved model, which is replaced as a whole.
-            merge: save `merged()`, a model without adapters.
-            options: what `huggingface_hub.ModelHubMixin.save_pretrained` takes, such as `push_to_hub`.
+            save_directory: A new folder, or that of an earlier saved model, which is replaced as a whole.
+            merge: Save `merged()`, a model without adapters.
+            options: Options of `huggingface_hub.ModelHubMixin.save_pretrained`, such as `push_to_hub`.
 
         Raises:
-            UniRSError: the folder holds something else.
+            UniRSError: an option is unknown, or the folder holds something else.
         """
+        check_names("UniRS.save_pretrained", options, _MIXIN_OPTIONS)
         if merge:
             return self.merged().save_pretrained(save_directory, **options)
         folder = Path(save_directory)
@@ -181,44 +164,32 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         """Where the weights are."""
         return next(self.model.parameters()).device
 
-    @overload
-    def answer(self, media: Media, question: str | None = ..., **options: Any) -> str: ...  # noqa: ANN401 - what `explain` takes
-    @overload
-    def answer(
-        self,
-        media: Sequence[Media],
-        question: str | Sequence[str] | None = ...,
-        **options: Any,  # noqa: ANN401
-    ) -> list[str]: ...
-    def answer(
-        self,
-        media: Media | Sequence[Media],
-        question: str | Sequence[str] | None = None,
-        **options: Any,
-    ) -> str | list[str]:
+    def answer(self, media: Any, question: str | Sequence[str] | None = None, **options: Any) -> Any:  # noqa: ANN401
         """Answers questions about media.
 
         Args:
-            media: one, or several, which are batched and may be of several kinds.
-            question: one for all, or one for each of the media; where left out, the task's own instruction.
-            options: what `explain` takes.
+            media: One input: an `Image`, `Pair`, `Video` or other `Media`; a path, a PIL image or an array, which is an
+                image (a path may be a video); or a tuple of two images, which is a pair. Or a list of inputs, which are
+                batched and may be of several modalities.
+            question: One for all, or one for each input; None for the task's own instruction.
+            options: Options of `predict`.
 
         Returns:
-            The text, or one text for each of the media.
+            The answer as text; for a list of inputs, a list of texts.
 
         Raises:
+            MediaError: it is unclear what an input is, or it does not decode.
             UniRSError: media, task and questions do not fit together.
         """
-        if isinstance(media, Sequence):
-            return [answer.text for answer in self.predict(media, question, **{"details": False} | options)]
-        if question is not None and not isinstance(question, str):
-            raise UniRSError("Several questions about one medium: name it once for each of them, as a list.")
-        (answer,) = self.predict([media], question, **{"details": False} | options)
-        return answer.text
+        several = isinstance(media, list) or (isinstance(media, Sequence) and _all_media(media))
+        if not several and question is not None and not isinstance(question, str):
+            raise UniRSError("Several questions about one input: repeat the input in a list, once for each question.")
+        answers = self.predict(media if several else [media], question, **{"details": False} | options)
+        return [answer.text for answer in answers] if several else answers[0].text
 
     def predict(
         self,
-        media: Sequence[Media],
+        media: Sequence[Any],
         question: str | Sequence[str] | None = None,
         *,
         task: str | None = None,
@@ -228,211 +199,156 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         max_new_tokens: int | None = None,
         batch_size: int = 16,
         progress: bool = False,
-    ) -> list[Answer]:
-        """Answers questions about media, and tells how it came to the answers.
+    ) -> list[Completion]:
+        """Answers questions about media, with details.
 
         Args:
-            media: of any kinds.
-            question: one for all, or one for each of the media; where left out, the task's own instruction.
-            task: whose prompt to use; where left out, the first task of each medium's kind.
-            clue: the clue to use, or whether to make one; where left out, as the task was trained.
-            choices: the answers to choose among by likelihood; free text where left out.
-            details: with tokens, log-probabilities and change maps.
-            max_new_tokens: the longest answer in tokens; the model's own where left out.
-            batch_size: media at once.
-            progress: show a progress bar.
+            media: Inputs as `answer` takes them, of any modalities; at least one.
+            question: One for all, or one for each input; None for the task's own instruction.
+            task: The task whose prompt is used; None for the first task of each input's modality.
+            clue: The clue to use, or whether to generate one; None for the way in which the task was trained.
+            choices: Answers to choose among by likelihood; None for free text.
+            details: Whether to return tokens, logprobs and change maps.
+            max_new_tokens: Maximum length of an answer in tokens; None for the model's own.
+            batch_size: Inputs per batch.
+            progress: Whether to show a progress bar.
 
         Raises:
-            UniRSError: media, task and questions do not fit together.
+            MediaError: it is unclear what an input is, or it does not decode.
+            UniRSError: media, task and questions do not fit together, or an option is out of range.
         """
-        questions = [question] * len(media) if question is None or isinstance(question, str) else list(question)
-        if len(questions) != len(media):
-            raise UniRSError(f"{len(questions)} questions for {len(media)} media: give one for all, or one for each.")
-        named = [self._prompt(medium, asked, task) for medium, asked in zip(media, questions, strict=True)]
-        clues = self._clues(media, [saved.clue for _, saved, _ in named], clue)
-        prompts, items = {}, []
-        for index, (medium, asked, (name, _, prompt)) in enumerate(zip(media, questions, named, strict=True)):
-            # A task may be asked in its own words here and in the user's there.
+        if not isinstance(media, Sequence) or isinstance(media, str | bytes):
+            raise UniRSError(f"predict takes a list of inputs, not a {type(media).__name__}. Use answer for one input.")
+        if not media:
+            raise UniRSError("The list of media is empty. Pass at least one.")
+        check_choices(choices)
+        inputs = [as_media(one) for one in media]
+        questions = [question] * len(inputs) if question is None or isinstance(question, str) else list(question)
+        if len(questions) != len(inputs):
+            raise UniRSError(f"{len(questions)} questions for {len(inputs)} media: give one for all, or one for each.")
+        prompted = [self._prompt(one, text, task) for one, text in zip(inputs, questions, strict=True)]
+        clues = self._clues(inputs, [saved.clue for _, saved, _ in prompted], clue)
+        prompts, examples = {}, []
+        for index, (one, text, (name, _, prompt)) in enumerate(zip(inputs, questions, prompted, strict=True)):
+            # One task may be prompted with its own instruction and with the user's.
             key = f"{name}:{prompt.instruction}"
             prompts[key] = prompt
-            turn = Turn(str(index), (), {"question": asked or ""})
-            items.append(Example(key, Sample(str(index), medium, (turn,)), clue=clues.get(medium, "")))
-        said = self.predict_examples(
+            turn = Turn(str(index), (), {"question": text or ""})
+            examples.append(Example(key, Sample(str(index), one, (turn,)), clue=clues.get(one, "")))
+        answers = self.predict_examples(
             prompts,
-            items,
+            examples,
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
             choices=None if choices is None else lambda _: choices,
             details=details,
             progress=progress,
         )
-        return [
-            Answer(
-                text=row.text,
-                media=medium,
-                task=name,
-                prompt=row.prompt,
-                clue=row.clue,
-                tokens=tuple(self.tokenizer.convert_ids_to_tokens(list(reply.ids))) if details else (),
-                log_probabilities=reply.log_probabilities,
-                choices=reply.choices,
-                change_map=None if change_map is None else change_map.float().cpu().numpy(),
-            )
-            for medium, (name, _, _), (row, reply, change_map) in zip(media, named, said, strict=True)
-        ]
+        return [replace(one, task=name) for (name, _, _), (_, one) in zip(prompted, answers, strict=True)]
 
-    def _prompt(
-        self, medium: Media, question: str | None, task: str | None
-    ) -> tuple[str, PromptConfig, PromptTemplate]:
+    def _prompt(self, media: Media, question: str | None, task: str | None) -> tuple[str, PromptConfig, PromptTemplate]:
         """The task's name, its saved prompt, and the template to use."""
+        if question is not None and (not isinstance(question, str) or not question.strip()):
+            raise UniRSError(f"A question is text, not {question!r}. Pass None for the task's own instruction.")
         known = self.config.prompts
-        fitting = {name: saved for name, saved in known.items() if saved.modality == medium.modality}
+        fitting = {name: saved for name, saved in known.items() if saved.modality == media.modality}
         if task is not None and task not in fitting:
             raise UniRSError(
-                f"The model has no task '{task}' for {medium.modality} media. {did_you_mean(task, fitting)}"
+                f"The model has no task '{task}' for {media.modality} media. {did_you_mean(task, fitting)}"
             )
         if not fitting:
-            raise UniRSError(
-                f"The model has no task for {medium.modality} media: it was trained on {', '.join(known)}."
-            )
+            raise UniRSError(f"The model has no task for {media.modality} media: it was trained on {', '.join(known)}.")
         name = task or next(iter(fitting))
         saved = fitting[name]
         if "{question}" in saved.instruction:
             if question is None:
                 raise UniRSError(f"Task '{name}' needs a question, such as 'Is there a road?'.")
             return name, saved, saved.prompt
-        # The task's instruction is fixed; a question of the user's own takes its place.
+        # The task's instruction is fixed; the user's question replaces it.
         return name, saved, saved.prompt if question is None else PromptTemplate(saved.task_tag, "{question}")
 
     def clues_for(self, task: str, media: Sequence[Media]) -> Mapping[Media, str]:
-        """The clues that a task's prompts hold; none where it was trained without, or is not known."""
+        """The clues for a task's prompts; empty if it was trained without clues, or is unknown."""
         saved = self.config.prompts.get(task)
         return self._clues(media, [saved is not None and saved.clue] * len(media), None)
 
     def _clues(self, media: Sequence[Media], trained: Sequence[bool], clue: bool | str | None) -> Mapping[Media, str]:
         if isinstance(clue, str):
             return dict.fromkeys(media, clue)
-        wanted = [medium for medium, used in zip(media, trained, strict=True) if (used if clue is None else clue)]
-        if not wanted:
-            return {}
-        return ClueGenerator(self.config.clue, lambda: self)(wanted)
+        described = [one for one, used in zip(media, trained, strict=True) if (used if clue is None else clue)]
+        return ClueGenerator(self.config.clue, lambda: self)(described) if described else {}
 
     def predict_examples(
         self,
         prompts: Mapping[str, PromptTemplate],
-        items: Sequence[Example],
+        examples: Sequence[Example],
         *,
         max_new_tokens: int | None = None,
         batch_size: int = 16,
         choices: Choices | None = None,
         details: bool = False,
         progress: bool = False,
-    ) -> Iterator[tuple[Prediction, Reply, torch.Tensor | None]]:
-        """Answers all turns of items, for evaluations; `explain` is what people use.
+    ) -> Iterator[tuple[Prediction, Completion]]:
+        """Answers all turns of examples, for evaluations; `predict` is for interactive use.
 
         Args:
-            prompts: by task.
-            items: what to ask; may be made one by one.
-            max_new_tokens: the longest answer in tokens; the model's own where left out.
-            batch_size: media at once.
-            choices: what a question allows, where it is to be ranked.
-            details: also log-probabilities and change maps.
-            progress: show a progress bar.
+            prompts: Prompt template of each task.
+            examples: May be made one by one.
+            max_new_tokens: Maximum length of an answer in tokens; None for the model's own.
+            batch_size: Examples per batch.
+            choices: The choices of each question; None for free text.
+            details: Whether to return tokens, logprobs and change maps.
+            progress: Whether to show a progress bar.
 
         Yields:
-            Each turn's row with the answer, the reply, and the change map `[h, w]` of its pair.
+            The prediction and the completion of each turn.
+
+        Raises:
+            UniRSError: an option is out of range.
         """
+        longest = self.config.max_new_tokens if max_new_tokens is None else max_new_tokens
+        check_positive(max_new_tokens=longest, batch_size=batch_size)
+        return self._complete(prompts, examples, longest, batch_size, choices, details=details, progress=progress)
+
+    def _complete(
+        self,
+        prompts: Mapping[str, PromptTemplate],
+        examples: Sequence[Example],
+        max_new_tokens: int,
+        batch_size: int,
+        choices: Choices | None,
+        *,
+        details: bool,
+        progress: bool,
+    ) -> Iterator[tuple[Prediction, Completion]]:
         processor = self.processor
-        renderer = processor.prompt_encoder()
+        prompt_encoder = processor.prompt_encoder()
         collate = replace(processor.collator(training=False), prompts=prompts)
-        bar = tqdm(total=len(items), desc="answers", unit="media", disable=not progress)
+        bar = tqdm(total=len(examples), desc="answers", unit="media", disable=not progress)
         with bar, _evaluating(self.model):
-            for start in range(0, len(items), batch_size):
-                chunk = items[start : start + batch_size]
-                frames = [item.sample.media.load_frames(processor.image_size, processor.resize) for item in chunk]
+            for start in range(0, len(examples), batch_size):
+                chunk = examples[start : start + batch_size]
+                frames = [one.sample.media.load_frames(processor.image_size, processor.resize) for one in chunk]
                 batch = collate(list(zip(chunk, map(VisualInput, frames), strict=True))).to(self.device)
                 with torch.no_grad():
                     batch = replace(batch, vision_features=self.model.encode_frames(batch))
-                replies = reply(
-                    self.model,
-                    renderer,
-                    batch,
-                    max_new_tokens=max_new_tokens or self.config.max_new_tokens,
-                    choices=choices,
-                    log_probabilities=details,
+                completions = complete(
+                    self.model, prompt_encoder, batch, max_new_tokens=max_new_tokens, choices=choices, logprobs=details
                 )
                 maps = self.model.change_maps(batch) if details else [None] * len(chunk)
-                for asked, said, (row, _) in zip(batch.queries, replies, batch.prompt_ends, strict=True):
-                    (owner,) = batch.row_media[row]
-                    yield replace(asked, text=said.text), said, maps[owner]
+                for query, completion, (row, _) in zip(batch.queries, completions, batch.prompt_ends, strict=True):
+                    (index,) = batch.row_media[row]
+                    change_map = maps[index]
+                    token_ids = list(completion.token_ids)
+                    yield (
+                        replace(query, text=completion.text),
+                        replace(
+                            completion,
+                            tokens=tuple(self.tokenizer.convert_ids_to_tokens(token_ids)) if details else (),
+                            change_map=None if change_map is None else change_map.float().cpu().numpy(),
+                        ),
+                    )
                 bar.update(len(chunk))
-
-
-class ClueGenerator:
-    """The clues of a model: its base VLM, loaded when it is first needed, and their cache.
-
-    Args:
-        source: who says them.
-        own: the model itself, for a source that names no other.
-    """
-
-    def __init__(self, source: ClueConfig, own: Callable[[], UniRS]) -> None:
-        self.source = source
-        self.own = own
-        self._vlm: BaseVLM | None = None
-
-    def __call__(self, media: Sequence[Media]) -> dict[Media, str]:
-        """What the base VLM says about media; shows a progress bar for those that are not in the cache."""
-        if self.source.source is None:
-            # Another one after every training step.
-            vlm: BaseVLM = _UniRSBaseVLM(self.own(), plain=True)
-        else:
-            vlm = self._vlm = self._vlm or self._load(self.source.source)
-        return generate_clues(
-            vlm,
-            media,
-            cache=ClueCache(Path(self.source.cache)),
-            batch_size=self.source.batch_size,
-            max_new_tokens=self.source.max_new_tokens,
-        )
-
-    @torch.inference_mode(False)
-    def _load(self, source: str) -> BaseVLM:
-        # Called within evaluation loops, in whose inference mode no model can be built.
-        device = self.own().device
-        folder = Path(resolve_source(source))
-        if (folder / "config.yaml").is_file() or is_saved_model(folder):
-            return _UniRSBaseVLM(UniRS.from_pretrained(folder, device=device), plain=False)
-        return HFImageTextModel(source, device=device)
-
-
-class _UniRSBaseVLM:
-    """A UniRS model as base VLM.
-
-    Args:
-        model: whom to ask.
-        plain: without tags and with its adapters off, as its language model was before it learnt.
-    """
-
-    def __init__(self, model: UniRS, *, plain: bool) -> None:
-        self.model = model
-        self.plain = plain
-
-    @property
-    def fingerprint(self) -> str:
-        part = self.model.model
-        return fingerprint(base_state(part) if self.plain else part.state_dict())
-
-    def generate(self, media: Sequence[Media], questions: Sequence[str], max_new_tokens: int) -> list[str]:
-        if not self.plain:
-            return self.model.answer(media, questions, clue=False, max_new_tokens=max_new_tokens)
-        turns = [Turn(str(index), (), {"question": question}) for index, question in enumerate(questions)]
-        items = [Example("", Sample(turn.id, one, (turn,))) for turn, one in zip(turns, media, strict=True)]
-        with adapters_off(self.model.model):
-            said = self.model.predict_examples(
-                {"": PromptTemplate("", "{question}")}, items, max_new_tokens=max_new_tokens, batch_size=len(items)
-            )
-            return [row.text for row, _, _ in said]
 
 
 @contextmanager
@@ -444,3 +360,7 @@ def _evaluating(model: UniRSModel) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+def _all_media(values: Sequence[object]) -> bool:
+    return bool(values) and all(isinstance(value, Media) for value in values)

@@ -1,75 +1,97 @@
-"""From a batch of questions to answers: free text, or the likeliest of the answers that a task allows."""
+"""From a batch of questions to answers: free text, or the likeliest of the choices that a task allows."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from __future__ import annotations
 
-from unirs.data.batch import Batch
-from unirs.data.prompt_encoder import PromptEncoder
-from unirs.inference.generation import complete
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from unirs.inference.generation import decode
 from unirs.metrics.base import Prediction
-from unirs.models.unirs_model import UniRSModel
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from unirs.data.batch import Batch
+    from unirs.data.prompt_encoder import PromptEncoder
+    from unirs.models.unirs_model import UniRSModel
 
 Decoding = Literal["generate", "loglikelihood"]
 """Free text, greedily; or, for questions whose task has choices, the choice of the greatest log-likelihood."""
 
 Choices = Callable[[Prediction], Sequence[str]]
-"""The answers that a question allows, as they are learnt; none where it allows any text."""
+"""The choices of a question, spelled as in training; empty if it allows any text."""
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What the model says to one question.
+class Completion:
+    """The model's answer to one question.
+
+    `complete` fills all fields but the last two, which `UniRS.predict` and `UniRS.predict_examples` add.
 
     Attributes:
-        text: the answer.
-        ids: its token ids.
-        log_probabilities: of each of these, and then `ids` hold the end token, too, where it was said; for a ranked
-            answer one number, the choice's log-likelihood. Empty for free text unless asked for.
-        choices: log-likelihood of each choice; empty for free text.
+        text: The answer.
+        token_ids: Its token ids; with `logprobs`, followed by the end token if the answer reached it.
+        logprobs: Natural logarithm of the probability of each of `token_ids`; for a chosen answer one number, its
+            log-likelihood. Empty for free text unless details are requested.
+        choice_logprobs: Log-likelihood of each choice; empty for free text.
+        media: Paths or descriptions of the input, as `Media.sources` has them.
+        task: The task whose prompt was used.
+        prompt: The text of the prompt.
+        clue: The clue in the prompt; empty if there is none.
+        tokens: The tokens of `token_ids`; empty unless details are requested.
+        change_map: For a pair, float32 `[h, w]` in -1..1: cosine similarity of the two times on the encoder's grid (1
+            is unchanged). None for other media, for change extractors without one, and unless details are requested.
     """
 
     text: str
-    ids: tuple[int, ...]
-    log_probabilities: tuple[float, ...]
-    choices: dict[str, float]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...] = ()
+    choice_logprobs: Mapping[str, float] = field(default_factory=dict)
+    media: tuple[str, ...] = ()
+    task: str = ""
+    prompt: str = ""
+    clue: str = ""
+    tokens: tuple[str, ...] = ()
+    change_map: np.ndarray | None = None
 
 
-def reply(
+def complete(
     model: UniRSModel,
     prompt_encoder: PromptEncoder,
     batch: Batch,
     *,
     max_new_tokens: int,
     choices: Choices | None = None,
-    log_probabilities: bool = False,
-) -> list[Reply]:
+    logprobs: bool = False,
+) -> list[Completion]:
     """Answers the questions of an evaluation batch.
 
     Args:
-        model: in evaluation mode.
-        prompt_encoder: with which the batch was made.
-        batch: with `asks` and `rows`.
-        max_new_tokens: the longest free text.
-        choices: what each question allows; free text for all where left out.
-        log_probabilities: also those of the tokens of free text.
+        model: In evaluation mode.
+        prompt_encoder: The one that encoded the batch.
+        batch: With `prompt_ends` and `queries`.
+        max_new_tokens: Maximum length of free text in tokens.
+        choices: The choices of each question; None for free text.
+        logprobs: Whether to return the logprobs of the tokens of free text.
 
     Returns:
-        One reply a question.
+        One completion for each question.
     """
-    allowed = [tuple(choices(row)) if choices else () for row in batch.queries]
-    tokens = [[prompt_encoder.encode_choice(choice) for choice in options] for options in allowed]
+    options = [tuple(choices(query)) if choices else () for query in batch.queries]
+    option_ids = [[prompt_encoder.encode_choice(choice) for choice in texts] for texts in options]
     end = int(prompt_encoder.tokenizer.eos_token_id)
-    told = complete(model, batch, tokens, end=end, max_new_tokens=max_new_tokens, log_probabilities=log_probabilities)
-    replies = []
-    for said, options, ids in zip(told, allowed, tokens, strict=True):
-        if options:
-            # Of equally likely choices the first counts, as the task names them.
-            best = max(range(len(options)), key=said.likelihoods.__getitem__)
-            likelihoods = dict(zip(options, said.likelihoods, strict=True))
-            replies.append(Reply(options[best], tuple(ids[best]), (said.likelihoods[best],), likelihoods))
+    decoded = decode(model, batch, option_ids, end=end, max_new_tokens=max_new_tokens, logprobs=logprobs)
+    completions = []
+    for query, (token_ids, scores), texts, ids in zip(batch.queries, decoded, options, option_ids, strict=True):
+        shared: dict[str, Any] = {"media": query.media, "task": query.task, "prompt": query.prompt, "clue": query.clue}
+        if texts:
+            # Among equally likely choices the first one wins.
+            best = max(range(len(texts)), key=scores.__getitem__)
+            by_choice = dict(zip(texts, scores, strict=True))
+            completions.append(Completion(texts[best], tuple(ids[best]), (scores[best],), by_choice, **shared))
         else:
-            text = str(prompt_encoder.tokenizer.decode(said.ids, skip_special_tokens=True)).strip()
-            whole = (*said.ids, end)[: len(said.log_probabilities) or len(said.ids)]
-            replies.append(Reply(text, whole, tuple(said.log_probabilities), {}))
-    return replies
+            text = str(prompt_encoder.tokenizer.decode(token_ids, skip_special_tokens=True)).strip()
+            answer_ids = (*token_ids, end)[: len(scores) or len(token_ids)]
+            completions.append(Completion(text, answer_ids, tuple(scores), **shared))
+    return completions

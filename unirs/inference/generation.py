@@ -1,12 +1,11 @@
-"""Decoding: greedy, and the same for a question whatever else is in its batch.
+"""Greedy decoding and choice scoring. A question's result does not depend on the rest of its batch.
 
-All questions about a medium share what stands before them: it is read once. Questions are read behind it, several a
-row, and answers go on from there, a branch each (see `unirs.data.token_tree.Sequence`).
+Questions about the same media share a prefix, which is prefilled once. Their suffixes are prefilled after it, several
+to a row, and each answer continues its question in a branch of its own (see `unirs.data.token_tree.TokenTree`).
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -19,99 +18,97 @@ from unirs.errors import ModelError
 from unirs.models.unirs_model import UniRSModel
 
 _MAX_MASK_CELLS = 1 << 24
-"""Places of attention masks in memory at once."""
+"""Maximum number of attention mask entries in memory."""
 
 _MAX_LOGITS = 1 << 27
-"""Logits in memory at once."""
+"""Maximum number of logits in memory."""
 
 _MAX_CACHE_BYTES = 1 << 32
-"""Bytes of keys and values in memory at once."""
+"""Maximum size of the KV cache in bytes."""
 
 
-class Said(NamedTuple):
-    """The answer to one question.
-
-    Attributes:
-        ids: token ids, without the end token; none where there were choices.
-        log_probabilities: natural logarithm of the probability of each of them, and of the end token where it was
-            reached; empty unless asked for.
-        likelihoods: natural logarithm of each choice's probability, as if it stood alone.
-    """
-
-    ids: list[int]
-    log_probabilities: list[float]
-    likelihoods: list[float]
+Decoded = tuple[list[int], list[float]]
+"""The answer to one question: its token ids without the end token, and the logprobs of these and of the end token if it
+was reached. For a question with choices: no token ids, and the logprob of each choice."""
 
 
 @torch.inference_mode()
-def complete(
+def decode(
     model: UniRSModel,
     batch: Batch,
     choices: Sequence[Sequence[list[int]]],
     *,
     end: int,
     max_new_tokens: int,
-    log_probabilities: bool = False,
-) -> list[Said]:
+    logprobs: bool = False,
+) -> list[Decoded]:
     """Answers each question of an evaluation batch.
 
     Args:
         model: in evaluation mode.
-        batch: with `asks`.
-        choices: for each question the token ids of its choices, end token included; none asks for free text.
+        batch: An evaluation batch, with `prompt_ends`.
+        choices: For each question the token ids of its choices, end token included; empty for free text.
         end: id of the end-of-sequence token.
-        max_new_tokens: the longest free text in tokens.
-        log_probabilities: also those of the tokens of free text.
+        max_new_tokens: Maximum length of free text in tokens.
+        logprobs: Whether to return the logprobs of free text.
 
     Raises:
-        ModelError: there are choices, and the language model takes no branches.
+        ModelError: there are choices, and the attention implementation does not support tree attention.
     """
     if not model.supports_tree_attention and any(choices):
-        raise ModelError("Ranking needs an attention that knows branches. Set llm.attn_implementation to 'sdpa'.")
-    seen = model.get_visual_embeds(batch)
-    asks = sorted((row, place, question) for question, (row, place) in enumerate(batch.prompt_ends))
-    said: dict[int, Said] = {}
+        raise ModelError("Choice scoring needs tree attention. Set llm.attn_implementation to 'sdpa'.")
+    visual_embeds = model.get_visual_embeds(batch)
+    prompt_ends = sorted((row, position, question) for question, (row, position) in enumerate(batch.prompt_ends))
+    decoded: dict[int, Decoded] = {}
     for rows in _split_rows(model, batch, max(sum(map(len, options)) for options in choices)):
-        embeddings = model.merge_visual_embeds(batch, seen, rows)
-        here = {question: (row - rows.start, place) for row, place, question in asks if rows.start <= row < rows.stop}
+        embeddings = model.merge_visual_embeds(batch, visual_embeds, rows)
+        chunk = {
+            question: (row - rows.start, position)
+            for row, position, question in prompt_ends
+            if rows.start <= row < rows.stop
+        }
         if not model.supports_tree_attention:
-            real = batch.token_mask()[rows]
-            told = _generate_flat(model, embeddings, real, end, max_new_tokens, log_probabilities)
-            said |= dict(zip(here, told, strict=True))
+            mask = batch.token_mask()[rows]
+            flat = _generate_flat(model, embeddings, mask, end, max_new_tokens, logprobs)
+            decoded |= dict(zip(chunk, flat, strict=True))
             continue
-        reading = PrefilledBatch(model, embeddings, batch.branch_end[rows], batch.row_media[rows], list(here.values()))
-        questions, allowed = list(here), [choices[question] for question in here]
-        free = [place for place, options in enumerate(allowed) if not options]
+        prefilled = PrefilledBatch(
+            model, embeddings, batch.branch_end[rows], batch.row_media[rows], list(chunk.values())
+        )
+        questions, allowed = list(chunk), [choices[question] for question in chunk]
+        free = [index for index, options in enumerate(allowed) if not options]
         if any(allowed):
-            ranked = reading.score_choices(allowed)
-            said |= {question: Said([], [], of) for question, of in zip(questions, ranked, strict=True) if of}
+            scored = prefilled.score_choices(allowed)
+            decoded |= {question: ([], scores) for question, scores in zip(questions, scored, strict=True) if scores}
         if free:
-            told = reading.generate(free, end, max_new_tokens, log_probabilities)
-            said |= dict(zip([questions[place] for place in free], told, strict=True))
-    return [said[question] for question in range(len(batch.prompt_ends))]
+            answers = prefilled.generate(free, end, max_new_tokens, logprobs)
+            decoded |= dict(zip([questions[index] for index in free], answers, strict=True))
+    return [decoded[question] for question in range(len(batch.prompt_ends))]
 
 
 def _split_rows(model: UniRSModel, batch: Batch, widest: int) -> Iterator[slice]:
-    """Parts the rows so that the language model has memory for what it reads at once.
+    """Splits the rows into chunks that fit the limits of memory.
 
     Args:
         model: in evaluation mode.
-        batch: with `asks`.
-        widest: the most tokens that the choices of a question have.
+        batch: An evaluation batch, with `prompt_ends`.
+        widest: Largest total number of tokens of a question's choices.
     """
     config = model.llm.config.get_text_config()
     vocabulary, width = model.llm.get_output_embeddings().weight.shape
-    kept = 2 * config.num_hidden_layers * width * model.llm.dtype.itemsize  # of a token, or less with shared heads
+    cache_bytes = (
+        2 * config.num_hidden_layers * width * model.llm.dtype.itemsize
+    )  # per token; less with grouped-query attention
     shared, lengths = (batch.branch_end >= NO_END).sum(1).tolist(), batch.token_mask().sum(1).tolist()
-    asked = Counter(row for row, _ in batch.prompt_ends)
+    num_questions = Counter(row for row, _ in batch.prompt_ends)
 
     def fits(rows: range) -> bool:
         before, own = max(shared[row] for row in rows), max(lengths[row] - shared[row] for row in rows)
         media = len({batch.row_media[row] for row in rows})
         return (
             media * before**2 + len(rows) * own * (before + own) <= _MAX_MASK_CELLS
-            and sum(asked[row] for row in rows) * (1 + widest) * int(vocabulary) <= _MAX_LOGITS
-            and len(rows) * (before + own) * kept <= _MAX_CACHE_BYTES
+            and sum(num_questions[row] for row in rows) * (1 + widest) * int(vocabulary) <= _MAX_LOGITS
+            and len(rows) * (before + own) * cache_bytes <= _MAX_CACHE_BYTES
         )
 
     start = 0
@@ -123,106 +120,104 @@ def _split_rows(model: UniRSModel, batch: Batch, widest: int) -> Iterator[slice]
 
 
 class PrefilledBatch:
-    """Questions that the language model has read, and what it keeps of them: B rows of T tokens with Q questions.
+    """Prefilled prompts and their KV cache: B rows of T tokens that end in Q questions.
 
     Args:
         model: in evaluation mode.
         embeddings: `[B, T, D]`.
-        until: as in `Batch`, `[B, T]`.
-        owners: as in `Batch`, B; what rows of one medium share is read for the first of them only.
-        asks: the row of each question and the place of its last token, Q; row by row.
+        branch_end: As in `Batch`, `[B, T]`.
+        row_media: As in `Batch`, B; the prefix that rows of the same media share is prefilled once.
+        prompt_ends: Row and position of the last token of each question, Q; sorted by row.
     """
 
     def __init__(
         self,
         model: UniRSModel,
         embeddings: torch.Tensor,
-        until: torch.Tensor,
-        owners: Sequence[tuple[int, ...]],
-        asks: Sequence[tuple[int, int]],
+        branch_end: torch.Tensor,
+        row_media: Sequence[tuple[int, ...]],
+        prompt_ends: Sequence[tuple[int, int]],
     ) -> None:
         self._model = model
-        self._device = until.device
+        self._device = branch_end.device
         self._cache = DynamicCache()
-        self._count = len(owners)
-        self._rows, places = torch.tensor(asks, device=self._device).unbind(1)
-        shared, lengths = (until >= NO_END).sum(1), (until > 0).sum(1)  # [B]
-        before = self._prefill_prefix(embeddings, shared, owners)
+        self._num_rows = len(row_media)
+        self._rows, positions = torch.tensor(prompt_ends, device=self._device).unbind(1)
+        shared, lengths = (branch_end >= NO_END).sum(1), (branch_end > 0).sum(1)  # [B]
+        prefix_mask = self._prefill_prefix(embeddings, shared, row_media)  # [B, S]
         own = [slice(*ends) for ends in zip(shared.tolist(), lengths.tolist(), strict=True)]
-        ends = _padded_slices(until, own) - shared.unsqueeze(1)  # [B, W]
-        seen = torch.cat([before.unsqueeze(1).expand(-1, ends.shape[1], -1), tree_attention_mask(ends)], dim=2)
-        last = (self._rows, places - shared[self._rows])
-        self._first = model.forward_masked(_padded_slices(embeddings, own), seen, last, self._cache)  # [Q, V]
-        self._seen = seen[last]  # [Q, S + W]
-        self._length = seen.shape[2]
+        ends = _padded_slices(branch_end, own) - shared.unsqueeze(1)  # [B, W]
+        mask = torch.cat([prefix_mask.unsqueeze(1).expand(-1, ends.shape[1], -1), tree_attention_mask(ends)], dim=2)
+        last = (self._rows, positions - shared[self._rows])
+        self._first_logits = model.forward_masked(_padded_slices(embeddings, own), mask, last, self._cache)  # [Q, V]
+        self._mask = mask[last]  # [Q, S + W]
+        self._length = mask.shape[2]
 
     def _prefill_prefix(
-        self, embeddings: torch.Tensor, shared: torch.Tensor, owners: Sequence[tuple[int, ...]]
+        self, embeddings: torch.Tensor, shared: torch.Tensor, row_media: Sequence[tuple[int, ...]]
     ) -> torch.Tensor:
-        """Reads the first `shared` tokens of rows into the cache; which places there a row sees, bool `[B, S]`."""
-        media = list(dict.fromkeys(owners))
-        rows = torch.tensor([owners.index(owner) for owner in media], device=self._device)
-        heads = [slice(length) for length in shared[rows].tolist()]
-        until = _padded_slices(torch.full(embeddings.shape[:2], NO_END, device=self._device)[rows], heads)
+        """Prefills the first `shared` tokens of each row; the mask of prefix positions of each row, bool `[B, S]`."""
+        media = list(dict.fromkeys(row_media))
+        rows = torch.tensor([row_media.index(one) for one in media], device=self._device)
+        prefixes = [slice(length) for length in shared[rows].tolist()]
+        prefix_end = _padded_slices(torch.full(embeddings.shape[:2], NO_END, device=self._device)[rows], prefixes)
         none = torch.empty(2, 0, dtype=torch.long, device=self._device)
         self._model.forward_masked(
-            _padded_slices(embeddings[rows], heads), tree_attention_mask(until), tuple(none), self._cache
+            _padded_slices(embeddings[rows], prefixes), tree_attention_mask(prefix_end), tuple(none), self._cache
         )
-        if len(rows) < self._count:
-            self._cache.batch_select_indices(
-                torch.tensor([media.index(owner) for owner in owners], device=self._device)
-            )
-        return torch.arange(until.shape[1], device=self._device) < shared.unsqueeze(1)
+        if len(rows) < self._num_rows:
+            self._cache.batch_select_indices(torch.tensor([media.index(one) for one in row_media], device=self._device))
+        return torch.arange(prefix_end.shape[1], device=self._device) < shared.unsqueeze(1)
 
-    def generate(self, questions: Sequence[int], end: int, max_new_tokens: int, log_probabilities: bool) -> list[Said]:
-        """Answers some of the questions, greedily. Nothing can be asked afterwards.
+    def generate(self, questions: Sequence[int], end: int, max_new_tokens: int, logprobs: bool) -> list[Decoded]:
+        """Answers some of the questions greedily. It consumes the KV cache: call it last.
 
         Args:
-            questions: which, counted from 0; ascending.
+            questions: Indices of the questions; ascending.
             end: id of the end-of-sequence token.
-            max_new_tokens: the longest answer in tokens.
-            log_probabilities: also of the tokens said.
+            max_new_tokens: Maximum length of an answer in tokens.
+            logprobs: Whether to return the logprobs of the answers' tokens.
         """
-        said = [Said([], [], []) for _ in questions]
-        going = torch.arange(len(questions), device=self._device)
-        asked = torch.tensor(questions, dtype=torch.long, device=self._device)
-        rows, seen, logits = self._rows[asked], self._seen[asked], self._first[asked]
-        cached = torch.arange(self._count, device=self._device)
+        decoded: list[Decoded] = [([], []) for _ in questions]
+        active = torch.arange(len(questions), device=self._device)
+        indices = torch.tensor(questions, dtype=torch.long, device=self._device)
+        rows, mask, logits = self._rows[indices], self._mask[indices], self._first_logits[indices]
+        cached = torch.arange(self._num_rows, device=self._device)
         for step in range(max_new_tokens):
-            chosen = logits.argmax(-1)
-            if log_probabilities:
-                told = logits.float().log_softmax(-1).gather(1, chosen.unsqueeze(1)).squeeze(1)
-                for answer, value in zip(going.tolist(), told.tolist(), strict=True):
-                    said[answer].log_probabilities.append(value)
-            goes_on = chosen != end
-            chosen, going, rows, seen = chosen[goes_on], going[goes_on], rows[goes_on], seen[goes_on]
-            for answer, token in zip(going.tolist(), chosen.tolist(), strict=True):
-                said[answer].ids.append(token)
-            if not len(going) or step + 1 == max_new_tokens:
+            token_ids = logits.argmax(-1)
+            if logprobs:
+                values = logits.float().log_softmax(-1).gather(1, token_ids.unsqueeze(1)).squeeze(1)
+                for answer, value in zip(active.tolist(), values.tolist(), strict=True):
+                    decoded[answer][1].append(value)
+            unfinished = token_ids != end
+            token_ids, active, rows, mask = (one[unfinished] for one in (token_ids, active, rows, mask))
+            for answer, token in zip(active.tolist(), token_ids.tolist(), strict=True):
+                decoded[answer][0].append(token)
+            if not len(active) or step + 1 == max_new_tokens:
                 break
-            # The answers that go on stand side by side in their rows; rows without any drop out.
-            left, row, counts = torch.unique_consecutive(rows, return_inverse=True, return_counts=True)
-            if len(left) < len(cached):
-                self._cache.batch_select_indices(torch.isin(cached, left).nonzero().squeeze(1))
-                cached, self._count = left, len(left)
+            # Unfinished answers of a row take adjacent slots; rows without any leave the cache.
+            remaining, row, counts = torch.unique_consecutive(rows, return_inverse=True, return_counts=True)
+            if len(remaining) < len(cached):
+                self._cache.batch_select_indices(torch.isin(cached, remaining).nonzero().squeeze(1))
+                cached, self._num_rows = remaining, len(remaining)
             slot = torch.arange(len(rows), device=self._device) - (counts.cumsum(0) - counts)[row]
             own = F.one_hot(slot, int(counts.max())).bool()
-            seen = torch.cat([seen, own], dim=1)
-            logits = self._decode_step(row, slot, chosen, seen, own.shape[1])
-        return said
+            mask = torch.cat([mask, own], dim=1)
+            logits = self._decode_step(row, slot, token_ids, mask, own.shape[1])
+        return decoded
 
     def score_choices(self, choices: Sequence[Sequence[list[int]]]) -> list[list[float]]:
-        """The log-likelihood of each choice of each question; beginnings that choices share are read once.
+        """The log-likelihood of each choice of each question; prefixes that choices share are decoded once.
 
         Args:
-            choices: Q; none leaves a question out.
+            choices: Token ids of the choices of each question, Q; empty skips a question.
         """
-        # A node is a beginning of choices of one question, and stands in the question's row.
+        # A node is a prefix of choices of one question; its last token takes a slot in the question's row.
         nodes: list[dict[tuple[int, ...], int]] = []
         rows: list[int] = []
         slots: list[int] = []
         tokens: list[int] = []
-        widths = [0] * self._count
+        widths = [0] * self._num_rows
         for row, options in zip(self._rows.tolist(), choices, strict=True):
             found: dict[tuple[int, ...], int] = {}
             for choice in options:
@@ -234,69 +229,69 @@ class PrefilledBatch:
                         tokens.append(choice[length - 1])
                         widths[row] += 1
             nodes.append(found)
-        # [Q, V], then a row a node, so that question q tells the first token and node n the one after it.
-        told = self._first
+        # [Q, V], then [nodes, V]: row q predicts the first token of a choice, row Q + n the token after node n.
+        logits = self._first_logits
         if tokens:
-            seen = torch.zeros(len(tokens), self._length + max(widths), dtype=torch.bool, device=self._device)
+            mask = torch.zeros(len(tokens), self._length + max(widths), dtype=torch.bool, device=self._device)
             for question, found in enumerate(nodes):
-                for beginning, node in found.items():
-                    seen[node, : self._length] = self._seen[question]
-                    above = [found[beginning[:length]] for length in range(1, len(beginning) + 1)]
-                    seen[node, [self._length + slots[one] for one in above]] = True
+                for prefix, node in found.items():
+                    mask[node, : self._length] = self._mask[question]
+                    ancestors = [found[prefix[:length]] for length in range(1, len(prefix) + 1)]
+                    mask[node, [self._length + slots[one] for one in ancestors]] = True
             row, slot, ids = (torch.tensor(one, device=self._device) for one in (rows, slots, tokens))
-            told = torch.cat([told, self._decode_step(row, slot, ids, seen, max(widths))])
+            logits = torch.cat([logits, self._decode_step(row, slot, ids, mask, max(widths))])
             self._cache.crop(-max(widths))
-        told = told.float()
-        # One number for each token of each choice: where it is told, which it is, and of which choice.
-        where, which, of = [], [], []
+        logits = logits.float()
+        # For each token of each choice: the row of its logits, its id, and the index of its choice.
+        positions, token_ids, choice_idx = [], [], []
         count = 0
         for question, (options, found) in enumerate(zip(choices, nodes, strict=True)):
             for choice in options:
-                where += [question, *(len(choices) + found[tuple(choice[:n])] for n in range(1, len(choice)))]
-                which += choice
-                of += [count] * len(choice)
+                positions += [question, *(len(choices) + found[tuple(choice[:n])] for n in range(1, len(choice)))]
+                token_ids += choice
+                choice_idx += [count] * len(choice)
                 count += 1
-        # Not every device has doubles.
-        scores = (told[where, which] - told.logsumexp(-1)[where]).cpu().double()
-        sums = iter(torch.zeros(count, dtype=torch.double).index_add_(0, torch.tensor(of), scores).tolist())
+        # Some devices do not support float64.
+        scores = (logits[positions, token_ids] - logits.logsumexp(-1)[positions]).cpu().double()
+        sums = iter(torch.zeros(count, dtype=torch.double).index_add_(0, torch.tensor(choice_idx), scores).tolist())
         return [[next(sums) for _ in options] for options in choices]
 
     def _decode_step(
-        self, row: torch.Tensor, slot: torch.Tensor, ids: torch.Tensor, seen: torch.Tensor, width: int
+        self, row: torch.Tensor, slot: torch.Tensor, token_ids: torch.Tensor, mask: torch.Tensor, width: int
     ) -> torch.Tensor:
-        """Reads N more tokens; their next-token logits, `[N, V]`.
+        """Appends N tokens to the KV cache; returns their next-token logits, `[N, V]`.
 
         Args:
-            row: where each stands, N.
-            slot: likewise, below `width`, N.
-            ids: N.
-            seen: which tokens in the cache and of its row's `width` new ones each sees, `[N, S + width]`.
-            width: new tokens a row, padding included.
+            row: Row of each token, N.
+            slot: Position of each token among the new ones of its row, N.
+            token_ids: N.
+            mask: Attention mask of each token over the cache and the new tokens of its row, `[N, S + width]`.
+            width: New tokens per row, including padding.
         """
-        every = torch.zeros(self._count, width, dtype=torch.long, device=self._device)
-        every[row, slot] = ids
-        mask = torch.zeros(self._count, width, seen.shape[1], dtype=torch.bool, device=self._device)
-        # Padding sees itself, as attention to nothing is undefined.
-        mask[:, :, -width:] = torch.eye(width, dtype=torch.bool, device=self._device)
-        mask[row, slot] = seen
-        embeddings = self._model.llm.get_input_embeddings()(every)
-        return self._model.forward_masked(embeddings, mask, (row, slot), self._cache)
+        input_ids = torch.zeros(self._num_rows, width, dtype=torch.long, device=self._device)
+        input_ids[row, slot] = token_ids
+        full_mask = torch.zeros(self._num_rows, width, mask.shape[1], dtype=torch.bool, device=self._device)
+        # Padding attends to itself, since the softmax over nothing is undefined.
+        full_mask[:, :, -width:] = torch.eye(width, dtype=torch.bool, device=self._device)
+        full_mask[row, slot] = mask
+        embeddings = self._model.llm.get_input_embeddings()(input_ids)
+        return self._model.forward_masked(embeddings, full_mask, (row, slot), self._cache)
 
 
 def _padded_slices(values: torch.Tensor, parts: Sequence[slice]) -> torch.Tensor:
-    """A part of each row, from the left edge on and filled up with zeros."""
+    """A slice of each row, moved to the left edge and zero-padded to one length."""
     return pad_sequence([row[part] for row, part in zip(values, parts, strict=True)], batch_first=True)
 
 
 def _generate_flat(
     model: UniRSModel,
     embeddings: torch.Tensor,
-    real: torch.Tensor,
+    mask: torch.Tensor,
     end: int,
     max_new_tokens: int,
-    log_probabilities: bool,
-) -> list[Said]:
-    """By `transformers`, for left-padded rows with one question each."""
+    logprobs: bool,
+) -> list[Decoded]:
+    """Generation by `transformers`, for left-padded rows with one question each."""
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -305,24 +300,24 @@ def _generate_flat(
         pad_token_id=end,
         use_cache=True,
         return_dict_in_generate=True,
-        output_logits=log_probabilities,
+        output_logits=logprobs,
     )
-    # `transformers` fills what `config` leaves open from the checkpoint's, which may penalise or forbid tokens.
+    # `transformers` takes unset values from the checkpoint's config, which may penalise or forbid tokens.
     defaults, model.llm.generation_config = model.llm.generation_config, GenerationConfig()
     try:
         out = model.llm.generate(  # type: ignore[operator]
-            inputs_embeds=embeddings, attention_mask=real.long(), generation_config=config
+            inputs_embeds=embeddings, attention_mask=mask.long(), generation_config=config
         )
     finally:
         model.llm.generation_config = defaults
-    said: torch.Tensor = out.sequences
-    lengths = [row.index(end) if end in row else len(row) for row in said.tolist()]
-    ids = [row[:length] for row, length in zip(said.tolist(), lengths, strict=True)]
-    if not log_probabilities:
-        return [Said(told, [], []) for told in ids]
+    sequences: torch.Tensor = out.sequences
+    lengths = [row.index(end) if end in row else len(row) for row in sequences.tolist()]
+    ids = [row[:length] for row, length in zip(sequences.tolist(), lengths, strict=True)]
+    if not logprobs:
+        return [(token_ids, []) for token_ids in ids]
     steps = [
-        torch.log_softmax(logits.float(), dim=-1).gather(1, said[:, step, None])
+        torch.log_softmax(logits.float(), dim=-1).gather(1, sequences[:, step, None])
         for step, logits in enumerate(out.logits)
     ]
     rows = torch.cat(steps, dim=1).tolist()
-    return [Said(told, row[: len(told) + 1], []) for told, row in zip(ids, rows, strict=True)]
+    return [(token_ids, row[: len(token_ids) + 1]) for token_ids, row in zip(ids, rows, strict=True)]

@@ -16,8 +16,9 @@ from unirs.data.datamodule import EvalSet
 from unirs.data.feature_cache import encoder_fingerprint, is_frozen
 from unirs.data.loaders import world
 from unirs.errors import ModelError, did_you_mean
-from unirs.inference.api import ClueGenerator, UniRS
-from unirs.inference.completion import Decoding, reply
+from unirs.inference.api import UniRS
+from unirs.inference.clue_generator import ClueGenerator
+from unirs.inference.completion import Decoding, complete
 from unirs.interfaces import Encoder
 from unirs.metrics.base import Prediction
 from unirs.metrics.bootstrap import point_estimate
@@ -183,7 +184,7 @@ class UniRSModule(LightningModule):
         choices = self._choices if self.decoding == "loglikelihood" else None
         batch = self._add_vision_features(batch)
         prompt_encoder = self.processor.prompt_encoder()
-        completions = reply(self.model, prompt_encoder, batch, max_new_tokens=self.max_new_tokens, choices=choices)
+        completions = complete(self.model, prompt_encoder, batch, max_new_tokens=self.max_new_tokens, choices=choices)
         return [replace(query, text=one.text) for query, one in zip(batch.queries, completions, strict=True)]
 
     def add_predictions(self, eval_set: str, rows: Sequence[Prediction]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
 from safetensors.torch import load_file, save_file
 
 from unirs import Image, Media, Pair, UniRS, Video
@@ -59,7 +60,6 @@ def test_a_list_is_answered_as_each_alone(model: UniRS, all_kinds: list[Media]) 
     assert model.answer(all_kinds, QUESTIONS) == EXPECTED
     assert [model.answer(one, question) for one, question in zip(all_kinds, QUESTIONS, strict=True)] == EXPECTED
     assert model.answer(all_kinds, QUESTIONS, batch_size=2) == EXPECTED
-    assert model.answer([], "Which colour?") == []
 
 
 def test_the_model_is_left_as_it_was(model: UniRS, all_kinds: list[Media]) -> None:
@@ -71,13 +71,13 @@ def test_the_model_is_left_as_it_was(model: UniRS, all_kinds: list[Media]) -> No
 
 def test_probabilities_of_the_tokens(model: UniRS, all_kinds: list[Media]) -> None:
     for answer in model.predict(all_kinds, QUESTIONS):
-        assert len(answer.tokens) == len(answer.log_probabilities) > 1
+        assert len(answer.tokens) == len(answer.logprobs) > 1
         assert answer.tokens[-1] == "</s>"
         assert "".join(answer.tokens[:-1]).replace("Ġ", " ").strip() == answer.text
         # It has these by heart.
-        assert 0.5 < math.exp(sum(answer.log_probabilities)) <= 1
+        assert 0.5 < math.exp(sum(answer.logprobs)) <= 1
     (short,) = model.predict(all_kinds[:1], QUESTIONS[0], max_new_tokens=1)
-    assert len(short.tokens) == len(short.log_probabilities) == 1
+    assert len(short.tokens) == len(short.logprobs) == 1
     assert model.predict(all_kinds[:1], QUESTIONS[0], details=False)[0].tokens == ()
 
 
@@ -128,7 +128,7 @@ def test_saved_and_loaded_is_the_same(model: UniRS, saved: Path, all_kinds: list
         key: value.tolist() for key, value in model.model.state_dict().items()
     }
     first, again = model.predict(all_kinds, QUESTIONS), loaded.predict(all_kinds, QUESTIONS)
-    assert [answer.log_probabilities for answer in first] == [answer.log_probabilities for answer in again]
+    assert [answer.logprobs for answer in first] == [answer.logprobs for answer in again]
     loaded.save_pretrained(tmp_path / "again")
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
@@ -248,3 +248,47 @@ def test_what_is_pushed_to_the_hub_is_a_saved_model(
     assert model.push_to_hub("somebody/colours") == "pushed"
     loaded = UniRS.from_pretrained(tmp_path / "somebody_colours", device="cpu")
     assert loaded.answer(Image(colours / "blue.png"), "Which colour?") == "blue"
+
+
+def test_what_a_notebook_has(model: UniRS, colours: Path) -> None:
+    red, green, blue = (colours / f"{name}.png" for name in ("red", "green", "blue"))
+    pixels = np.asarray(Pillow.open(blue))
+    for image in (str(blue), Pillow.open(blue), pixels, torch.from_numpy(pixels.copy())):
+        assert model.answer(image, "Which colour?") == "blue"
+    assert model.answer((str(red), Pillow.open(green)), "What happens?") == "from red to green"
+    assert model.answer([str(blue), (red, green)], ["Which colour?", "What happens?"]) == ["blue", "from red to green"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"choices": "yes"}, "choices is 'yes'"),
+        ({"choices": []}, r"choices is \[\]"),
+        ({"choices": ["a", ""]}, "choices is"),
+        ({"choices": ["a", "a"]}, "choices repeats"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": True}, "batch_size is True"),
+        ({"question": " "}, "question is text"),
+        ({"question": 3}, "question"),
+        ({"media": []}, "list of media is empty"),
+        ({"media": b"bytes"}, r"unclear.*Image\("),
+    ],
+)
+def test_options_out_of_range(model: UniRS, colours: Path, options: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"media": Image(colours / "blue.png"), "question": "Which colour?"} | options
+    with pytest.raises(UniRSError, match=message):
+        model.answer(**arguments)
+
+
+def test_options_of_loading_and_saving(model: UniRS, saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(UniRSError, match=r"no option 'devcie'.*Did you mean 'device'"):
+        UniRS.from_pretrained(saved, devcie="cpu")
+    with pytest.raises(UniRSError, match="no option 'torch_dtype'"):
+        UniRS.from_pretrained(saved, torch_dtype="auto")
+    with pytest.raises(UniRSError, match=r"do not apply to the folder.*revision"):
+        UniRS.from_pretrained(saved, revision="main")
+    with pytest.raises(ModelError, match="does not go to device 'gpu'"):
+        UniRS.from_pretrained(saved, device="gpu")
+    with pytest.raises(UniRSError, match=r"no option 'push_to_hup'.*Did you mean 'push_to_hub'"):
+        model.save_pretrained(tmp_path / "model", push_to_hup=True)

@@ -13,8 +13,8 @@ from unirs.data.batch import Batch, num_image_slots, tree_attention_mask
 from unirs.data.collator import collate
 from unirs.data.prompt_encoder import PromptEncoder
 from unirs.errors import ModelError
-from unirs.inference.completion import reply
-from unirs.inference.generation import complete
+from unirs.inference.completion import complete
+from unirs.inference.generation import decode
 from unirs.metrics.base import Prediction
 from unirs.tasks.media import Image, Media, Pair, Video
 from unirs.tasks.prompt import PromptTemplate
@@ -82,8 +82,8 @@ def test_one_pass_is_as_good_as_one_for_each_choice(
 ) -> None:
     tokens = [renderer.encode_choice(choice) for choice in CHOICES]
     batch = batch_of(model, renderer, shown)
-    said = complete(model, batch, [tokens, tokens[:2], tokens[2:]], end=128, max_new_tokens=1)
-    together = [one.likelihoods for one in said]
+    said = decode(model, batch, [tokens, tokens[:2], tokens[2:]], end=128, max_new_tokens=1)
+    together = [scores for _, scores in said]
     allowed = [CHOICES, CHOICES[:2], CHOICES[2:]]
     for seed, (one, question, options) in enumerate(zip(shown, QUESTIONS, allowed, strict=True)):
         expected = [alone(model, renderer, one, seed, question, choice) for choice in options]
@@ -93,33 +93,33 @@ def test_one_pass_is_as_good_as_one_for_each_choice(
 
 def test_free_text_and_choices_in_one_batch(model: "UniRSModel", renderer: PromptEncoder, shown: list[Media]) -> None:
     batch = batch_of(model, renderer, shown)
-    free = reply(model, renderer, batch, max_new_tokens=4, log_probabilities=True)
+    free = complete(model, renderer, batch, max_new_tokens=4, logprobs=True)
     allowed = {"kind0": CHOICES, "kind1": (), "kind2": ("fire", "flood")}
-    mixed = reply(model, renderer, batch, max_new_tokens=4, choices=lambda row: allowed[row.category])
+    mixed = complete(model, renderer, batch, max_new_tokens=4, choices=lambda row: allowed[row.category])
     assert mixed[1].text == free[1].text
-    assert mixed[1].choices == {}
+    assert mixed[1].choice_logprobs == {}
     for index in (0, 2):
         said = mixed[index]
-        assert tuple(said.choices) == allowed[f"kind{index}"]
-        assert said.text == max(said.choices, key=lambda choice: said.choices[choice])
-        assert said.log_probabilities == (said.choices[said.text],)
-    assert all(len(said.ids) == len(said.log_probabilities) for said in free)
+        assert tuple(said.choice_logprobs) == allowed[f"kind{index}"]
+        assert said.text == max(said.choice_logprobs, key=lambda choice: said.choice_logprobs[choice])
+        assert said.logprobs == (said.choice_logprobs[said.text],)
+    assert all(len(said.token_ids) == len(said.logprobs) for said in free)
 
 
 def test_the_first_of_equal_choices(model: "UniRSModel", renderer: PromptEncoder, shown: list[Media]) -> None:
     # All tokens are equally likely, so that texts of equal length are.
     model.llm.get_output_embeddings().weight.data.zero_()
-    (said,) = reply(
+    (said,) = complete(
         model, renderer, batch_of(model, renderer, shown[:1]), max_new_tokens=1, choices=lambda _: ("no", "do", "go")
     )
     assert said.text == "no"
-    assert len(set(said.choices.values())) == 1
+    assert len(set(said.choice_logprobs.values())) == 1
 
 
 def test_flash_attention_takes_no_branches(model: "UniRSModel", renderer: PromptEncoder, shown: list[Media]) -> None:
     model.llm.config._attn_implementation = "flash_attention_2"
-    with pytest.raises(ModelError, match=r"knows branches.*'sdpa'"):
-        complete(model, batch_of(model, renderer, shown[:1]), [[[5, 6]]], end=128, max_new_tokens=1)
+    with pytest.raises(ModelError, match=r"tree attention.*'sdpa'"):
+        decode(model, batch_of(model, renderer, shown[:1]), [[[5, 6]]], end=128, max_new_tokens=1)
 
 
 def test_unbranched_sequences_learn_the_same(

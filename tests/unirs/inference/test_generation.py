@@ -11,7 +11,7 @@ from unirs.data.batch import Batch
 from unirs.data.collator import collate
 from unirs.data.prompt_encoder import PromptEncoder
 from unirs.data.token_tree import NO_END, TokenTree
-from unirs.inference.generation import Said, complete
+from unirs.inference.generation import Decoded, decode
 from unirs.models.unirs_model import UniRSModel
 from unirs.tasks.media import Media
 from unirs.tasks.prompt import PromptTemplate
@@ -61,8 +61,8 @@ class Asked:
         return collate([self.frames[owner]], [self.media[owner].modality], [sequence], [(0,)])
 
     def told(self, batch: Batch, end: int, length: int = LENGTH) -> list[list[int]]:
-        said = complete(self.model, batch, [()] * len(batch.prompt_ends), end=end, max_new_tokens=length)
-        return [one.ids for one in said]
+        said = decode(self.model, batch, [()] * len(batch.prompt_ends), end=end, max_new_tokens=length)
+        return [token_ids for token_ids, _ in said]
 
     @torch.no_grad()
     def naive(self, index: int, end: int) -> list[int]:
@@ -152,12 +152,12 @@ def test_closed_and_free_questions_together(asked: Asked, room: int | None) -> N
     choices = [
         [] if index % 3 == 0 else [[7, 8, 129], [7, 9, 129], [7, 129], [index, 129]] for index in range(asked.count)
     ]
-    together = complete(asked.model, asked.batch(room), choices, **options)
+    together = decode(asked.model, asked.batch(room), choices, **options)
     for index, (said, allowed) in enumerate(zip(together, choices, strict=True)):
-        (alone,) = complete(asked.model, asked.alone(index), [allowed], **options)
-        assert said.ids == alone.ids
-        assert bool(said.ids) != bool(allowed)
-        for likelihood, choice in zip(said.likelihoods, allowed, strict=True):
+        (alone,) = decode(asked.model, asked.alone(index), [allowed], **options)
+        assert said[0] == alone[0]
+        assert bool(said[0]) != bool(allowed)
+        for likelihood, choice in zip(said[1], allowed, strict=True):
             # A training pass over the choice by itself.
             batch = asked.alone(index, *choice)
             batch.branch_end[0, batch.branch_end[0] == batch.input_ids.shape[1] - len(choice)] = NO_END
@@ -170,30 +170,30 @@ def test_closed_and_free_questions_together(asked: Asked, room: int | None) -> N
 def test_log_probabilities(asked: Asked) -> None:
     end = asked.told(asked.batch(), 129)[0][LENGTH // 2]
     batch = asked.batch()
-    said = complete(asked.model, batch, [()] * asked.count, end=end, max_new_tokens=LENGTH, log_probabilities=True)
-    for index, one in enumerate(said):
-        whole = [*one.ids, end][:LENGTH]
+    said = decode(asked.model, batch, [()] * asked.count, end=end, max_new_tokens=LENGTH, logprobs=True)
+    for index, (token_ids, logprobs) in enumerate(said):
+        whole = [*token_ids, end][:LENGTH]
         # As choices, each in a pass of its own.
-        (ranked,) = complete(asked.model, asked.alone(index), [[whole]], end=end, max_new_tokens=1)
-        assert sum(one.log_probabilities) == pytest.approx(ranked.likelihoods[0], abs=1e-4)
-        assert len(one.log_probabilities) == len(whole)
+        (ranked,) = decode(asked.model, asked.alone(index), [[whole]], end=end, max_new_tokens=1)
+        assert sum(logprobs) == pytest.approx(ranked[1][0], abs=1e-4)
+        assert len(logprobs) == len(whole)
 
 
-@pytest.mark.parametrize("log_probabilities", [False, True])
-def test_models_that_know_no_branches_say_the_same(asked: Asked, log_probabilities: bool) -> None:
+@pytest.mark.parametrize("logprobs", [False, True])
+def test_models_that_know_no_branches_say_the_same(asked: Asked, logprobs: bool) -> None:
     options = {"end": asked.told(asked.batch(), 129)[0][LENGTH // 2], "max_new_tokens": LENGTH}
     no_choices: list[tuple[list[int], ...]] = [()] * asked.count
 
-    def say(batch: Batch) -> list[Said]:
-        return complete(asked.model, batch, no_choices, **options, log_probabilities=log_probabilities)
+    def say(batch: Batch) -> list[Decoded]:
+        return decode(asked.model, batch, no_choices, **options, logprobs=logprobs)
 
     expected = say(asked.batch())
     # Attention itself stays: flash attention needs a GPU.
     with patch.object(UniRSModel, "supports_tree_attention", False):
         said = say(asked.batch(0, left=True))
-    assert [one.ids for one in said] == [one.ids for one in expected]
+    assert [token_ids for token_ids, _ in said] == [token_ids for token_ids, _ in expected]
     for one, other in zip(said, expected, strict=True):
-        assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
+        assert one[1] == pytest.approx(other[1], abs=1e-4)
 
 
 def test_longest_answer(asked: Asked) -> None:

@@ -113,10 +113,10 @@ def test_saved_model_has_its_adapters(lora_run: Path, colours: Path, tmp_path: P
     shown = [Image(colours / f"{name}.png") for name in ("red", "blue")]
     loaded = UniRS.from_pretrained(tmp_path / "saved", device="cpu")
     first, again = (one.predict(shown, "Which colour?", clue="a square") for one in (model, loaded))
-    assert [(a.text, a.log_probabilities) for a in first] == [(a.text, a.log_probabilities) for a in again]
+    assert [(a.text, a.logprobs) for a in first] == [(a.text, a.logprobs) for a in again]
     with adapters_off(loaded.model):
         plain = loaded.predict(shown, "Which colour?", clue="a square")
-    assert [a.log_probabilities for a in plain] != [a.log_probabilities for a in first]
+    assert [a.logprobs for a in plain] != [a.logprobs for a in first]
     assert loaded.predict(shown, "Which colour?", clue="a square") == again
 
 

@@ -1,0 +1,61 @@
+"""Checks of options of the Python API."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import nn
+
+from unirs.errors import ModelError, UniRSError, did_you_mean
+
+
+def check_positive(**options: object) -> None:
+    """Checks options that are counts.
+
+    Raises:
+        UniRSError: one is no positive integer.
+    """
+    for name, value in options.items():
+        if type(value) is not int or value < 1:
+            raise UniRSError(f"{name} is {value!r}. Set an integer of 1 or more.")
+
+
+def check_choices(choices: Sequence[str] | None) -> None:
+    """Checks the choices of a question.
+
+    Raises:
+        UniRSError: they are no list of different, non-empty texts.
+    """
+    if choices is None:
+        return
+    is_list = isinstance(choices, Sequence) and not isinstance(choices, str | bytes)
+    if not is_list or not choices or not all(isinstance(one, str) and one.strip() for one in choices):
+        raise UniRSError(f"choices is {choices!r}. Pass a list of texts, such as ['yes', 'no'], or None for free text.")
+    if len(set(choices)) < len(choices):
+        raise UniRSError(f"choices repeats a text: {', '.join(choices)}. Pass each once.")
+
+
+def check_names(function: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """Checks the names of keyword arguments.
+
+    Raises:
+        UniRSError: one is unknown; suggests the nearest match.
+    """
+    names = set(known)
+    for option in options:
+        if option not in names:
+            raise UniRSError(f"{function} has no option '{option}'. {did_you_mean(option, names)}")
+
+
+def move_to_device(model: nn.Module, device: str | torch.device, source: str) -> None:
+    """Moves a model that was loaded from `source` to a device.
+
+    Raises:
+        ModelError: the device does not exist, or has too little memory.
+    """
+    try:
+        model.to(device)
+    # AssertionError: torch was built without the device.
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"'{source}' does not go to device '{device}' ({error}). Name one that this machine has, such as 'cpu'."
+        ) from error
