@@ -91,7 +91,7 @@ def published(suite: Suite, label: str) -> dict[str, Published]:
 
 def average(entry: Published) -> tuple[str, Decimal]:
     """The one average of an entry, and the statistic that it stands under."""
-    ((statistic, number),) = ((name, value) for name, value in entry.numbers.items() if "/" not in name)
+    ((statistic, number),) = ((name, Decimal(value)) for name, value in entry.numbers.items() if "/" not in name)
     return statistic, number
 
 
@@ -134,12 +134,12 @@ def test_every_number_has_a_source(paper: Suite) -> None:
 
 
 def mean(entry: Published) -> Decimal:
-    kinds = [number for name, number in entry.numbers.items() if "/" in name]
+    kinds = [Decimal(number) for name, number in entry.numbers.items() if "/" in name]
     return sum(kinds, Decimal()) / len(kinds)
 
 
 def weighted(entry: Published, weights: dict[str, int]) -> Decimal:
-    total = sum((entry.numbers[f"accuracy/{kind}"] * weight for kind, weight in weights.items()), Decimal())
+    total = sum((Decimal(entry.numbers[f"accuracy/{kind}"]) * weight for kind, weight in weights.items()), Decimal())
     return total / sum(weights.values())
 
 
@@ -177,7 +177,7 @@ def test_rsvqa_hr_averages_are_what_they_stand_under(paper: Suite) -> None:
 
 def tasks_of(name: str) -> list[tuple[str, dict[str, object], tuple[str, ...]]]:
     suite = read_suite(SUITES / name)
-    return [(task.label, dict(task.spec), tuple(task.columns)) for task in suite.tasks]
+    return [(task.label, dict(task.task), tuple(task.columns)) for task in suite.tasks]
 
 
 @pytest.mark.parametrize("name", ["paper.yaml", "quick.yaml"])

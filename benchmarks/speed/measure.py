@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unirs.utils.io import write_atomically
-from unirs.utils.tables import align
+from unirs.utils.tables import to_text
 
 OUT = Path("runs/speed")
 
@@ -67,7 +67,7 @@ def report(script: str, rows: Sequence[Row]) -> None:
     table = [["", "ours", "peer", "unit", "ratio"]]
     for row in rows:
         table.append([row.name, *map(_number, (row.ours, row.peer)), row.unit, _number(row.ratio)])
-    print(f"\n{script} on {machine()}\n" + "\n".join(align(table)))
+    print(f"\n{script} on {machine()}\n" + to_text(table))
     path = OUT / f"{Path(script).stem}.json"
     write_atomically(path, json.dumps([asdict(row) for row in rows], indent=2).encode() + b"\n")
     print(f"Written to {path}")

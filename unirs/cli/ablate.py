@@ -1,7 +1,9 @@
-"""`unirs ablate`: what the parts of the model and the ways to train it are worth, by many short trainings."""
+"""`unirs ablate`: trains and compares variants of a config."""
 
 import argparse
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -11,13 +13,13 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path("runs/ablations"), help="folder to write to (default: %(default)s)"
     )
     parser.add_argument(
-        "--jobs", type=int, default=2, help="trainings at once, each with one thread (default: %(default)s)"
+        "--jobs", type=int, default=2, help="parallel training runs, with one thread each (default: %(default)s)"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[], metavar="SEED", help="other seeds than the suite's")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[], metavar="SEED", help="replace the suite's seeds")
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="VARIANT", help="these variants, with the first of their question"
+        "--only", nargs="+", default=[], metavar="VARIANT", help="only these variants, with the first of their group"
     )
-    parser.add_argument("--resume", action="store_true", help="keep the trainings that are finished")
+    parser.add_argument("--resume", action="store_true", help="skip finished training runs")
     parser.set_defaults(run=_run)
 
 
@@ -36,9 +38,43 @@ def _run(options: argparse.Namespace) -> None:
     table = run_ablations(
         read_ablations(options.suite),
         options.out,
+        check_config=_config_checker(),
         jobs=options.jobs,
         seeds=options.seeds,
         only=options.only,
         resume=options.resume,
     )
-    print(f"\n{table}\n\nWritten to {options.out}: table.md, table.csv, table.json, and a run a training in runs/")
+    print(f"\n{table}\n\nWritten to {options.out}: table.md, table.csv, table.json, and run folders in runs/")
+
+
+def _config_checker() -> Callable[[str, dict[str, Any]], None]:
+    """A function that raises a `UniRSError` for a config that `unirs fit` does not accept."""
+    from jsonargparse import ArgumentError, ArgumentParser
+    from lightning import Trainer
+
+    from unirs.data.datamodule import UniRSDataModule
+    from unirs.errors import UniRSError
+    from unirs.training.module import UniRSModule
+    from unirs.utils.sources import resolve_source
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--seed_everything", type=int)
+    for section, of in (("model", UniRSModule), ("data", UniRSDataModule), ("trainer", Trainer)):
+        parser.add_class_arguments(of, section)
+
+    def check(name: str, config: dict[str, Any]) -> None:
+        try:
+            parser.parse_object(config)
+        except ArgumentError as error:
+            raise UniRSError(f"The config of '{name}' is wrong: {' '.join(str(error).split())}") from error
+        for text in _texts(config):
+            resolve_source(text)
+
+    return check
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(item)

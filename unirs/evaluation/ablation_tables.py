@@ -1,4 +1,4 @@
-"""What an ablation found: scores of each variant over several trainings, and how far they are from the first's.
+"""Results of an ablation: scores of each variant over several training runs, and differences from the first variant.
 
 Numbers are times 100, as papers print them.
 """
@@ -20,7 +20,8 @@ from unirs.metrics.base import Prediction, Statistic
 from unirs.metrics.bootstrap import Difference, difference, interval, point_estimate
 from unirs.metrics.scorer import Scorer
 from unirs.tasks.config import TaskConfig
-from unirs.utils.tables import Table, align, to_csv, to_markdown
+from unirs.utils import tables
+from unirs.utils.tables import Table, to_csv, to_markdown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _NONE = "-"
 
-_SURE = "*"
+_SIGNIFICANT = "*"
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ class Score:
     """One statistic of a variant.
 
     Attributes:
-        trainings: its value in each training, in the order of the seeds.
+        trainings: its value in each training run, in the order of the seeds.
         value: their mean.
-        low: lower end of the 95 % interval of the mean.
-        high: upper end.
-        n: the rows that it speaks of, in each training.
-        difference: how far the mean is above that of the question's first variant; None for the first itself, and where
-            that one was not tested on the task.
+        ci_low: lower end of the 95 % interval of the mean.
+        ci_high: upper end.
+        n: number of rows that the statistic is computed on, per run.
+        difference: difference from the group's first variant; None for the first variant itself, and if that was not
+            tested on the task.
     """
 
     trainings: tuple[float, ...]
@@ -53,21 +54,21 @@ class Score:
     difference: Difference | None
 
     @property
-    def sure(self) -> bool:
+    def excludes_0(self) -> bool:
         """Whether the interval of the difference excludes 0."""
         return self.difference is not None and (self.difference.ci_low > 0 or self.difference.ci_high < 0)
 
 
 @dataclass(frozen=True)
 class GroupResult:
-    """The answer to one question.
+    """The results of one group.
 
     Attributes:
-        question: what was asked.
-        scores: by variant, then by task and statistic; only what a variant was tested on.
+        title: heading of its tables.
+        scores: by variant, then by task and statistic; only tasks that a variant was tested on.
     """
 
-    group: AblationGroup
+    title: str
     scores: Mapping[str, Mapping[tuple[str, str], Score]]
 
 
@@ -103,115 +104,103 @@ def over_trainings(statistics: Sequence[Statistic]) -> Statistic:
 
 
 def evaluate_groups(suite: AblationSuite, plan: Plan, runs: Path, *, resamples: int = 2000) -> list[GroupResult]:
-    """Scores all variants of a plan whose trainings are finished.
+    """Scores all variants of a plan whose training runs are finished.
 
     Args:
-        suite: which statistics to show.
-        plan: which trainings hold which answers.
-        runs: folder of the trainings.
+        suite: the statistics to show.
+        plan: the run folder of each variant, seed and task.
+        runs: the folder of the training runs.
         resamples: of the bootstrap.
 
     Raises:
-        DataError: answers are missing or damaged, two trainings answered different questions, or a column is no
+        DataError: predictions are missing or damaged, two runs answered different questions, or a column is not a
             statistic of its task.
     """
-    return [_answer(suite, plan, question, runs, resamples) for question in plan.groups]
+    return [_evaluate_group(suite, plan, group, runs, resamples) for group in plan.groups.values()]
 
 
-def to_text(answers: Sequence[GroupResult], suite: AblationSuite, seeds: Sequence[int]) -> str:
+def to_text(results: Sequence[GroupResult], suite: AblationSuite, seeds: Sequence[int]) -> str:
     """For a terminal."""
-    parts = []
-    for answer in answers:
-        lines = [answer.group.title]
-        for table in _tables(answer, suite):
-            lines += [*(line.rstrip() for line in align(table)), ""]
-        parts.append("\n".join(lines))
-    return "\n".join([*parts, *_notes(seeds)])
+    lines = []
+    for result in results:
+        lines += [result.title, *(f"{tables.to_text(table)}\n" for table in _tables(result, suite))]
+    return "\n".join([*lines, *_notes(seeds)])
 
 
-def markdown_report(answers: Sequence[GroupResult], suite: AblationSuite, seeds: Sequence[int]) -> str:
-    """A page with a heading a question, and below it a table of scores and one of differences."""
+def markdown_report(results: Sequence[GroupResult], suite: AblationSuite, seeds: Sequence[int]) -> str:
+    """A page with a heading per group, and below it a table of scores and one of differences."""
     parts = [f"# {suite.title}", "\n".join(f"- {note}" for note in _notes(seeds))]
-    for answer in answers:
-        parts += [f"## {answer.group.title}", *map(to_markdown, _tables(answer, suite))]
+    for result in results:
+        parts += [f"## {result.title}", *map(to_markdown, _tables(result, suite))]
     return "\n\n".join(parts) + "\n"
 
 
-def csv_report(answers: Sequence[GroupResult]) -> str:
-    """A line a number, for further work."""
-    head = ["question", "variant", "task", "metric", "value", "ci_low", "ci_high", "n", "trainings"]
-    head += ["difference", "difference_low", "difference_high", "p", "excludes_0"]
-    lines = []
-    for answer in answers:
-        for variant, scores in answer.scores.items():
+def csv_report(results: Sequence[GroupResult]) -> str:
+    """One line per variant, task and statistic."""
+    head = ["group", "variant", "task", "metric", "value", "ci_low", "ci_high", "n", "trainings"]
+    lines = [[*head, "difference", "difference_low", "difference_high", "p", "excludes_0"]]
+    for result in results:
+        for variant, scores in result.scores.items():
             for (task, metric), score in scores.items():
                 apart = score.difference
                 lines.append(
                     [
-                        *(answer.group.title, variant, task, metric),
+                        *(result.title, variant, task, metric),
                         *map(_decimal, (score.value, score.ci_low, score.ci_high)),
                         str(score.n),
                         " ".join(map(_decimal, score.trainings)),
                         *([""] * 5 if apart is None else map(_decimal, (apart.value, apart.ci_low, apart.ci_high))),
-                        *([] if apart is None else [f"{apart.p:.4f}", "yes" if score.sure else "no"]),
+                        *([] if apart is None else [f"{apart.p:.4f}", "yes" if score.excludes_0 else "no"]),
                     ]
                 )
-    return to_csv([head, *lines])
+    return to_csv(lines)
 
 
-def json_report(answers: Sequence[GroupResult], suite: AblationSuite, plan: Plan) -> str:
-    """Everything that the other forms show, and which trainings are behind it."""
-    document = {
-        "title": suite.title,
-        "scale": 100,
-        "seeds": list(plan.seeds),
-        "columns": {task: dict(columns) for task, columns in suite.columns.items()},
-        "questions": [
-            {
-                "title": answer.group.title,
-                "variants": {
-                    variant: {
-                        "trainings": {str(seed): dict(plan.tested[variant, seed]) for seed in plan.seeds},
-                        "scores": _nested({key: _numbers(score) for key, score in scores.items()}),
-                    }
-                    for variant, scores in answer.scores.items()
-                },
-            }
-            for answer in answers
-        ],
-    }
+def json_report(results: Sequence[GroupResult], suite: AblationSuite, plan: Plan) -> str:
+    """All numbers of the other forms, and the run folders that they come from."""
+    groups: list[dict[str, Any]] = []
+    for result in results:
+        variants: dict[str, Any] = {}
+        for variant, scores in result.scores.items():
+            by_task: dict[str, dict[str, Any]] = {}
+            for (task, metric), score in scores.items():
+                by_task.setdefault(task, {})[metric] = _numbers(score)
+            trainings = {str(seed): dict(plan.tested[variant, seed]) for seed in plan.seeds}
+            variants[variant] = {"trainings": trainings, "scores": by_task}
+        groups.append({"title": result.title, "variants": variants})
+    document = {"title": suite.title, "scale": 100, "seeds": plan.seeds, "columns": suite.columns, "groups": groups}
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
-def _answer(suite: AblationSuite, plan: Plan, question: AblationGroup, runs: Path, resamples: int) -> GroupResult:
-    scores: dict[str, dict[tuple[str, str], Score]] = {variant.name: {} for variant in question.variants}
+def _evaluate_group(suite: AblationSuite, plan: Plan, group: AblationGroup, runs: Path, resamples: int) -> GroupResult:
+    scores: dict[str, dict[tuple[str, str], Score]] = {name: {} for name in group.variants}
     for task, columns in suite.columns.items():
-        asked: Mapping[str, SavedRow] = {}
+        questions: Mapping[str, SavedRow] = {}
         first: Mapping[str, Statistic] = {}
-        for variant in question.variants:
-            folders = [plan.tested[variant.name, seed].get(task) for seed in plan.seeds]
+        for index, (name, variant) in enumerate(group.variants.items()):
+            folders = [plan.tested[name, seed].get(task) for seed in plan.seeds]
             files = [runs / folder / "test" / "predictions" / f"{task}.jsonl" for folder in folders if folder]
             if not files:
                 continue
-            asked = asked or read_rows(files[0])
-            # In one order, and refused where the trainings answered different questions.
-            rows = [[row for _, row in pair_rows(asked, read_rows(file))[0]] for file in files]
-            statistics = _statistics(_scorer(variant, task), rows, columns)
-            clusters = [row.media or (row.id,) for row in rows[0]]
-            for name, trainings in statistics.items():
-                mean = over_trainings(trainings)
-                low, high = interval(mean, clusters, resamples)
-                apart = difference(first[name], mean, clusters, resamples) if first else None
+            questions = questions or read_rows(files[0])
+            # Brings the rows into one order, and raises if the runs answered different questions.
+            rows = [[row for _, row in pair_rows(questions, read_rows(file))[0]] for file in files]
+            media = [row.media or (row.id,) for row in rows[0]]
+            means: dict[str, Statistic] = {}
+            for metric, trainings in _statistics(_scorer(suite, variant, task), rows, columns).items():
+                mean = means[metric] = over_trainings(trainings)
+                low, high = interval(mean, media, resamples)
+                apart = difference(first[metric], mean, media, resamples) if first else None
                 each = tuple(map(point_estimate, trainings))
-                scores[variant.name][task, name] = Score(each, point_estimate(mean), low, high, mean.n, apart)
-            if variant is question.variants[0]:
-                first = {name: over_trainings(trainings) for name, trainings in statistics.items()}
-    return GroupResult(question, scores)
+                scores[name][task, metric] = Score(each, point_estimate(mean), low, high, mean.n, apart)
+            if index == 0:
+                first = means
+    return GroupResult(group.title, scores)
 
 
-def _scorer(variant: Variant, task: str) -> Scorer:
-    tasks = map(TaskConfig.from_config, variant.config["data"]["tasks"])
-    return next(named.task.scorer for named in tasks if named.name == task)
+def _scorer(suite: AblationSuite, variant: Variant, task: str) -> Scorer:
+    configs = map(TaskConfig.from_config, suite.merged(variant.config)["data"]["tasks"])
+    return next(config.task.scorer for config in configs if config.name == task)
 
 
 def _statistics(
@@ -225,67 +214,53 @@ def _statistics(
     return {name: [statistics[name] for statistics in evaluated] for name in columns}
 
 
-def _tables(answer: GroupResult, suite: AblationSuite) -> list[Table]:
-    """Scores, and differences where there is more than one variant."""
+def _tables(result: GroupResult, suite: AblationSuite) -> list[Table]:
+    """Scores, and differences if there is more than one variant."""
     keys = [(task, name) for task, columns in suite.columns.items() for name in columns]
-    titles = [suite.columns[task][name] for task, name in keys]
-    values = [["", *titles]]
-    apart = [["", *titles]]
-    first, *others = answer.scores
-    for variant, scores in answer.scores.items():
-        cells = [scores.get(key) for key in keys]
-        values.append([variant, *(_NONE if cell is None else _value(cell) for cell in cells)])
+    head = ["", *(suite.columns[task][name] for task, name in keys)]
+    values, differences = [head], [head]
+    first, *others = result.scores
+    for variant, scores in result.scores.items():
+        values.append([variant, *(_value(scores.get(key)) for key in keys)])
         if variant in others:
-            apart.append([f"{variant} less {first}", *(_NONE if cell is None else _difference(cell) for cell in cells)])
-    return [values, apart] if others else [values]
+            differences.append([f"{variant} - {first}", *(_difference(scores.get(key)) for key in keys)])
+    return [values, differences] if others else [values]
 
 
-def _value(score: Score) -> str:
+def _value(score: Score | None) -> str:
+    if score is None:
+        return _NONE
     return f"{100 * score.value:.2f} [{100 * score.ci_low:.1f}, {100 * score.ci_high:.1f}]"
 
 
-def _difference(score: Score) -> str:
-    apart = score.difference
-    if apart is None:
+def _difference(score: Score | None) -> str:
+    if score is None or score.difference is None:
         return _NONE
-    sure = f" {_SURE}" if score.sure else ""
-    return f"{100 * apart.value:+.2f} [{100 * apart.ci_low:+.1f}, {100 * apart.ci_high:+.1f}]{sure}"
+    apart, mark = score.difference, f" {_SIGNIFICANT}" if score.excludes_0 else ""
+    return f"{100 * apart.value:+.2f} [{100 * apart.ci_low:+.1f}, {100 * apart.ci_high:+.1f}]{mark}"
 
 
 def _notes(seeds: Sequence[int]) -> list[str]:
-    repeated = f"mean of {len(seeds)} trainings (seeds {', '.join(map(str, seeds))})"
-    drawn = "trainings and test samples, drawn together" if len(seeds) > 1 else "test samples alone"
+    repeated = f"mean of {len(seeds)} training runs (seeds {', '.join(map(str, seeds))})"
+    drawn = "training runs and test samples" if len(seeds) > 1 else "test samples"
     return [
-        f"Numbers are times 100; {repeated if len(seeds) > 1 else f'one training (seed {seeds[0]})'}.",
-        f"[low, high]: 95 % bootstrap interval over {drawn}; media are drawn whole. Differences are paired.",
-        f"{_SURE} the interval of the difference excludes 0. {_NONE} not tested.",
+        f"Numbers are times 100; {repeated if len(seeds) > 1 else f'one training run (seed {seeds[0]})'}.",
+        f"[low, high]: 95 % bootstrap interval over {drawn}, resampled by media. Differences are paired.",
+        f"{_SIGNIFICANT}: the interval of the difference excludes 0. {_NONE}: not tested.",
     ]
 
 
 def _numbers(score: Score) -> dict[str, Any]:
     apart = score.difference
-    return {
-        "value": _percent(score.value),
-        "ci_low": _percent(score.ci_low),
-        "ci_high": _percent(score.ci_high),
-        "n": score.n,
-        "trainings": list(map(_percent, score.trainings)),
-        "difference": apart
-        and {
-            "value": _percent(apart.value),
-            "ci_low": _percent(apart.ci_low),
-            "ci_high": _percent(apart.ci_high),
-            "p": apart.p if math.isfinite(apart.p) else None,
-            "excludes_0": score.sure,
-        },
-    }
-
-
-def _nested(scores: Mapping[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    nested: dict[str, dict[str, Any]] = {}
-    for (task, name), numbers in scores.items():
-        nested.setdefault(task, {})[name] = numbers
-    return nested
+    ends = {"value": score.value, "ci_low": score.ci_low, "ci_high": score.ci_high}
+    numbers: dict[str, Any] = {name: _percent(number) for name, number in ends.items()}
+    numbers |= {"n": score.n, "trainings": list(map(_percent, score.trainings)), "difference": None}
+    if apart is not None:
+        ends = {"value": apart.value, "ci_low": apart.ci_low, "ci_high": apart.ci_high}
+        p = apart.p if math.isfinite(apart.p) else None
+        percent = {name: _percent(number) for name, number in ends.items()}
+        numbers["difference"] = percent | {"p": p, "excludes_0": score.excludes_0}
+    return numbers
 
 
 def _percent(number: float) -> float | None:

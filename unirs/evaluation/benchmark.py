@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from lightning import Fabric
+from msgspec import structs
 from tqdm import tqdm
 
 from unirs.data.dataset import Example
@@ -144,7 +145,7 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
     if len(set(names)) < len(names):
         raise UniRSError(f"Two models would be called by one name in the tables: {', '.join(names)}. Rename a folder.")
     for task in chosen:
-        TaskConfig.from_config(task.spec).prepare()
+        TaskConfig.from_config(task.task).prepare()
     documents: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):
         folder = out / name
@@ -152,7 +153,7 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
         fabric.launch(partial(_answer, model=model, suite_tasks=chosen, folder=folder, options=options))
         documents[name] = _finish(model, chosen, folder, options)
         # The tables grow with each model, so that an interruption leaves those that are done.
-        tables = bench_tables(replace(suite, tasks=chosen), documents)
+        tables = bench_tables(structs.replace(suite, tasks=chosen), documents)
         for ending, text in {
             "txt": to_text(tables) + "\n",
             "md": markdown_report(tables, suite.title),
@@ -222,7 +223,7 @@ def _answer(
     """Every process answers its share of the samples and appends to files of its own."""
     peer: BenchmarkModel | None = None
     for suite_task in suite_tasks:
-        task = TaskConfig.from_config(suite_task.spec)
+        task = TaskConfig.from_config(suite_task.task)
         samples = _samples(task, options)
         for view in _perturbations(task, options):
             log = _log(model, task, view, folder, options)
@@ -252,7 +253,7 @@ def _finish(model: str, suite_tasks: Sequence[SuiteTask], folder: Path, options:
     results: list[TaskResult] = []
     baselines: dict[str, list[TaskResult]] = {}
     for suite_task in suite_tasks:
-        task = TaskConfig.from_config(suite_task.spec)
+        task = TaskConfig.from_config(suite_task.task)
         samples = _samples(task, options)
         dropped = task.task.load_split("test").num_excluded
         for view in _perturbations(task, options):

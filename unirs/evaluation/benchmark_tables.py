@@ -13,7 +13,7 @@ from typing import Any
 from unirs.errors import DataError, did_you_mean
 from unirs.evaluation.results import format_counts
 from unirs.evaluation.suite import Published, Suite, SuiteTask
-from unirs.utils.tables import align, to_csv, to_latex, to_markdown
+from unirs.utils import tables as layout
 
 _NONE = "-"
 
@@ -100,7 +100,7 @@ def to_text(tables: Sequence[BenchTable]) -> str:
         "\n".join(
             [
                 table.title,
-                *(line.rstrip() for line in align(_cells(table, below=True))),
+                layout.to_text(_cells(table, separator="\n")),
                 *(f"  {note}" for note in table.notes),
             ]
         )
@@ -112,13 +112,14 @@ def markdown_report(tables: Sequence[BenchTable], title: str) -> str:
     """A page with a heading and a table a task."""
     parts = [f"# {title}"]
     for table in tables:
-        parts += [f"## {table.title}", to_markdown(_cells(table)), "\n".join(f"- {note}" for note in table.notes)]
+        notes = "\n".join(f"- {note}" for note in table.notes)
+        parts += [f"## {table.title}", layout.to_markdown(_cells(table)), notes]
     return "\n\n".join(parts) + "\n"
 
 
 def latex_report(tables: Sequence[BenchTable]) -> str:
     """A `table` a task in the style of booktabs."""
-    return "\n\n".join(to_latex(_cells(table), table.title, table.notes) for table in tables) + "\n"
+    return "\n\n".join(layout.to_latex(_cells(table), table.title, table.notes) for table in tables) + "\n"
 
 
 def csv_report(tables: Sequence[BenchTable]) -> str:
@@ -139,7 +140,7 @@ def csv_report(tables: Sequence[BenchTable]) -> str:
         for row in table.rows
         for metric, cell in row.cells.items()
     ]
-    return to_csv([head, *lines])
+    return layout.to_csv([head, *lines])
 
 
 def json_report(tables: Sequence[BenchTable], suite: Suite) -> str:
@@ -196,7 +197,7 @@ def _table(suite: Suite, task: SuiteTask, results: Mapping[str, Mapping[str, Any
 
 
 def _published(entry: Published) -> BenchRow:
-    cells = {metric: Cell(str(number), unclear=metric in entry.unclear) for metric, number in entry.numbers.items()}
+    cells = {metric: Cell(number, unclear=metric in entry.unclear) for metric, number in entry.numbers.items()}
     return BenchRow(entry.model, entry.source, entry.zero_shot, cells)
 
 
@@ -215,25 +216,22 @@ def _percent(number: float | None) -> float | None:
     return None if number is None else 100 * number
 
 
-def _cells(table: BenchTable, *, below: bool = False) -> list[list[str]]:
-    """The table as text; intervals in a row of their own where `below`, else behind their number."""
+def _cells(table: BenchTable, separator: str = " ") -> list[list[str]]:
+    """The table as text; `separator` is between a number and its interval."""
     cited = any(row.source for row in table.rows)
     lines = [["Model", *["Zero-shot"] * cited, *table.columns.values(), *["Source"] * cited]]
     for row in table.rows:
         numbers = [row.cells.get(metric) for metric in table.columns]
-        texts = [_NONE if cell is None else cell.text + _UNCLEAR * cell.unclear for cell in numbers]
-        bounds = ["" if cell is None else _bounds(cell) for cell in numbers]
-        if not below:
-            texts = [f"{text} {bound}".strip() for text, bound in zip(texts, bounds, strict=True)]
+        texts = [_NONE if cell is None else _number(cell, separator) for cell in numbers]
         trained = [_yes_or_no(row.zero_shot) or _NONE] * cited
         lines.append([row.model, *trained, *texts, *[row.source or _NONE] * cited])
-        if below and any(bounds):
-            lines.append(["", *[""] * cited, *bounds, *[""] * cited])
     return lines
 
 
-def _bounds(cell: Cell) -> str:
-    return "" if cell.low is None or cell.high is None else f"[{cell.low:.1f}, {cell.high:.1f}]"
+def _number(cell: Cell, separator: str) -> str:
+    text = cell.text + _UNCLEAR * cell.unclear
+    no_interval = cell.low is None or cell.high is None
+    return text if no_interval else f"{text}{separator}[{cell.low:.1f}, {cell.high:.1f}]"
 
 
 def _yes_or_no(value: bool | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from unirs.errors import UniRSError, did_you_mean
 from unirs.evaluation.comparison import ChangedPrediction, Comparison
 from unirs.utils.io import write_atomically
-from unirs.utils.tables import align, decimal, to_markdown
+from unirs.utils.tables import decimal, to_markdown, to_text
 
 _WIDTH = 100
 
@@ -27,9 +27,9 @@ def format_comparison(comparison: Comparison, show: int = 5) -> str:
         comparison: of one task.
         show: the most changed rows to list in either direction.
     """
-    lines = [comparison.task, *align(_statistics(comparison))]
+    lines = [comparison.task, to_text(_statistics(comparison))]
     if comparison.sides:
-        lines += ["", "  McNemar: rows that only one run has right", *align(_sides(comparison))]
+        lines += ["", "  McNemar: rows that only one run has right", to_text(_sides(comparison))]
     lines += ["", f"  {_counted(comparison)}"]
     for title, changes in zip(("better in B", "better in A"), _directions(comparison), strict=True):
         if changes and show:

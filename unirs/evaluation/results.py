@@ -15,7 +15,7 @@ from unirs.errors import DataError
 from unirs.metrics.base import Evaluation, Prediction
 from unirs.metrics.bootstrap import intervals, point_estimate
 from unirs.utils.io import replacing_folder
-from unirs.utils.tables import align, decimal
+from unirs.utils.tables import decimal, to_text
 
 _WIDTH = 100
 
@@ -252,7 +252,7 @@ def _format_task(document: Mapping[str, Any], task: str) -> str:
     return "\n".join(
         [
             f"{task} ({document['stage']}{step})",
-            *align(table),
+            to_text(table),
             *textwrap.wrap(
                 f"evaluated {evaluated}; excluded {excluded}", _WIDTH, initial_indent="  ", subsequent_indent="    "
             ),

@@ -1,4 +1,7 @@
-"""Tables of text cells as Markdown, LaTeX and CSV. The first row is the head, the first column stands to the left."""
+"""Tables of text cells as plain text, Markdown, LaTeX and CSV.
+
+The first row is the header. The first column is aligned left, the others right. No output contains colours.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +9,21 @@ import csv
 import io
 from collections.abc import Sequence
 
-
-def align(table: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right, with a rule below the head row."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  " + "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in table
-    ]
-    return [lines[0], "  " + "-" * (len(lines[0]) - 2), *lines[1:]]
-
-
-def decimal(number: float | None) -> str:
-    """A number as tables show it; a dash for one that is undefined."""
-    return "-" if number is None else f"{number:.4f}"
-
+from tabulate import LATEX_ESCAPE_RULES, tabulate
 
 Table = Sequence[Sequence[str]]
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
+
+def to_text(table: Table) -> str:
+    """A table for a terminal, indented by two spaces. A cell may have several lines."""
+    head, *body = tabulate(table, tablefmt="plain", disable_numparse=True, colalign=_alignment(table)).splitlines()
+    return "\n".join(f"  {line}".rstrip() for line in [head, "-" * len(head), *body])
 
 
 def to_markdown(table: Table) -> str:
     """A pipe table."""
-    head, *body = [[_markdown(cell) for cell in row] for row in table]
-    rule = [":--", *["--:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])
+    escaped = [[" ".join(cell.replace("\\", "\\\\").replace("|", "\\|").split()) for cell in row] for row in table]
+    return _layout(escaped, "pipe")
 
 
 def to_latex(table: Table, caption: str, notes: Sequence[str] = ()) -> str:
@@ -47,35 +34,32 @@ def to_latex(table: Table, caption: str, notes: Sequence[str] = ()) -> str:
         caption: what the table shows.
         notes: lines below it.
     """
-    head, *body = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in table]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{_latex(caption)}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(table[0]) - 1)}}}",
-            r"\toprule",
-            head,
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *(rf"\par\footnotesize {_latex(note)}" for note in notes),
-            r"\end{table}",
-        ]
-    )
+    body = _layout([[" ".join(cell.split()) for cell in row] for row in table], "latex_booktabs")
+    below = [rf"\par\footnotesize {_escape_latex(note)}" for note in notes]
+    head = [r"\begin{table}", r"\centering", rf"\caption{{{_escape_latex(caption)}}}"]
+    return "\n".join([*head, body, *below, r"\end{table}"])
 
 
 def to_csv(table: Table) -> str:
-    """Comma-separated values with quotes where needed, a line a row."""
+    """Comma-separated values, quoted if needed, one line per row."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(table)
     return text.getvalue()
 
 
-def _markdown(cell: str) -> str:
-    return " ".join(cell.replace("\\", "\\\\").replace("|", "\\|").split())
+def decimal(number: float | None) -> str:
+    """A number with four decimals; a dash if it is undefined."""
+    return "-" if number is None else f"{number:.4f}"
 
 
-def _latex(cell: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in cell)
+def _layout(table: Table, style: str) -> str:
+    head, *body = table
+    return tabulate(body, head, style, disable_numparse=True, colalign=_alignment(table) if body else None)
+
+
+def _alignment(table: Table) -> list[str]:
+    return ["left", *["right"] * (len(table[0]) - 1)]
+
+
+def _escape_latex(text: str) -> str:
+    return "".join(LATEX_ESCAPE_RULES.get(character, character) for character in text)

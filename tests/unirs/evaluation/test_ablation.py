@@ -31,7 +31,7 @@ def content(tiny_model: dict[str, Any], colour_tasks: list[dict[str, Any]]) -> d
             "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
         },
         "prepared": {"teller": {"seed": 7, "config": {"model": {"change": None}}}},
-        "questions": {
+        "groups": {
             "tasks": {
                 "title": "Together or apart",
                 "variants": {"joint": {}, "separate": {"trainings": [["image"], ["pair"]]}},
@@ -68,44 +68,46 @@ def suite(tmp_path: Path, content: dict[str, Any]) -> AblationSuite:
 
 
 def test_a_variant_is_the_base_with_what_it_changes(suite: AblationSuite, content: dict[str, Any]) -> None:
-    joint, separate = suite.groups[0].variants
-    extraction, none, told = suite.groups[1].variants
-    assert joint.config == separate.config == extraction.config == content["base"]
+    joint, separate = suite.groups["tasks"].variants.values()
+    extraction, none, told = suite.groups["change"].variants.values()
+    assert suite.merged(joint.config) == suite.merged(separate.config) == content["base"]
+    assert suite.merged(extraction.config) == content["base"]
     assert separate.trainings == (("image",), ("pair",))
-    assert none.config["model"] == content["base"]["model"] | {"change": None}
-    assert told.config["model"]["encoder"] == content["base"]["model"]["encoder"]
-    assert [task.get("clue") for task in told.config["data"]["tasks"]] == [None, "always"]
+    assert suite.merged(none.config)["model"] == content["base"]["model"] | {"change": None}
+    clued = suite.merged(told.config)
+    assert clued["model"]["encoder"] == content["base"]["model"]["encoder"]
+    assert [task.get("clue") for task in clued["data"]["tasks"]] == [None, "always"]
 
 
 @pytest.mark.parametrize(
     ("keys", "value", "told"),
     [
         (["seads"], [1], r"seads: unknown key\. Did you mean 'seeds'"),
-        (["seeds"], [], r"seeds: must be a list that is not empty"),
-        (["seeds"], [-1], r"seed: a seed must be a whole number"),
+        (["seeds"], [], r"seeds: Expected `array` of length >= 1"),
+        (["seeds"], [-1], r"seeds\[0\]: Expected `int` >= 0"),
         (["columns", "imge"], {"accuracy": "A"}, r"columns\.imge: unknown key\. Did you mean 'image'"),
-        (["columns"], {}, r"columns: must be a dict that is not empty"),
+        (["columns"], {}, r"columns: Expected `object` of length >= 1"),
         (["base", "modell"], {}, r"base\.modell: unknown key\. Did you mean 'model'"),
         (["base", "data", "tasks"], [{"label": "a"}], r"base\.data\.tasks: must be a list of tasks with a name"),
         (["base", "trainer", "default_root_dir"], "x", r"trainer\.default_root_dir: is set for each training"),
-        (["prepared", "teller", "seed"], None, r"prepared\.teller\.seed: a seed must be"),
-        (["questions", "tasks", "titel"], "x", r"questions\.tasks\.titel: unknown key\. Did you mean 'title'"),
-        (["questions", "tasks", "variants", "joint"], None, r"variants\.joint: must be a mapping with config"),
-        (["questions", "tasks", "variants", "none"], {}, r"2 variants are named 'none'"),
+        (["prepared", "teller", "seed"], None, r"prepared\[\.\.\.\]\.seed: Expected `int`"),
+        (["groups", "tasks", "titel"], "x", r"groups\[\.\.\.\]\.titel: unknown key\. Did you mean 'title'"),
+        (["groups", "tasks", "variants", "joint"], None, r"variants\[\.\.\.\]: Expected `object`"),
+        (["groups", "tasks", "variants", "none"], {}, r"2 variants are named 'none'"),
         (
-            ["questions", "tasks", "variants", "separate", "trainings"],
+            ["groups", "tasks", "variants", "separate", "trainings"],
             [["image"], ["pairs"]],
-            r"no task 'pairs'\. Did you mean 'pair'",
+            r"trainings\.pairs: unknown key\. Did you mean 'pair'",
         ),
-        (["questions", "tasks", "variants", "separate", "trainings"], ["image"], r"must be a list of lists of tasks"),
-        (["questions", "tasks", "variants", "separate", "trainings"], [["pair"], ["pair"]], r"in two trainings"),
-        (["questions", "change", "variants", "none", "config", "model"], 3, r"none\.config\.model: must be a mapping"),
+        (["groups", "tasks", "variants", "separate", "trainings"], ["image"], r"trainings\[0\]: Expected `array`"),
+        (["groups", "tasks", "variants", "separate", "trainings"], [["pair"], ["pair"]], r"in two trainings"),
+        (["groups", "change", "variants", "none", "config", "model"], 3, r"none\.config\.model: must be a mapping"),
         (
-            ["questions", "change", "variants", "told", "config", "data", "tasks", "pare"],
+            ["groups", "change", "variants", "told", "config", "data", "tasks", "pare"],
             {},
-            r"data\.tasks\.pare: is no task of the base\. Did you mean 'pair'",
+            r"data\.tasks\.pare: unknown key\. Did you mean 'pair'",
         ),
-        (["questions", "change", "variants", "told", "config", "data", "tasks"], [], r"must be a mapping from tasks"),
+        (["groups", "change", "variants", "told", "config", "data", "tasks"], [], r"data\.tasks: must map tasks"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -162,7 +164,7 @@ def test_a_folder_depends_on_all_that_the_training_does(tmp_path: Path, content:
 
 def test_only_some_variants_with_what_they_are_compared_with(suite: AblationSuite) -> None:
     plan = make_plan(suite, seeds=[0], only=["none"])
-    assert [[variant.name for variant in question.variants] for question in plan.groups] == [["extraction", "none"]]
+    assert [list(group.variants) for group in plan.groups.values()] == [["extraction", "none"]]
     # Named as in the whole suite, where the same training is called joint.
     assert [training.folder.partition("-")[0] for training in plan.trainings] == ["joint", "none"]
     with pytest.raises(UniRSError, match=r"no variant 'non'\. Did you mean 'none'"):
@@ -170,8 +172,10 @@ def test_only_some_variants_with_what_they_are_compared_with(suite: AblationSuit
 
 
 def test_a_prepared_training_must_be_there(tmp_path: Path, content: dict[str, Any]) -> None:
-    content["questions"]["change"]["variants"]["told"]["config"]["model"]["clue"]["source"] = "prepared:tellr"
-    with pytest.raises(UniRSError, match=r"'told' names the unknown training 'prepared:tellr'\. Did you mean 'teller'"):
+    content["groups"]["change"]["variants"]["told"]["config"]["model"]["clue"]["source"] = "prepared:tellr"
+    with pytest.raises(
+        UniRSError, match=r"'told' refers to the unknown training run 'prepared:tellr'\. Did you mean 'teller'"
+    ):
         make_plan(read_ablations(write(tmp_path, content)))
 
 
@@ -250,9 +254,9 @@ def test_the_tables_tell_scores_and_differences(
     assert cli("ablate", "--suite", finished.parent / "suite.yaml", "--out", finished, "--resume") == 0
     text = capsys.readouterr().out
     assert "Together or apart" in text
-    assert "separate less joint  -77.50 [" in text
+    assert "separate - joint  -77.50 [" in text
     document = json.loads((finished / "table.json").read_text())
-    (tasks, change) = document["questions"]
+    (tasks, change) = document["groups"]
     joint, separate = (tasks["variants"][name]["scores"] for name in ("joint", "separate"))
     assert joint["image"]["accuracy"]["value"] == pytest.approx(90)
     assert joint["image"]["accuracy"]["difference"] is None
@@ -266,7 +270,7 @@ def test_the_tables_tell_scores_and_differences(
     assert change["variants"]["extraction"]["trainings"] == tasks["variants"]["joint"]["trainings"]
     page = (finished / "table.md").read_text()
     assert "| separate | 12.50 [" in page
-    assert "| separate less joint | -77.50 [" in page
+    assert "| separate - joint | -77.50 [" in page
     rows = list(csv.DictReader((finished / "table.csv").read_text().splitlines()))
     assert len(rows) == 2 * 2 + 3 * 2
     (row,) = (row for row in rows if (row["variant"], row["task"]) == ("separate", "image"))
@@ -295,7 +299,7 @@ def test_trainings_are_not_overwritten(
     finished: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli("ablate", "--suite", finished.parent / "suite.yaml", "--out", finished) == 1
-    assert "already holds trainings. Go on with '--resume'" in capsys.readouterr().err
+    assert "already holds training runs. Add '--resume'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -328,7 +332,7 @@ def test_a_wrong_config_is_found_before_anything_is_trained(
     model: dict[str, Any],
     told: str,
 ) -> None:
-    content["questions"]["change"]["variants"]["none"]["config"]["model"] |= model
+    content["groups"]["change"]["variants"]["none"]["config"]["model"] |= model
     out = tmp_path / "out"
     assert cli("ablate", "--suite", write(tmp_path, content), "--out", out) == 1
     assert told in capsys.readouterr().err
@@ -346,7 +350,7 @@ def test_it_trains_what_is_not_finished(
     assert [folder.name.partition("-")[0] for folder in (joint, teller, told)] == ["joint", "teller", "told"]
     rows = [json.loads(line) for line in (told / "test" / "predictions" / "pair.jsonl").read_text().splitlines()]
     assert any(row["clue"] for row in rows)
-    assert "told less extraction" in capsys.readouterr().out
+    assert "told - extraction" in capsys.readouterr().out
     # An interrupted one begins anew, a finished one stays.
     (joint / "test" / "metrics.json").unlink()
     stayed = (told / "log.txt").stat().st_mtime_ns
@@ -377,4 +381,4 @@ def test_the_suite_asks_the_papers_questions() -> None:
     assert len(suite.seeds) == 3
     assert len(suite.groups) == 4
     # All questions share the trainings of the base.
-    assert len({plan.tested[question.variants[0].name, 0]["levir_cc"] for question in suite.groups}) == 1
+    assert len({plan.tested[next(iter(group.variants)), 0]["levir_cc"] for group in suite.groups.values()}) == 1
