@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 import yaml
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from unirs import plugins
 from unirs.cli.main import main as unirs
@@ -23,6 +22,7 @@ from unirs.interfaces import Encoder
 from unirs.tasks.config import TaskConfig
 from unirs.tasks.task import SplitName
 from unirs.utils.io import write_atomically
+from unirs.utils.progress import track
 
 _DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
 
@@ -34,7 +34,7 @@ def pooled(
     samples = list(task.task.load_split(split))
     rows = []
     with torch.inference_mode():
-        for sample in tqdm(samples, desc=f"features of {split}"):
+        for sample in track(samples, f"features of {split}", len(samples)):
             rows.append(encoder(sample.media.load_frames(encoder.image_size, encoder.resize)).mean(1)[0])
     return torch.stack(rows), torch.tensor([classes.index(sample.turns[0].category) for sample in samples])
 

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tqdm import tqdm
-
 from unirs.errors import DataError, did_you_mean
 from unirs.tasks.media import Media, Modality
 from unirs.tasks.prompt import CLUE_END, CLUE_START, VISUAL
+from unirs.utils.progress import progress_bar
 
 CLUE_PROMPTS: dict[Modality, str] = {
     "image": "Briefly describe the objects in this aerial picture, how many there are, where they lie, and the land "
@@ -148,7 +147,7 @@ def generate_clues(
         for wanted in (list(one.items()) for one in missing.values())
         for start in range(0, len(wanted), batch_size)
     ]
-    with tqdm(total=sum(map(len, batches)), desc="clues", disable=not (progress and batches)) as bar:
+    with progress_bar("clues", sum(map(len, batches)), unit="media", show=progress and bool(batches)) as advance:
         for batch in batches:
             chunk = list(batch.values())
             completions = vlm.generate(chunk, [prompts[one.modality] for one in chunk], max_new_tokens)
@@ -156,7 +155,7 @@ def generate_clues(
             if cache:
                 cache.put_many(new)
             clues |= new
-            bar.update(len(batch))
+            advance(len(batch))
     return {one: clues[key] for one, key in keys.items()}
 
 

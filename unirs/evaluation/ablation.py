@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm import tqdm
 
 from unirs.errors import UniRSError
 from unirs.evaluation.ablation_suite import AblationSuite, TrainingRun, make_plan
 from unirs.evaluation.ablation_tables import csv_report, evaluate_groups, json_report, markdown_report, to_text
 from unirs.tasks.config import TaskConfig
 from unirs.utils.io import write_atomically
+from unirs.utils.progress import progress_bar
 
 # One process for both, as half of a short training run is spent on imports.
 _TRAIN_AND_TEST = (
@@ -89,7 +89,8 @@ def _train_all(trainings: Sequence[TrainingRun], runs: Path, jobs: int) -> None:
     waiting = [run for run in trainings if not (runs / run.folder / "test" / "metrics.json").is_file()]
     done = {run.folder for run in trainings if run not in waiting}
     processes: dict[str, subprocess.Popen[bytes]] = {}
-    with tqdm(total=len(trainings), initial=len(done), desc="training runs", unit="run") as bar:
+    with progress_bar("training runs", len(trainings), unit="runs") as advance:
+        advance(len(done))
         try:
             while waiting or processes:
                 ready = [run for run in waiting if done.issuperset(run.depends_on)]
@@ -99,7 +100,7 @@ def _train_all(trainings: Sequence[TrainingRun], runs: Path, jobs: int) -> None:
                 for name in [name for name, process in processes.items() if process.poll() is not None]:
                     _check_exit(name, processes.pop(name).returncode, runs)
                     done.add(name)
-                    bar.update()
+                    advance()
                 time.sleep(_POLL_SECONDS)
         finally:
             for process in processes.values():

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import torch
 from lightning import Fabric
 from msgspec import structs
-from tqdm import tqdm
 
 from unirs.data.dataset import Example
 from unirs.errors import UniRSError, did_you_mean
@@ -39,6 +38,7 @@ from unirs.tasks.perturbation import Perturbation, PerturbedMedia
 from unirs.tasks.sample import Sample
 from unirs.utils.hashing import hash_files
 from unirs.utils.io import write_atomically
+from unirs.utils.progress import progress_bar
 from unirs.utils.sources import resolve_source
 
 PERTURBATIONS: Mapping[Modality, tuple[Perturbation, ...]] = {
@@ -241,10 +241,10 @@ def _answer(
             peer = peer or load_model(model, fabric.device)
             name = f"{model_name(model)}, {task.name}" + (f", {view}" if view else "")
             turns = sum(len(sample.turns) for sample in share)
-            with tqdm(total=turns, desc=name, unit="questions", disable=not fabric.is_global_zero) as bar:
+            with progress_bar(name, turns, unit="questions", show=fabric.is_global_zero) as advance:
                 for row in peer.predict(task, share, options):
                     log.append(fabric.global_rank, [row])
-                    bar.update()
+                    advance()
     fabric.barrier()
 
 

@@ -10,8 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from unirs.data.prompt_encoder import PromptEncoder
 from unirs.data.token_tree import IGNORE
 from unirs.errors import DataError, MediaError
@@ -21,6 +19,7 @@ from unirs.tasks.media import Media
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample, TaskSplit, Turn
 from unirs.tasks.task import SplitName, Task
+from unirs.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -126,11 +125,11 @@ def check_task(
         step = 1 if limit is None else max(1, -(-len(samples) // limit))
         chosen[split] = samples, range(0, len(samples), step)
     total = sum(len(indices) for _, indices in chosen.values())
-    with tqdm(total=total, unit="samples", disable=None if progress else True) as bar:
+    with progress_bar("samples", total, unit="samples", show=progress) as advance:
         for split, (samples, indices) in chosen.items():
-            bar.set_description(split)
+            advance(0, split)
             for _ in check.split(split, samples, indices):
-                bar.update()
+                advance()
     return check.report
 
 

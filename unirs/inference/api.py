@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
-from tqdm import tqdm
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.data.dataset import Example, VisualInput
@@ -35,6 +34,7 @@ from unirs.tasks.media import Media, as_media
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample, Turn
 from unirs.utils.io import replacing_folder
+from unirs.utils.progress import progress_bar
 from unirs.utils.sources import resolve_source
 
 _MIXIN_OPTIONS = {
@@ -324,8 +324,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         processor = self.processor
         prompt_encoder = processor.prompt_encoder()
         collate = replace(processor.collator(training=False), prompts=prompts)
-        bar = tqdm(total=len(examples), desc="answers", unit="media", disable=not progress)
-        with bar, _evaluating(self.model):
+        with progress_bar("answers", len(examples), unit="media", show=progress) as advance, _evaluating(self.model):
             for start in range(0, len(examples), batch_size):
                 chunk = examples[start : start + batch_size]
                 frames = [one.sample.media.load_frames(processor.image_size, processor.resize) for one in chunk]
@@ -348,7 +347,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
                             change_map=None if change_map is None else change_map.float().cpu().numpy(),
                         ),
                     )
-                bar.update(len(chunk))
+                advance(len(chunk))
 
 
 @contextmanager

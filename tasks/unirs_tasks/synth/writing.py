@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from tqdm import tqdm
 
 from unirs.errors import DataError
+from unirs.utils.progress import track
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -82,12 +82,12 @@ def map_items(
     count = min(processes or os.cpu_count() or 1, len(items))
     numbered = list(enumerate(items))
     if len(items) <= _FEW or count == 1:
-        return list(_progress(map(call, numbered), len(items), description))
+        return list(track(map(call, numbered), description, len(items), unit="items"))
     # Forked children of a process with threads, such as torch's, may hang.
     pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
     try:
         chunk = max(1, min(32, len(items) // (4 * count)))
-        return list(_progress(pool.map(call, numbered, chunksize=chunk), len(items), description))
+        return list(track(pool.map(call, numbered, chunksize=chunk), description, len(items), unit="items"))
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -105,8 +105,3 @@ def write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
 def _call(function: Callable[[Item, np.random.Generator], Result], seed: int, numbered: tuple[int, Item]) -> Result:
     index, item = numbered
     return function(item, generator(seed, index))
-
-
-def _progress(results: Iterable[Result], total: int, description: str) -> Iterable[Result]:
-    bar: Iterable[Result] = tqdm(results, total=total, desc=description, unit="item")
-    return bar

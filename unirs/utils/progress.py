@@ -1,0 +1,54 @@
+"""Progress bars on stderr; nothing where stderr is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+Advance = Callable[..., None]
+"""Advances a bar: `advance(count=1, description=None)`; a description replaces the bar's."""
+
+
+@contextmanager
+def progress_bar(description: str, total: int, *, unit: str = "", show: bool = True) -> Iterator[Advance]:
+    """Shows a bar while the block runs.
+
+    Args:
+        description: text before the bar.
+        total: number of steps.
+        unit: what is counted, for example `media`.
+        show: False shows nothing.
+
+    Yields:
+        A function that advances the bar.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not (show and console.is_terminal)) as bar:
+        # Descriptions hold file and model names, whose brackets are no markup.
+        task = bar.add_task(_escape(description), total=total)
+
+        def advance(count: int = 1, description: str | None = None) -> None:
+            bar.update(task, advance=count, description=None if description is None else _escape(description))
+
+        yield advance
+
+
+def track(items: Iterable[T], description: str, total: int, *, unit: str = "") -> Iterator[T]:
+    """Yields the items, and advances a bar after each."""
+    with progress_bar(description, total, unit=unit) as advance:
+        for item in items:
+            yield item
+            advance()
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
