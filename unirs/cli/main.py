@@ -43,15 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(arguments: list[str]) -> int:
     hide_warnings()
     from jsonargparse import ArgumentError
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from unirs.cli.trainer import TrainerCLI
 
     try:
         TrainerCLI(arguments)
-    except ArgumentError as error:
-        told = " ".join(str(error).split())
+    except (ArgumentError, MisconfigurationException) as error:
+        message = " ".join(str(error).split())
         raise UniRSError(
-            f"{told} ('unirs {' '.join(arguments)}'; 'unirs {arguments[0]} --help' lists all options)"
+            f"{message} ('unirs {' '.join(arguments)}'; 'unirs {arguments[0]} --help' lists all options)"
         ) from error
     return 0
 

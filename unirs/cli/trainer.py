@@ -1,18 +1,27 @@
 """`unirs fit|validate|test`: Lightning's command line, and what every run gets besides."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning import Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichModelSummary
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import (
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ModelSummary,
+    ProgressBar,
+    RichModelSummary,
+    RichProgressBar,
+)
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from unirs.data.datamodule import UniRSDataModule
 from unirs.errors import UniRSError
-from unirs.models.run_folder import best_checkpoint
+from unirs.models.run_folder import find_checkpoint
 from unirs.training.callbacks import ResultsWriter, ThroughputLogger
 from unirs.training.evaluation_log import EvaluationLog
 from unirs.training.module import UniRSModule
@@ -67,29 +76,39 @@ class TrainerCLI(LightningCLI):
         self.datamodule.processor = self.model.processor
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's signature
-        """Builds the trainer with checkpoints and loggers inside its `default_root_dir`."""
-        root = Path(self._get(self.config_init, "trainer.default_root_dir") or "runs/default")
-        checkpoint = ModelCheckpoint(
-            root / "checkpoints", "best", monitor="val/score", mode="max", save_last=True, enable_version_counter=False
-        )
-        summary = RichModelSummary(max_depth=2)
-        own = [
-            checkpoint,
-            summary,
-            ThroughputLogger(),
-            ResultsWriter(self._get(self.config, "seed_everything")),
-            # After the results are written, so that it deletes the answers last.
-            EvaluationLog(),
-        ]
-        if self.subcommand != "fit":
-            # Loggers begin a new log, and only training has something to log.
-            kwargs = {"logger": False} | kwargs
-        elif self._get(self.config_init, "trainer.logger") is None:
-            csv = CSVLogger(root, name="logs")
-            kwargs = {"logger": [csv, TensorBoardLogger(root, name="logs", version=csv.version)]} | kwargs
+        """Builds the trainer with checkpoints, results and default loggers inside its `default_root_dir`."""
+        options = {**self._get(self.config_init, "trainer"), **kwargs}
+        root = Path(options["default_root_dir"] or "runs/default")
+        options["default_root_dir"] = str(root)
+        given: list[Callback] = options["callbacks"] or []
+        training, barebones = self.subcommand == "fit", options["barebones"]
+        own: list[Callback] = []
+        if barebones:
+            # Lightning refuses these two; they are set by default.
+            options.update(log_every_n_steps=None, logger=False)
+        if barebones or options["enable_progress_bar"] is None:
+            options["enable_progress_bar"] = False if barebones else sys.stdout.isatty()
+        if options["enable_progress_bar"] and not _has(given, ProgressBar):
+            own.append(RichProgressBar())
+        if options["enable_model_summary"] is not False and not barebones and not _has(given, ModelSummary):
+            own.append(RichModelSummary(max_depth=2))
+        if options["fast_dev_run"]:
+            return self._instantiate_trainer(options, own)
+        # The log comes after the results are written, so that it deletes the answers last.
+        own += [ResultsWriter(self._get(self.config, "seed_everything")), EvaluationLog()]
+        if training and not barebones:
+            own.append(ThroughputLogger())
+            if options["enable_checkpointing"] is not False:
+                own.append(_checkpoints(root / "checkpoints", validates=options["limit_val_batches"] != 0))
+        if options["logger"] is None:
+            # A logger begins a new log, which only training needs: results of the other commands are files.
+            options["logger"] = _loggers(root) if training else False
+        if training and options["logger"] is not False and not _has(given, LearningRateMonitor):
             own.append(LearningRateMonitor())
-        trainer_config = {**self._get(self.config_init, "trainer"), "default_root_dir": str(root), **kwargs}
-        return self._instantiate_trainer(trainer_config, own)
+        return self._instantiate_trainer(options, own)
+
+    def _parse_ckpt_path(self) -> None:
+        """Keeps the config: Lightning's own replaces it by the hyperparameters of the checkpoint."""
 
     def before_fit(self) -> None:
         """Refuses to train over another run, before anything of it is touched.
@@ -98,6 +117,8 @@ class TrainerCLI(LightningCLI):
             UniRSError: the folder holds checkpoints and training does not go on from one.
         """
         folder = Path(self.trainer.default_root_dir)
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         if self._get(self.config, "ckpt_path", default=None) is None and any(folder.glob("checkpoints/*.ckpt")):
             raise UniRSError(
                 f"{folder} already holds a run. Go on with '--ckpt_path last', name another folder with "
@@ -106,12 +127,37 @@ class TrainerCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        named = str(kwargs.get("ckpt_path") or "")
-        if subcommand != "fit" and not named:
-            kwargs["ckpt_path"] = str(best_checkpoint(Path(self.trainer.default_root_dir)))
-        elif named.endswith(".ckpt") and not Path(named).is_file():
-            raise UniRSError(f"Checkpoint {named} does not exist. Correct '--ckpt_path'.")
+        name, run = kwargs.get("ckpt_path"), Path(self.trainer.default_root_dir)
+        if name is None and subcommand != "fit":
+            path = find_checkpoint(run)
+        elif name in ("best", "last"):
+            # Lightning knows the best checkpoint only in the process that trained.
+            path = run / "checkpoints" / f"{name}.ckpt"
+        else:
+            path = Path(name or "")
+        if path.suffix == ".ckpt":
+            if not path.is_file():
+                raise UniRSError(f"Checkpoint {path} does not exist. Correct '--ckpt_path'.")
+            kwargs["ckpt_path"] = str(path)
         return kwargs
+
+
+def _has(callbacks: Sequence[Callback], kind: type[Callback]) -> bool:
+    return any(isinstance(callback, kind) for callback in callbacks)
+
+
+def _checkpoints(folder: Path, *, validates: bool) -> ModelCheckpoint:
+    if not validates:
+        # There is no score to find the best by.
+        return ModelCheckpoint(folder, "last", enable_version_counter=False)
+    return ModelCheckpoint(
+        folder, "best", monitor="val/score", mode="max", save_last=True, enable_version_counter=False
+    )
+
+
+def _loggers(root: Path) -> list[Logger]:
+    csv = CSVLogger(root, name="logs")
+    return [csv, TensorBoardLogger(root, name="logs", version=csv.version)]
 
 
 def _trainer_defaults() -> dict[str, Any]:

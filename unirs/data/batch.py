@@ -1,7 +1,8 @@
 """`Batch`: the input of the model. Attention masks and groups of its token rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
 
@@ -10,6 +11,28 @@ from unirs.tasks.media import Media, Modality
 
 SHORT_ROW = 512
 """Row length in tokens up to which attention is cheap compared with the rest of the model."""
+
+
+T = TypeVar("T")
+
+
+class Opaque(Generic[T]):
+    """Items that Lightning passes on as they are when it converts the tensors of a batch to another precision.
+
+    It would look for tensors inside of them, and refuses frozen dataclasses.
+    """
+
+    def __init__(self, items: Collection[T]) -> None:
+        self._items = tuple(items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._items
 
 
 @dataclass
@@ -47,12 +70,15 @@ class Batch:
     labels: torch.Tensor
     loss_weights: torch.Tensor
     prompt_ends: tuple[tuple[int, int], ...] = ()
-    queries: tuple[Prediction, ...] = ()
+    queries: Collection[Prediction] = ()
     vision_features: tuple[torch.Tensor | None, ...] = ()
-    media: tuple[Media | None, ...] = ()
+    media: Collection[Media | None] = ()
     processor_key: str = ""
     eval_set: str = ""
     labeled: "Batch | None" = None
+
+    def __post_init__(self) -> None:
+        self.queries, self.media = Opaque(self.queries), Opaque(self.media)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on a device; Lightning calls it."""

@@ -28,18 +28,17 @@ class _RunConfig(ModelConfig):
     max_new_tokens: int = 48
 
 
-def best_checkpoint(run: Path) -> Path:
-    """The checkpoint of a run with the highest mean validation score.
+def find_checkpoint(run: Path) -> Path:
+    """The checkpoint of a run with the highest mean validation score, or the last one of a run without validation.
 
     Raises:
         UniRSError: the run has none.
     """
-    path = run / "checkpoints" / "best.ckpt"
-    if not path.is_file():
-        raise UniRSError(
-            f"{path} does not exist: train first with 'unirs fit', or name a checkpoint with '--ckpt_path'."
-        )
-    return path
+    paths = [run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise UniRSError(f"Neither {paths[0]} nor {paths[1].name} exists: train first with 'unirs fit'.")
 
 
 def load_run(run: Path) -> Pretrained:
@@ -55,7 +54,7 @@ def load_run(run: Path) -> Pretrained:
     file = run / "config.yaml"
     if not file.is_file():
         raise UniRSError(f"{run} is not the folder of a run: it has no config.yaml. Train one with 'unirs fit'.")
-    checkpoint = best_checkpoint(run)
+    checkpoint = find_checkpoint(run)
     config = yaml.safe_load(file.read_text(encoding="utf-8"))
     # The model alone: the run's trainer may name devices that this machine does not have.
     parser = ArgumentParser(exit_on_error=False)

@@ -1,13 +1,12 @@
 """The LightningModule: trains the model on answer tokens, and evaluates the text that it generates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any, cast
 
 import torch
 from lightning import LightningModule
-from torch import nn
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torchmetrics import MeanMetric
 
 from unirs.data.batch import Batch
@@ -15,7 +14,7 @@ from unirs.data.clues import ClueConfig
 from unirs.data.datamodule import EvalSet
 from unirs.data.feature_cache import encoder_fingerprint, is_frozen
 from unirs.data.loaders import world
-from unirs.errors import ModelError, did_you_mean
+from unirs.errors import ModelError
 from unirs.inference.api import UniRS
 from unirs.inference.clue_generator import ClueGenerator
 from unirs.inference.completion import Decoding, complete
@@ -29,7 +28,7 @@ from unirs.models.llm import LLMConfig
 from unirs.models.run_folder import build, saved_config
 from unirs.models.unirs_model import LossReduction
 from unirs.tasks.media import Media
-from unirs.training.optim import COMPONENTS, OptimConfig, cosine_with_warmup
+from unirs.training.optim import OptimConfig, build_optimizer, build_schedule
 
 
 class UniRSModule(LightningModule):
@@ -43,7 +42,11 @@ class UniRSModule(LightningModule):
         change: `name` of a change extractor plugin, and its options; null gives the language model both frames of a
             pair.
         projector: maps vision tokens to the language model's embeddings.
-        optim: how the trainable components learn.
+        optim: AdamW and its schedule, and learning rates by component.
+        optimizer: another optimizer than AdamW, as `class_path` and `init_args`; in Python, a function of parameter
+            groups.
+        lr_scheduler: another schedule than warm-up and cosine decay, as `class_path` and `init_args`; in Python, a
+            function of the optimizer.
         loss: `sample_mean` averages the negative log-likelihood of whole answers over samples; `token_mean` averages
             over tokens (the paper's).
         clue: the base VLM that generates the clues of tasks with `clue: test` or `clue: always`.
@@ -61,6 +64,8 @@ class UniRSModule(LightningModule):
         change: dict[str, Any] | None = None,
         projector: ProjectorConfig = ProjectorConfig(),  # noqa: B008
         optim: OptimConfig = OptimConfig(),  # noqa: B008
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
         loss: LossReduction = "sample_mean",
         clue: ClueConfig = ClueConfig(),  # noqa: B008
         max_new_tokens: int = 48,
@@ -68,12 +73,19 @@ class UniRSModule(LightningModule):
         init: str | None = None,
     ) -> None:
         super().__init__()
+        self.save_hyperparameters()
+        # Checkpoints load with `weights_only` if these are plain; `load_from_checkpoint` rebuilds the dataclasses.
+        plain = {name: _to_plain(value) for name, value in self.hparams.items()}
+        self.save_hyperparameters({**plain, "_instantiator": "lightning.pytorch.cli.instantiate_module"})
         self.config = ModelConfig(encoder, llm, change, projector, init)
         self.built = build(self.config)
         self.model = self.built.model
         self.processor = build_processor(self.model, self.built.tokenizer, vocab_size=llm.vocab_size)
         self.processor.generate_clues = self.generate_clues
         self.optim = optim
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self._new_lr: float | None = None
         self.loss: LossReduction = loss
         self.clue = clue
         self._clue_generator = ClueGenerator(clue, self.to_inference)
@@ -115,6 +127,8 @@ class UniRSModule(LightningModule):
         self.processor.fingerprint = None
         if is_frozen(encoder):
             context = f"{self.trainer.precision} {self.trainer.strategy.root_device.type}"
+            # Lightning converts the module later than this, but encodes in the converted type.
+            self.trainer.precision_plugin.convert_module(self.model)
             with self.trainer.precision_plugin.forward_context():
                 self.processor.fingerprint = encoder_fingerprint(encoder, context)
 
@@ -223,6 +237,15 @@ class UniRSModule(LightningModule):
         self.log("val/loss", self._val_loss.compute())
         self.log("val/score", sum(scores) / len(scores), prog_bar=True)
 
+    def on_test_epoch_end(self) -> None:
+        """Logs all metrics of each task as `test/<task>/<metric>`; of a task with black frames, under `blank_media/`."""
+        for blank in (False, True):
+            for name, rows in self.predictions(blank=blank).items():
+                metric = self.processor.tasks[name].task.metric
+                prefix = f"test/blank_media/{name}" if blank else f"test/{name}"
+                statistics = metric.evaluate(rows, slow=False).statistics
+                self.log_dict({f"{prefix}/{key}": point_estimate(value) for key, value in statistics.items()})
+
     def predictions(self, *, blank: bool = False) -> dict[str, tuple[Prediction, ...]]:
         """The answers of the last evaluation, by task. Collective: call it on every process.
 
@@ -234,28 +257,28 @@ class UniRSModule(LightningModule):
         return {one.task: metric.predictions() for one, metric in sets.items()}
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's type
-        """AdamW with cosine decay over the whole run."""
-        if not any(parameter.requires_grad for parameter in self.parameters()):
-            raise ModelError("Every part of the model is frozen: nothing to train.")
-        for part in self.optim.lr_multipliers:
-            if part not in COMPONENTS:
-                raise ModelError(
-                    f"optim.lr_multipliers names the unknown part '{part}'. {did_you_mean(part, COMPONENTS)}"
-                )
-        embeddings = {id(p) for m in self.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-        groups = []
-        for part in COMPONENTS:
-            lr = self.optim.lr * self.optim.lr_multipliers.get(part, 1.0)
-            module = getattr(self.model, part)
-            learning = [] if module is None else [p for p in module.parameters() if p.requires_grad]
-            matrices = [p for p in learning if p.ndim > 1 and id(p) not in embeddings]
-            others = [p for p in learning if p.ndim <= 1 or id(p) in embeddings]
-            groups += [{"params": matrices, "lr": lr, "weight_decay": self.optim.weight_decay}]
-            groups += [{"params": others, "lr": lr, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=self.optim.lr, betas=self.optim.betas
-        )
-        steps = int(self.trainer.estimated_stepping_batches)
-        rate = partial(cosine_with_warmup, warmup=round(self.optim.warmup_ratio * steps), steps=steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        """AdamW with warm-up and cosine decay over the whole run, or the configured optimizer and schedule.
+
+        Raises:
+            ModelError: there is nothing to train, or the schedule needs a number of steps that is not set.
+        """
+        optimizer = build_optimizer(self.model, self.optim, self.optimizer, self._new_lr)
+        steps = self.trainer.estimated_stepping_batches
+        schedule = build_schedule(optimizer, self.optim, self.lr_scheduler, steps)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate; Lightning's `LearningRateFinder` sets it."""
+        return self.optim.lr if self._new_lr is None else self._new_lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._new_lr = value
+
+
+def _to_plain(value: object) -> object:
+    """Dataclasses as dictionaries; functions, such as the optimizer's, as None."""
+    if callable(value):
+        return None
+    return asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]

@@ -1,7 +1,19 @@
-"""Optimizer and learning rate schedule."""
+"""Optimizer, learning rate schedule, and the parameter groups that both act on."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from unirs.errors import ModelError, did_you_mean
 
 
 @dataclass
@@ -9,12 +21,14 @@ class OptimConfig:
     """AdamW with warm-up and cosine decay. The defaults are the paper's.
 
     Attributes:
-        lr: the highest learning rate.
-        weight_decay: on matrices; never on norms, biases and embeddings.
-        warmup_ratio: the share of all steps that raises the learning rate, 0..1.
-        betas: decay of the running means of gradient and squared gradient; 0.95 for the second suits short trainings.
-        lr_multipliers: what the learning rate of a part is multiplied by; parts are `encoder`, `change`, `projector`,
-            `llm`.
+        lr: peak learning rate of AdamW.
+        weight_decay: of AdamW, on matrices.
+        warmup_ratio: share of all steps, 0..1, in which the learning rate rises; then it follows half a cosine to 0.
+        betas: AdamW's decay of the running means of gradient and squared gradient; 0.95 for the second suits short
+            trainings.
+        lr_multipliers: factor on the learning rate of a component (`encoder`, `change`, `projector`, `llm`), with any
+            optimizer.
+        lr_interval: how often `model.lr_scheduler` advances: each `epoch` or each `step`.
     """
 
     lr: float = 1e-4
@@ -22,14 +36,99 @@ class OptimConfig:
     warmup_ratio: float = 0.03
     betas: tuple[float, float] = (0.9, 0.999)
     lr_multipliers: dict[str, float] = field(default_factory=dict)
+    lr_interval: Literal["epoch", "step"] = "epoch"
 
 
 COMPONENTS = ("encoder", "change", "projector", "llm")
 
 
+def build_optimizer(
+    model: nn.Module, config: OptimConfig, optimizer: OptimizerCallable | None, lr: float | None
+) -> Optimizer:
+    """Builds the optimizer of the trainable parameters.
+
+    Norms, biases and embeddings get no weight decay.
+
+    Args:
+        model: has the submodules `COMPONENTS`, of which some may be None.
+        config: options of AdamW, and the multipliers of the components.
+        optimizer: makes another optimizer from parameter groups; None uses AdamW.
+        lr: replaces the optimizer's learning rate if it is a number.
+
+    Raises:
+        ModelError: no parameter is trainable, or a multiplier names an unknown component.
+    """
+    for component in config.lr_multipliers:
+        if component not in COMPONENTS:
+            raise ModelError(
+                f"optim.lr_multipliers names the unknown component '{component}'. {did_you_mean(component, COMPONENTS)}"
+            )
+    groups = list(_parameter_groups(model))
+    if not groups:
+        raise ModelError("Every component of the model is frozen: nothing to train.")
+    if optimizer is None:
+        options = {"lr": config.lr, "weight_decay": config.weight_decay, "betas": config.betas}
+        built: Optimizer = torch.optim.AdamW(groups, **options)
+    else:
+        _report_unused(config, "optimizer", "lr", "weight_decay", "betas")
+        built = optimizer(groups)
+    for group in built.param_groups:
+        group["lr"] = (group["lr"] if lr is None else lr) * config.lr_multipliers.get(group["component"], 1.0)
+    return built
+
+
+def build_schedule(
+    optimizer: Optimizer, config: OptimConfig, lr_scheduler: LRSchedulerCallable | None, steps: float
+) -> dict[str, Any]:
+    """Builds the learning rate schedule, in the form that `LightningModule.configure_optimizers` returns.
+
+    Args:
+        optimizer: whose learning rates it sets.
+        config: warm-up of the default schedule, and the interval of another one.
+        lr_scheduler: makes another schedule; None uses linear warm-up and cosine decay.
+        steps: number of optimizer steps of the whole training; infinite if only time limits it.
+
+    Raises:
+        ModelError: the default schedule is used without a number of steps.
+    """
+    if lr_scheduler is not None:
+        _report_unused(config, "lr_scheduler", "warmup_ratio")
+        schedule = lr_scheduler(optimizer)
+        monitor = {"monitor": schedule.monitor} if isinstance(schedule, ReduceLROnPlateau) else {}
+        return {"scheduler": schedule, "interval": config.lr_interval, **monitor}
+    if math.isinf(steps):
+        raise ModelError(
+            "Cosine decay needs the number of training steps. Set trainer.max_epochs or trainer.max_steps, or choose a "
+            "schedule without an end, for example '--model.lr_scheduler torch.optim.lr_scheduler.ConstantLR "
+            "--model.lr_scheduler.factor 1'."
+        )
+    factor = partial(cosine_with_warmup, warmup=round(config.warmup_ratio * steps), steps=int(steps))
+    return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+
+
 def cosine_with_warmup(step: int, warmup: int, steps: int) -> float:
-    """What the learning rate is multiplied by: up to 1 on a line, then down to 0 on half a cosine."""
-    # Not transformers' schedule, whose module takes a second to import.
+    """Factor on the learning rate: rises linearly to 1 in `warmup` steps, then falls to 0 along half a cosine."""
+    # transformers has this schedule too, but its module takes a second to import.
     if step < warmup:
         return step / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _parameter_groups(model: nn.Module) -> Iterable[dict[str, Any]]:
+    embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    for component in COMPONENTS:
+        module = getattr(model, component)
+        trainable = [] if module is None else [p for p in module.parameters() if p.requires_grad]
+        matrices = [p for p in trainable if p.ndim > 1 and id(p) not in embeddings]
+        others = [p for p in trainable if p.ndim <= 1 or id(p) in embeddings]
+        if matrices:
+            yield {"params": matrices, "component": component}
+        if others:
+            yield {"params": others, "component": component, "weight_decay": 0.0}
+
+
+def _report_unused(config: OptimConfig, replacement: str, *names: str) -> None:
+    defaults = {entry.name: entry.default for entry in fields(OptimConfig)}
+    unused = [f"optim.{name}" for name in names if getattr(config, name) != defaults[name]]
+    if unused:
+        rank_zero_info(f"Not used, since model.{replacement} is set: {', '.join(unused)}.")
