@@ -23,3 +23,5 @@ def hide_warnings() -> None:
     """Hides what a user can do nothing about."""
     # Lightning calls a function of torch's that it means to replace.
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
+    # A barebones trainer logs nothing, as configured.
+    warnings.filterwarnings("ignore", "You are trying to `self.log")

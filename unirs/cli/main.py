@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from traceback import walk_tb
 
 from unirs import __version__
 from unirs.cli import COMMANDS, hide_warnings
@@ -43,18 +44,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(arguments: list[str]) -> int:
     hide_warnings()
     from jsonargparse import ArgumentError
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from unirs.cli.trainer import TrainerCLI
 
     try:
         TrainerCLI(arguments)
-    except (ArgumentError, MisconfigurationException) as error:
+    except (ArgumentError, MisconfigurationException, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _from_callbacks(error):
+            raise
         message = " ".join(str(error).split())
         raise UniRSError(
             f"{message} ('unirs {' '.join(arguments)}'; 'unirs {arguments[0]} --help' lists all options)"
         ) from error
     return 0
+
+
+def _from_callbacks(error: RuntimeError) -> bool:
+    """Whether one of Lightning's callbacks raised it, as they do if they do not fit the run or each other."""
+    frames = [str(frame.f_globals["__name__"]) for frame, _ in walk_tb(error.__traceback__)]
+    return frames[-1].startswith(("lightning.pytorch.callbacks.", "lightning.pytorch.trainer.connectors.callback"))
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
 """`unirs fit|validate|test`: Lightning's command line, and what every run gets besides."""
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +73,14 @@ class TrainerCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Builds model, data and trainer, and gives the data the model's processor."""
-        super().instantiate_classes()
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            # jsonargparse lists every type that an option could have; the problem is one line of it.
+            found = re.search(r"Problem with given class_path '(\S+)':\s*([^\n]+)", str(error))
+            if found is None:
+                raise
+            raise UniRSError(f"{found[1]} cannot be used: {found[2]}") from error
         self.datamodule.processor = self.model.processor
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's signature

@@ -238,7 +238,7 @@ class UniRSModule(LightningModule):
         self.log("val/score", sum(scores) / len(scores), prog_bar=True)
 
     def on_test_epoch_end(self) -> None:
-        """Logs all metrics of each task as `test/<task>/<metric>`; of a task with black frames, under `blank_media/`."""
+        """Logs each task's metrics as `test/<task>/<metric>`; of black frames, `test/blank_media/<task>/<metric>`."""
         for blank in (False, True):
             for name, rows in self.predictions(blank=blank).items():
                 metric = self.processor.tasks[name].task.metric

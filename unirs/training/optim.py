@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -67,8 +67,7 @@ def build_optimizer(
     if not groups:
         raise ModelError("Every component of the model is frozen: nothing to train.")
     if optimizer is None:
-        options = {"lr": config.lr, "weight_decay": config.weight_decay, "betas": config.betas}
-        built: Optimizer = torch.optim.AdamW(groups, **options)
+        built: Optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas)
     else:
         _report_unused(config, "optimizer", "lr", "weight_decay", "betas")
         built = optimizer(groups)
