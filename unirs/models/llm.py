@@ -134,9 +134,12 @@ def source_config(settings: LLMConfig) -> PreTrainedConfig:
     source, gguf = _split_gguf(resolve_source(str(settings.source)))
     options = {"gguf_file": gguf} if gguf else {}
     try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code, **options)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            source, trust_remote_code=settings.trust_remote_code, **options
+        )
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"The config of language model '{settings.source}' does not load: {error}") from error
+    return config
 
 
 def _split_gguf(source: str) -> tuple[str, str | None]:

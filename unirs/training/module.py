@@ -239,12 +239,10 @@ class UniRSModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs each task's metrics as `test/<task>/<metric>`; of black frames, `test/blank_media/<task>/<metric>`."""
-        for blank in (False, True):
-            for name, rows in self.predictions(blank=blank).items():
-                metric = self.processor.tasks[name].task.metric
-                prefix = f"test/blank_media/{name}" if blank else f"test/{name}"
-                statistics = metric.evaluate(rows, slow=False).statistics
-                self.log_dict({f"{prefix}/{key}": point_estimate(value) for key, value in statistics.items()})
+        for name in sorted(self._metrics):
+            one = EvalSet.from_name(name)
+            prefix = f"test/blank_media/{one.task}" if one.blank else f"test/{one.task}"
+            self.log_dict({f"{prefix}/{key}": value for key, value in self._metrics[name].compute().items()})
 
     def predictions(self, *, blank: bool = False) -> dict[str, tuple[Prediction, ...]]:
         """The answers of the last evaluation, by task. Collective: call it on every process.

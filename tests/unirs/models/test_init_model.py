@@ -43,7 +43,7 @@ def test_tuning_is_set_anew(saved: Path, colours: Path) -> None:
     (answer,) = model.predict([image], "Which colour?")
     (expected,) = UniRS.from_pretrained(saved, device="cpu").predict([image], "Which colour?")
     assert answer.text == expected.text
-    assert answer.log_probabilities == pytest.approx(expected.log_probabilities, abs=1e-4)
+    assert answer.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
 
 
 def test_fit_starts_from_a_model(

@@ -130,7 +130,7 @@ def test_merged_model_answers_the_same(lora_run: Path, colours: Path, tmp_path: 
     first, again = (one.predict(images, "Which colour?", clue="a square") for one in (model, merged))
     assert [answer.text for answer in again] == [answer.text for answer in first]
     for expected, answer in zip(first, again, strict=True):
-        assert answer.log_probabilities == pytest.approx(expected.log_probabilities, abs=1e-4)
+        assert answer.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
     assert cli("convert", lora_run, tmp_path / "converted", "--merge") == 0
     weights = "model.safetensors"
     assert (tmp_path / "converted" / weights).read_bytes() == (tmp_path / "merged" / weights).read_bytes()
