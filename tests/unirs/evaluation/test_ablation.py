@@ -268,7 +268,7 @@ def test_the_tables_tell_scores_and_differences(
     }  # fmt: skip
     assert list(change["variants"]) == ["extraction", "none", "told"]
     assert change["variants"]["extraction"]["trainings"] == tasks["variants"]["joint"]["trainings"]
-    page = (finished / "table.md").read_text()
+    page = " ".join((finished / "table.md").read_text().split())
     assert "| separate | 12.50 [" in page
     assert "| separate - joint | -77.50 [" in page
     rows = list(csv.DictReader((finished / "table.csv").read_text().splitlines()))
