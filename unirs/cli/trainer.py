@@ -106,8 +106,8 @@ class TrainerCLI(LightningCLI):
         own += [ResultsWriter(self._get(self.config, "seed_everything")), EvaluationLog()]
         if training and not barebones:
             own.append(ThroughputLogger())
-            if options["enable_checkpointing"] is not False:
-                own.append(_checkpoints(root / "checkpoints", validates=options["limit_val_batches"] != 0))
+        if options["enable_checkpointing"] is not False and not barebones:
+            own.append(_checkpoints(root / "checkpoints", validates=options["limit_val_batches"] != 0))
         if options["logger"] is None:
             # A logger begins a new log, which only training needs: results of the other commands are files.
             options["logger"] = _loggers(root) if training else False

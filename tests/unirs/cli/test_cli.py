@@ -224,7 +224,7 @@ def test_test_without_training(
     config = write_config(tmp_path, colour_tasks)
     for command in ("test", "validate"):
         assert cli(command, "--config", config) == 1
-        assert error(capfd).endswith("train first with 'unirs fit', or name a checkpoint with '--ckpt_path'.")
+        assert error(capfd).endswith("train first with 'unirs fit'.")
     assert not (tmp_path / "run").exists()
 
 

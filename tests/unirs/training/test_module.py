@@ -155,7 +155,7 @@ def test_every_extractor_trains(
 def test_nothing_to_train(encoder: str, train: Callable[[UniRSModule], Trainer]) -> None:
     module = UniRSModule({"name": encoder, "frozen": True}, LLM)
     module.requires_grad_(False)
-    with pytest.raises(ModelError, match="Every part of the model is frozen"):
+    with pytest.raises(ModelError, match="Every component of the model is frozen"):
         train(module)
 
 
@@ -301,7 +301,7 @@ def test_learning_rates_by_part(encoder: str, train: Callable[[UniRSModule], Tra
     train(module)
     assert moved(module, before) == {"model.projector", "model.llm"}
     module = UniRSModule({"name": encoder}, LLM, optim=OptimConfig(lr_multipliers={"encodre": 0.1}))
-    with pytest.raises(ModelError, match=r"unknown part 'encodre'.*Did you mean 'encoder'"):
+    with pytest.raises(ModelError, match=r"unknown component 'encodre'.*Did you mean 'encoder'"):
         train(module)
 
 
