@@ -99,7 +99,7 @@ def main() -> None:
     write_atomically(arguments.out / "probe.json", json.dumps(result, indent=2).encode())
     top1 = numbers["top1"]
     print(f"linear probe  {linear:.4f}")
-    print(f"UniRS top1    {top1['value']:.4f} [{top1['low']:.4f}, {top1['high']:.4f}], n = {top1['n']}")
+    print(f"UniRS top1    {top1['value']:.4f} [{top1['ci_low']:.4f}, {top1['ci_high']:.4f}], n = {top1['n']}")
     print(f"probe {result['minutes']['probe']:.1f} min, fit and test {result['minutes']['fit_and_test']:.1f} min")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks" / "speed"
-KEYS = ["name", "ours", "peer", "unit", "ratio"]
+KEYS = ["name", "ours", "baseline", "unit", "ratio"]
 
 
 def run(folder: Path, script: str, *arguments: str) -> tuple[str, list[dict[str, float | str | None]]]:
@@ -22,25 +22,25 @@ def run(folder: Path, script: str, *arguments: str) -> tuple[str, list[dict[str,
 
 
 def test_commands(tmp_path: Path) -> None:
-    told, rows = run(tmp_path, "start.py", "--parts", "commands", "--rounds", "1", "--warmup", "0")
+    output, rows = run(tmp_path, "start.py", "--parts", "commands", "--rounds", "1", "--warmup", "0")
     assert [str(row["name"]).split(",")[0] for row in rows] == ["unirs --help", "unirs tasks"]
-    assert all(row["unit"] == "s" and row["peer"] is None and row["ratio"] is None for row in rows)
-    assert all(str(row["name"]) in told for row in rows)
+    assert all(row["unit"] == "s" and row["baseline"] is None and row["ratio"] is None for row in rows)
+    assert all(str(row["name"]) in output for row in rows)
 
 
 @pytest.mark.slow
 def test_first_step_of_training(tmp_path: Path) -> None:
-    told, (row,) = run(tmp_path, "start.py", "--parts", "fit", "--rounds", "1", "--warmup", "0", "--pairs", "16")
-    assert "ours alone: none; peer alone: none" in told
-    assert row["ratio"] == pytest.approx(float(str(row["ours"])) / float(str(row["peer"])))
+    output, (row,) = run(tmp_path, "start.py", "--parts", "fit", "--rounds", "1", "--warmup", "0", "--pairs", "16")
+    assert "ours alone: none; baseline alone: none" in output
+    assert row["ratio"] == pytest.approx(float(str(row["ours"])) / float(str(row["baseline"])))
 
 
 def test_captions(tmp_path: Path) -> None:
-    told, rows = run(tmp_path, "captions.py", "--pairs", "40", "--resamples", "3", "--rounds", "1")
+    output, rows = run(tmp_path, "captions.py", "--pairs", "40", "--resamples", "3", "--rounds", "1")
     values, few, full = rows
     assert [row["unit"] for row in rows] == ["pairs/s", "pairs/s", "s"]
     assert few["name"] == "values and 95 % intervals of 3 resamples (bar 5)"
     assert all(float(str(row["ratio"])) > 0 for row in (values, few))
-    assert full["peer"] is None
+    assert full["baseline"] is None
     assert full["ratio"] is None
-    assert "1,000 resamples" in told
+    assert "1,000 resamples" in output

@@ -3,11 +3,11 @@
     python benchmarks/speed/captions.py
 
 Ours are CIDEr-D, BLEU-1 to 4 and ROUGE-L as `CaptionMetrics` gives them, which splits the texts into words itself; the
-peer gets the words. Both give the same values to 1e-9, which is checked before anything is timed.
+baseline gets the words. Both give the same values to 1e-9, which is checked before anything is timed.
 
-With intervals, both see the same resamples of the pairs. The peer scores each resample anew, with one thing taken from
-outside of it: CIDEr-D's document frequencies are those of all pairs in every resample, as `CaptionMetrics` has them and
-says why. Counting them anew would be more work for the peer, and other values.
+With intervals, both score the same resamples of the pairs. The baseline scores each resample anew, with one exception:
+CIDEr-D's document frequencies are those of all pairs in every resample, as `CaptionMetrics` has them and
+says why. Counting them anew would be more work for the baseline, and other values.
 """
 
 import argparse
@@ -55,21 +55,21 @@ def main() -> None:
     texts = [(tokenize(row.text), [tokenize(text) for text in row.references]) for row in rows]
     draws = np.random.default_rng(0).integers(len(rows), size=(options.resamples, len(rows)))
 
-    ours, peer = partial(values, rows), partial(peer_values, texts)
-    ours_many, peer_many = partial(ends, rows, options.resamples), partial(peer_ends, texts, draws)
-    check(ours(), peer())
-    check(ours_many(), peer_many())
-    # The peer would take minutes.
+    ours, baseline = partial(values, rows), partial(baseline_values, texts)
+    ours_many, baseline_many = partial(ends, rows, options.resamples), partial(baseline_ends, texts, draws)
+    check(ours(), baseline())
+    check(ours_many(), baseline_many())
+    # The baseline would take minutes.
     full, _ = in_turn(partial(ends, rows, 1000), lambda: None, rounds=options.rounds)
     report(
         "captions.py",
         [
-            rates("values (bar 5)", len(rows), "pairs", in_turn(ours, peer, rounds=options.rounds)),
+            rates("values (bar 5)", len(rows), "pairs", in_turn(ours, baseline, rounds=options.rounds)),
             rates(
                 f"values and 95 % intervals of {options.resamples} resamples (bar 5)",
                 len(rows),
                 "pairs",
-                in_turn(ours_many, peer_many, rounds=options.rounds, warmup=0),
+                in_turn(ours_many, baseline_many, rounds=options.rounds, warmup=0),
             ),
             Row("values and 95 % intervals of 1,000 resamples", statistics.median(full), None, "s", None),
         ],
@@ -86,9 +86,9 @@ def captions(pairs: int) -> list[Prediction]:
             (TOPICS[topic], bool(generator.random() < 0.7), PLACES[generator.integers(len(PLACES))])
             for topic in generator.permutation(len(TOPICS))[:count]
         ]
-        said, *references = describe_changes(generator, events, 1 + REFERENCES)
-        other = rows[-1].references[0] if rows else said
-        answer = (said, other, " ".join(said.split()[:5]))[generator.choice(3, p=[0.6, 0.25, 0.15])]
+        caption, *references = describe_changes(generator, events, 1 + REFERENCES)
+        other = rows[-1].references[0] if rows else caption
+        answer = (caption, other, " ".join(caption.split()[:5]))[generator.choice(3, p=[0.6, 0.25, 0.15])]
         rows.append(Prediction(str(number), "levir_cc", (f"{number}.png",), "", "", answer, tuple(references)))
     return rows
 
@@ -108,7 +108,7 @@ def ends(rows: Sequence[Prediction], resamples: int) -> Scores:
     return scores
 
 
-def peer_values(texts: Sequence[Texts], frequencies: CiderScorer | None = None) -> Scores:
+def baseline_values(texts: Sequence[Texts], frequencies: CiderScorer | None = None) -> Scores:
     """Pycocoevalcap's values.
 
     Args:
@@ -116,36 +116,36 @@ def peer_values(texts: Sequence[Texts], frequencies: CiderScorer | None = None) 
         frequencies: whose document frequencies CIDEr-D takes; those of `texts` where left out.
     """
     bleu, rouge, cider = BleuScorer(n=4), Rouge(), CiderScorer(n=4)
-    for said, references in texts:
-        bleu += (said, references)
-        cider += (said, references)
+    for caption, references in texts:
+        bleu += (caption, references)
+        cider += (caption, references)
     if frequencies is None:
         score = cider.compute_score()[0]
     else:
         cider.document_frequency = frequencies.document_frequency
         score = np.mean(cider.compute_cider())
     found = dict(zip(("bleu_1", "bleu_2", "bleu_3", "bleu_4"), bleu.compute_score(option="closest")[0], strict=True))
-    found["rouge_l"] = np.mean([rouge.calc_score([said], references) for said, references in texts])
+    found["rouge_l"] = np.mean([rouge.calc_score([caption], references) for caption, references in texts])
     return {name: float(value) for name, value in (found | {"cider": score}).items()}
 
 
-def peer_ends(texts: Sequence[Texts], draws: np.ndarray) -> Scores:
+def baseline_ends(texts: Sequence[Texts], draws: np.ndarray) -> Scores:
     """Pycocoevalcap's values and their intervals, by scoring each of the resamples `[R, n]`."""
-    scores = peer_values(texts)
+    scores = baseline_values(texts)
     cider = CiderScorer(n=4)
-    for said, references in texts:
-        cider += (said, references)
+    for caption, references in texts:
+        cider += (caption, references)
     cider.compute_doc_freq()
-    resampled = [peer_values([texts[index] for index in drawn], cider) for drawn in draws.tolist()]
+    resampled = [baseline_values([texts[index] for index in drawn], cider) for drawn in draws.tolist()]
     for name in list(scores):
         low, high = np.quantile([each[name] for each in resampled], [0.025, 0.975])
         scores |= {f"{name} low": float(low), f"{name} high": float(high)}
     return scores
 
 
-def check(ours: Scores, peer: Scores) -> None:
+def check(ours: Scores, baseline: Scores) -> None:
     """Stops where the two sides differ."""
-    for name, value in peer.items():
+    for name, value in baseline.items():
         if not math.isclose(ours[name], value, rel_tol=0, abs_tol=1e-9):
             raise SystemExit(f"{name}: ours is {ours[name]!r}, pycocoevalcap's {value!r}.")
 

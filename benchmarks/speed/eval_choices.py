@@ -2,8 +2,9 @@
 
     python benchmarks/speed/eval_choices.py
 
-The parts are the same (see parts.py), in float32. The peer does what evaluation harnesses do with closed answers: each
-class is a request of its own, a forward pass of LLaVA over the frames, the prompt and the class's text. Rankings must
+The components are the same (see parts.py), in float32. The baseline works like evaluation harnesses with closed
+answers: each class is a separate request, a forward pass of LLaVA over the frames, the prompt and the class's text.
+Rankings must
 be the same, and the logarithms of the probabilities within 1e-4. Files in, ranking out, on both sides.
 """
 
@@ -45,18 +46,18 @@ class Ours:
 
     def __call__(self) -> list[list[float]]:
         """The log-likelihoods of the classes of each video."""
-        said = self.model.predict_examples({"era": self.prompt}, self.items, choices=lambda _: CHOICES, batch_size=1)
-        return [list(completion.choice_logprobs.values()) for _, completion in said]
+        rows = self.model.predict_examples({"era": self.prompt}, self.items, choices=lambda _: CHOICES, batch_size=1)
+        return [list(completion.choice_logprobs.values()) for _, completion in rows]
 
 
-class Peer:
+class Baseline:
     """A pass for each class."""
 
     def __init__(self, folder: Path, ours: Ours) -> None:
         self.ours = ours
         self.model = LlavaForConditionalGeneration.from_pretrained(folder / "llava", dtype=torch.float32).eval()
         self.processor = SiglipImageProcessorPil.from_pretrained(folder / "llava")
-        self.renderer = PromptEncoder(ours.model.tokenizer)
+        self.prompt_encoder = PromptEncoder(ours.model.tokenizer)
 
     def __call__(self) -> list[list[float]]:
         """The log-likelihoods of the classes of each video."""
@@ -67,14 +68,14 @@ class Peer:
         """Of one class."""
         asked = Sample(sample.id, sample.media, (Turn("", (choice,)),))
         tokens = self.ours.model.model.projector.num_tokens
-        sequence = self.renderer.encode_train(self.ours.prompt, asked, sample.media.num_frames, tokens)
+        sequence = self.prompt_encoder.encode_train(self.ours.prompt, asked, sample.media.num_frames, tokens)
         logits = self.model(
             input_ids=torch.tensor([token_ids(sequence, self.ours.model.tokenizer)]),
             pixel_values=pixels(self.processor, sample.media),
         ).logits[0]
         labels = torch.tensor(sequence.labels[1:])
-        told = logits[:-1].log_softmax(-1).gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1)
-        return float(told[labels != IGNORE].double().sum())
+        logprobs = logits[:-1].log_softmax(-1).gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1)
+        return float(logprobs[labels != IGNORE].double().sum())
 
 
 def main() -> None:
@@ -86,18 +87,18 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
     options = parser.parse_args()
     with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data:
-        task: Task = create("unirs.tasks", {"name": "era", "root": Path(data) / "era", "frames": options.frames})
+        task: Task = create("unirs.tasks", {"name": "era", "root": Path(data) / "era", "num_frames": options.frames})
         if task.synthesize is not None:
             task.synthesize(30, 0)
         shown = [sample.media for sample in task.load_split("train")[: options.videos]]
         ours = Ours(UniRS(*read_checkpoint(folder / "llava")), task, shown)
-        peer = Peer(folder, ours)
-        for own, other in zip(ours(), peer(), strict=True):
+        baseline = Baseline(folder, ours)
+        for own, other in zip(ours(), baseline(), strict=True):
             apart = max(abs(a - b) for a, b in zip(own, other, strict=True))
             order = [sorted(range(len(CHOICES)), key=scores.__getitem__) for scores in (own, other)]
             if apart > 1e-4 or order[0] != order[1]:
                 raise SystemExit(f"The sides rank differently; log-likelihoods are up to {apart} apart.")
-        seconds = in_turn(ours, peer, rounds=options.rounds, warmup=0)
+        seconds = in_turn(ours, baseline, rounds=options.rounds, warmup=0)
     name = f"ranking {len(CHOICES)} classes, videos of {options.frames} frames"
     report("eval_choices.py", [rates(name, options.videos, "videos", seconds)])
 

@@ -4,7 +4,7 @@
 
 The parts are the same (see parts.py), in float32, and so are prompts, greedy decoding and the longest answer; the texts
 must be identical. Published scripts ask question by question, with the picture each time. UniRS answers through
-`UniRS.respond`, which `unirs bench` and `predict` use: files in, texts out, on both sides.
+`UniRS.predict_examples`, which `unirs bench` and `predict` use: files in, texts out, on both sides.
 """
 
 import argparse
@@ -38,11 +38,11 @@ class Ours:
 
     def __call__(self) -> list[str]:
         """All answers, picture by picture."""
-        said = self.model.predict_examples({"vqa": ASK}, self.items, max_new_tokens=self.longest, batch_size=4)
-        return [row.text for row, _ in said]
+        rows = self.model.predict_examples({"vqa": ASK}, self.items, max_new_tokens=self.longest, batch_size=4)
+        return [row.text for row, _ in rows]
 
 
-class Peer:
+class Baseline:
     """LLaVA: a question a row, `batch` rows at a time."""
 
     def __init__(self, folder: Path, ours: Ours, batch: int) -> None:
@@ -50,15 +50,15 @@ class Peer:
         self.batch = batch
         self.model = LlavaForConditionalGeneration.from_pretrained(folder / "llava", dtype=torch.float32).eval()
         self.processor = SiglipImageProcessorPil.from_pretrained(folder / "llava")
-        self.renderer = PromptEncoder(ours.model.tokenizer)
+        self.prompt_encoder = PromptEncoder(ours.model.tokenizer)
 
     def __call__(self) -> list[str]:
         """All answers, picture by picture."""
         every = [(item.sample, turn) for item in self.ours.items for turn in item.sample.turns]
-        said: list[str] = []
+        answers: list[str] = []
         for start in range(0, len(every), self.batch):
-            said += self.answer(every[start : start + self.batch])
-        return said
+            answers += self.answer(every[start : start + self.batch])
+        return answers
 
     @torch.inference_mode()
     def answer(self, asked: list[tuple[Sample, Turn]]) -> list[str]:
@@ -67,7 +67,7 @@ class Peer:
         rows = []
         for sample, turn in asked:
             alone = Sample(sample.id, sample.media, (turn,))
-            ((sequence, _),) = self.renderer.encode_prompts(ASK, alone, 1, tokens)
+            ((sequence, _),) = self.prompt_encoder.encode_prompts(ASK, alone, 1, tokens)
             rows.append(token_ids(sequence, tokenizer))
         longest = max(map(len, rows))
         end = int(tokenizer.eos_token_id)
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--questions", type=int, default=64, help="on each picture (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=16, help="rows of the batched peer (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=16, help="rows of the batched baseline (default: %(default)s)")
     parser.add_argument("--longest", type=int, default=4, help="tokens of an answer (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
@@ -98,13 +98,13 @@ def main() -> None:
     with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data:
         shown = pictures(Path(data) / "rsvqa_lr", options.pictures)
         ours = Ours(UniRS(*read_checkpoint(folder / "llava")), shown, questions(options.questions, 0), options.longest)
-        single, batched = Peer(folder, ours, 1), Peer(folder, ours, options.batch)
+        single, batched = Baseline(folder, ours, 1), Baseline(folder, ours, options.batch)
         expected = ours()
         if single() != expected or batched() != expected:
-            raise SystemExit("The sides say different texts.")
+            raise SystemExit("The two sides answer differently.")
         rows: list[Row] = []
-        for name, peer in (("each question alone", single), (f"batches of {options.batch}", batched)):
-            seconds = in_turn(ours, peer, rounds=options.rounds, warmup=0)
+        for name, baseline in (("each question alone", single), (f"batches of {options.batch}", batched)):
+            seconds = in_turn(ours, baseline, rounds=options.rounds, warmup=0)
             rows.append(rates(f"{options.questions} questions a picture, {name}", len(expected), "questions", seconds))
     report("eval_vqa.py", rows)
 

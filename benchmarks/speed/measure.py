@@ -22,32 +22,32 @@ class Row:
     Attributes:
         name: what was done.
         ours: UniRS's figure.
-        peer: the other side's, of the same run; None where there is no other side.
+        baseline: the other side's, of the same run; None where there is no other side.
         unit: of both.
         ratio: how many times better ours is, or what the name says; None where there is no other side.
     """
 
     name: str
     ours: float
-    peer: float | None
+    baseline: float | None
     unit: str
     ratio: float | None
 
 
 def in_turn(
-    ours: Callable[[], object], peer: Callable[[], object], *, rounds: int = 3, warmup: int = 1
+    ours: Callable[[], object], baseline: Callable[[], object], *, rounds: int = 3, warmup: int = 1
 ) -> tuple[list[float], list[float]]:
     """Seconds of both sides, called one after the other; the warm-up rounds do not count.
 
     Args:
         ours: does the work once.
-        peer: does the same work once.
+        baseline: does the same work once.
         rounds: how often.
         warmup: rounds before.
     """
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(warmup + rounds):
-        for side, work in zip(seconds, (ours, peer), strict=True):
+        for side, work in zip(seconds, (ours, baseline), strict=True):
             start = time.perf_counter()
             work()
             if turn >= warmup:
@@ -57,16 +57,16 @@ def in_turn(
 
 def rates(name: str, count: int, unit: str, seconds: tuple[Sequence[float], Sequence[float]]) -> Row:
     """A row of how many of something each side does in a second; its ratio is the median of the rounds' ratios."""
-    ours, peer = seconds
-    ratio = statistics.median(other / own for own, other in zip(ours, peer, strict=True))
-    return Row(name, count / statistics.median(ours), count / statistics.median(peer), f"{unit}/s", ratio)
+    ours, baseline = seconds
+    ratio = statistics.median(other / own for own, other in zip(ours, baseline, strict=True))
+    return Row(name, count / statistics.median(ours), count / statistics.median(baseline), f"{unit}/s", ratio)
 
 
 def report(script: str, rows: Sequence[Row]) -> None:
     """Prints the table of a script's rows, and writes them to `runs/speed/<script>.json`."""
-    table = [["", "ours", "peer", "unit", "ratio"]]
+    table = [["", "ours", "baseline", "unit", "ratio"]]
     for row in rows:
-        table.append([row.name, *map(_number, (row.ours, row.peer)), row.unit, _number(row.ratio)])
+        table.append([row.name, *map(_number, (row.ours, row.baseline)), row.unit, _number(row.ratio)])
     print(f"\n{script} on {machine()}\n" + to_text(table))
     path = OUT / f"{Path(script).stem}.json"
     write_atomically(path, json.dumps([asdict(row) for row in rows], indent=2).encode() + b"\n")

@@ -71,15 +71,18 @@ def main() -> None:
         check_videos(readers, paths[:: max(1, len(paths) // 10)])
     rows = []
     for paths, keys in ((sparse, "one key frame"), (dense, "a key frame a second")):
-        for peer, name in (
+        for baseline, name in (
             (readers.seeking, "frame-wise seeking (OpenCV)"),
             (readers.through, "reading through (PyAV)"),
         ):
-            seconds = in_parts(partial(read, readers.ours), partial(read, peer), paths, options.rounds)
+            seconds = in_parts(partial(read, readers.ours), partial(read, baseline), paths, options.rounds)
             rows.append(rates(f"8 frames, {keys}: {name}", len(paths) // options.rounds, "videos", seconds))
-    for peer, name in ((readers.seeking, "frame-wise seeking (OpenCV)"), (readers.through, "reading through (PyAV)")):
+    for baseline, name in (
+        (readers.seeking, "frame-wise seeking (OpenCV)"),
+        (readers.through, "reading through (PyAV)"),
+    ):
         load = partial(epoch_of, workers=options.workers)
-        seconds = in_parts(partial(load, readers.ours), partial(load, peer), sparse, options.rounds)
+        seconds = in_parts(partial(load, readers.ours), partial(load, baseline), sparse, options.rounds)
         what = f"8 frames, one key frame, {options.workers} workers: {name}"
         rows.append(rates(what, len(sparse) // options.rounds, "videos", seconds))
     for workers in sorted({0, options.workers}):
@@ -165,7 +168,7 @@ def check_videos(readers: Readers, paths: Sequence[Path]) -> None:
 
 def in_parts(
     ours: Callable[[Sequence[Path]], object],
-    peer: Callable[[Sequence[Path]], object],
+    baseline: Callable[[Sequence[Path]], object],
     paths: Sequence[Path],
     parts: int,
 ) -> tuple[list[float], list[float]]:
@@ -175,7 +178,7 @@ def in_parts(
     length = len(paths) // parts
     cut = [paths[part * length : (part + 1) * length] for part in range(parts)]
     own, other = iter(cut), iter(cut)
-    return in_turn(lambda: ours(next(own)), lambda: peer(next(other)), rounds=parts, warmup=0)
+    return in_turn(lambda: ours(next(own)), lambda: baseline(next(other)), rounds=parts, warmup=0)
 
 
 def read(reader: Reader, paths: Sequence[Path]) -> None:
@@ -256,10 +259,10 @@ def pictures(count: int) -> Iterator[Row]:
     map_items(partial(_paint_picture, folder), range(count), seed=1, description="pictures")
     for suffix in ("tif", "png"):
         paths = [folder / f"{number:05d}.{suffix}" for number in range(count)]
-        for peer, name in ((_pillow, "Pillow"), (_opencv, "OpenCV"), (_pyav, "PyAV")):
-            if not all(torch.equal(_ours(path), peer(path)) for path in paths):
+        for baseline, name in ((_pillow, "Pillow"), (_opencv, "OpenCV"), (_pyav, "PyAV")):
+            if not all(torch.equal(_ours(path), baseline(path)) for path in paths):
                 raise SystemExit(f"{name} reads other pixels from {folder}. Delete the folder to make it again.")
-            seconds = in_turn(partial(read, _ours, paths), partial(read, peer, paths), rounds=9)
+            seconds = in_turn(partial(read, _ours, paths), partial(read, baseline, paths), rounds=9)
             yield rates(f"{suffix.upper()} 256x256: {name}", count, "pictures", seconds)
 
 

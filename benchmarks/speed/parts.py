@@ -24,7 +24,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from unirs.data.token_tree import Sequence as TokenSequence
+from unirs.data.token_tree import TokenTree
 from unirs.models.llm import LLMConfig, build_llm, train_tokenizer
 from unirs.tasks.media import Image, Media
 
@@ -93,10 +93,12 @@ def pixels(processor: SiglipImageProcessorPil, media: Media) -> torch.Tensor:
     return values
 
 
-def token_ids(sequence: TokenSequence, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def token_ids(sequence: TokenTree, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """A sequence as LLaVA takes it, with its placeholder where visual tokens stand."""
     placeholder = tokenizer.vocab[IMAGE]
-    return [placeholder if visual else token for token, visual in zip(sequence.ids, sequence.visual, strict=True)]
+    return [
+        placeholder if visual else token for token, visual in zip(sequence.input_ids, sequence.visual_mask, strict=True)
+    ]
 
 
 def questions(count: int, seed: int) -> list[str]:

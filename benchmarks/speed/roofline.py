@@ -66,7 +66,7 @@ def main() -> None:
 
         def step(batch: object) -> None:
             optimizer.zero_grad()
-            module.model.loss(batch, "token").backward()  # type: ignore[arg-type]
+            module.model.loss(batch, "token_mean").backward()  # type: ignore[arg-type]
             optimizer.step()
 
         shares, reached, peaks = [], [], []

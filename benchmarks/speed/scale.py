@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def against(name: str, unit: str, figure: str, rounds: Sequence[tuple[Figures, Figures]]) -> Row:
-    """A row whose peer is the smallest data set; the ratio is what this one's figure is of it, of the same round."""
+    """A row whose baseline is the smallest data set; the ratio is to its figure in the same round."""
     ratio = statistics.median(ours[figure] / least[figure] for ours, least in rounds)
     return Row(name, median(rounds, figure), statistics.median(least[figure] for _, least in rounds), unit, ratio)
 

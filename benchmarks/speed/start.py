@@ -2,8 +2,8 @@
 
     python benchmarks/speed/start.py
 
-The peer of `unirs fit` is `start_peer.py`, a bare LightningCLI program with the same encoder, the same language model
-and the same pairs. Both get `first_step.FirstStep`, which ends their process right after the first optimiser step, and
+The baseline of `unirs fit` is `start_baseline.py`, a bare LightningCLI program with the same encoder, language
+model and pairs. Both get `first_step.FirstStep`, which ends their process right after the first optimiser step, and
 both are timed from outside, so that everything from the start of Python on counts. Files are cached and compiled by the
 rounds that warm up.
 """
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def commands(rounds: int, warmup: int) -> list[Row]:
-    """Whole processes of the two commands that must answer at once; neither is the other's peer."""
+    """Whole processes of the two commands that must answer at once; neither is the other's baseline."""
     shown, listed = in_turn(
         lambda: _run([UNIRS, "--help"]), lambda: _run([UNIRS, "tasks"]), rounds=rounds, warmup=warmup
     )
@@ -87,28 +87,28 @@ def fit(folder: Path, pairs: int, rounds: int, warmup: int) -> Row:
                 "pretrained": False,
                 "tune": "full",
                 "layer": LAYER,
-                "size": SIZE,
+                "image_size": SIZE,
                 "options": OPTIONS,
             },
-            "projector": {"kind": "mlp"},
+            "projector": {"name": "mlp"},
             "llm": {"config": LLM, "vocab_size": VOCABULARY},
         },
         "data": {"tasks": [{"name": "levir_cc", "root": str(root)}], "batch_size": BATCH},
     }
     special = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    peer = {
+    baseline = {
         "model": {"encoder": ENCODER, "layer": LAYER, "options": OPTIONS, "llm": LLM | special},
         "data": {"root": str(root), "size": SIZE, "batch_size": BATCH, "vocab_size": VOCABULARY},
     }
     seconds = in_turn(
         _training([UNIRS], ours, folder / "ours"),
-        _training([sys.executable, str(HERE / "start_peer.py")], peer, folder / "peer"),
+        _training([sys.executable, str(HERE / "start_baseline.py")], baseline, folder / "baseline"),
         rounds=rounds,
         warmup=warmup,
     )
     print(_compare_imports(folder))
     ratio = statistics.median(own / other for own, other in zip(*seconds, strict=True))
-    name = "unirs fit, from process start to first optimiser step (ratio ours / peer, bar 1.1)"
+    name = "unirs fit, from process start to first optimiser step (ratio ours / baseline, bar 1.1)"
     return Row(name, statistics.median(seconds[0]), statistics.median(seconds[1]), "s", ratio)
 
 
@@ -138,10 +138,11 @@ def _run(command: Sequence[str]) -> None:
 
 def _compare_imports(folder: Path) -> str:
     """What only one side had imported by its first step; fails where a training ended without one."""
-    ours, peer = (set(json.loads((folder / side / "packages.json").read_text())) for side in ("ours", "peer"))
+    ours, baseline = (set(json.loads((folder / side / "packages.json").read_text())) for side in ("ours", "baseline"))
     ours -= {"unirs", "unirs_tasks", "unirs_encoders"}
-    alone = [", ".join(sorted(names)) or "none" for names in (ours - peer, peer - ours)]
-    return f"Packages that both sides of fit import: {len(ours & peer)}; ours alone: {alone[0]}; peer alone: {alone[1]}"
+    alone = [", ".join(sorted(names)) or "none" for names in (ours - baseline, baseline - ours)]
+    both = len(ours & baseline)
+    return f"Packages that both sides of fit import: {both}; ours alone: {alone[0]}; baseline alone: {alone[1]}"
 
 
 if __name__ == "__main__":

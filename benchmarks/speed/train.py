@@ -33,8 +33,7 @@ from unirs.data.batch import Batch
 from unirs.data.datamodule import UniRSDataModule
 from unirs.data.dataset import Example, VisualInput
 from unirs.data.prompt_encoder import PromptEncoder
-from unirs.data.token_tree import IGNORE
-from unirs.data.token_tree import Sequence as TokenSequence
+from unirs.data.token_tree import IGNORE, TokenTree
 from unirs.models.builder import ProjectorConfig
 from unirs.models.llm import LLMConfig
 from unirs.models.tuning import Lora, set_tuning
@@ -46,7 +45,7 @@ from unirs.training.optim import OptimConfig
 BATCH = 16
 # Rows at once of LLaVA, with the same number before an optimiser step: logits of all places of 16 rows beside a video
 # need more than 16 GB.
-PEER_ROWS = 4
+BASELINE_ROWS = 4
 OPTIM = OptimConfig(lr=1e-4)
 QUESTIONS = 8
 
@@ -94,7 +93,7 @@ class Work:
             llm=LLMConfig(source=str(self.folder / "llm"), tune="lora", dtype=_name(self.dtype)),  # type: ignore[arg-type]
             projector=ProjectorConfig(name="mlp"),
             optim=OPTIM,
-            loss="token",
+            loss="token_mean",
         )
         state = _llava(self).model.multi_modal_projector.state_dict()
         names = {"linear_1": "expand", "linear_2": "out"}
@@ -137,7 +136,9 @@ def train_ours(work: Work, epochs: int) -> list[float]:
             default_root_dir=cache,
             callbacks=[clock],
         )
-        trainer.fit(work.module(), datamodule=work.read(Path(cache)))
+        module, data = work.module(), work.read(Path(cache))
+        data.processor = module.processor
+        trainer.fit(module, datamodule=data)
     return clock.seconds
 
 
@@ -146,7 +147,7 @@ class Rows(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        rows: Sequence[tuple[Media, TokenSequence]],
+        rows: Sequence[tuple[Media, TokenTree]],
         tokenizer: PreTrainedTokenizerBase,
         processor: SiglipImageProcessorPil,
     ) -> None:
@@ -188,27 +189,26 @@ def _llava(work: Work) -> LlavaForConditionalGeneration:
 def _rows(work: Work, cache: Path) -> tuple[Rows, int]:
     """LLaVA's rows."""
     module, data = work.module(), work.read(cache)
-    if module.tokenizer is None:
-        raise TypeError("SmolLM2 comes with its tokenizer.")
-    renderer = PromptEncoder(module.tokenizer)
-    found: list[tuple[Media, TokenSequence]] = []
+    tokenizer = module.processor.require_tokenizer()
+    prompt_encoder = PromptEncoder(tokenizer)
+    found: list[tuple[Media, TokenTree]] = []
     for name, task in data.tasks.items():
         for sample in data.split(name, "train"):
-            plain = renderer.encode_train_flat(
+            plain = prompt_encoder.encode_train_flat(
                 task.task.prompt, sample, sample.media.num_frames, module.model.projector.num_tokens
             )
             found += [(sample.media, sequence) for sequence in plain]
-    return Rows(found, module.tokenizer, SiglipImageProcessorPil.from_pretrained(work.folder / "llava")), len(found)
+    return Rows(found, tokenizer, SiglipImageProcessorPil.from_pretrained(work.folder / "llava")), len(found)
 
 
-def train_peer(work: Work, rows: Rows) -> float:
+def train_baseline(work: Work, rows: Rows) -> float:
     """Seconds of one of LLaVA's epochs."""
     with TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
             num_train_epochs=1,
-            per_device_train_batch_size=PEER_ROWS,
-            gradient_accumulation_steps=BATCH // PEER_ROWS,
+            per_device_train_batch_size=BASELINE_ROWS,
+            gradient_accumulation_steps=BATCH // BASELINE_ROWS,
             learning_rate=OPTIM.lr,
             lr_scheduler_type="cosine",
             max_grad_norm=1.0,
@@ -242,14 +242,14 @@ def check_loss(work: Work) -> float:
             if "lora_" in name:
                 value.copy_(own[name].normal_(std=0.05))
         batch = _batch(module.eval(), data, [(name, data.split(name, "train")[0]) for name in data.tasks])
-        ours = float(module.model.loss(batch, "token"))
+        ours = float(module.model.loss(batch, "token_mean"))
         llava.eval()
-        told = [llava(**rows.collate([rows[index]])).loss for index in range(len(rows))]
+        losses = [llava(**rows.collate([rows[index]])).loss for index in range(len(rows))]
         learnt = torch.tensor([sum(label != IGNORE for label in labels) for _, _, labels in rows.rows])
-        peer = float((torch.stack(told) * learnt).sum() / learnt.sum())
-    if not abs(ours - peer) <= 1e-4:
-        raise SystemExit(f"The losses of the same samples differ: {ours} and {peer}.")
-    return abs(ours - peer)
+        baseline = float((torch.stack(losses) * learnt).sum() / learnt.sum())
+    if not abs(ours - baseline) <= 1e-4:
+        raise SystemExit(f"The losses of the same samples differ: {ours} and {baseline}.")
+    return abs(ours - baseline)
 
 
 def loaded(work: Work, cache: Path, device: torch.device) -> tuple[UniRSModule, list[Batch]]:
@@ -261,16 +261,18 @@ def loaded(work: Work, cache: Path, device: torch.device) -> tuple[UniRSModule, 
     for start in range(0, len(every), BATCH):
         batch = _batch(module, data, [every[index] for index in order[start : start + BATCH]]).to(device)
         with torch.no_grad():
-            batches.append(replace(batch, features=module.model.encode_frames(batch)))
+            batches.append(replace(batch, vision_features=module.model.encode_frames(batch)))
     return module.train(), batches
 
 
 def _batch(module: UniRSModule, data: UniRSDataModule, samples: Sequence[tuple[str, Sample]]) -> Batch:
-    prompts = {name: task.task.prompt for name, task in data.tasks.items()}
-    collate = module.collator(prompts, data.max_length, training=True)
-    size, fit = module.encoder.image_size, module.encoder.resize
+    data.processor = processor = module.processor
+    collate = processor.collator(training=True)
     return collate(
-        [(Example(task, sample), VisualInput(sample.media.load_frames(size, fit))) for task, sample in samples]
+        [
+            (Example(task, sample), VisualInput(sample.media.load_frames(processor.image_size, processor.resize)))
+            for task, sample in samples
+        ]
     )
 
 
@@ -293,18 +295,18 @@ def main() -> None:
         rows, count = _rows(work, Path(data) / "features")
         first: list[float] = []
         steady: list[float] = []
-        peer: list[float] = []
+        baseline: list[float] = []
         for _ in range(options.rounds):
             seconds = train_ours(work, 3)
             first.append(seconds[0])
             steady.append(statistics.mean(seconds[1:]))
-            peer.append(train_peer(work, rows))
-            print(f"seconds of UniRS's epochs {seconds}, of LLaVA's {peer[-1]}", flush=True)
+            baseline.append(train_baseline(work, rows))
+            print(f"seconds of UniRS's epochs {seconds}, of LLaVA's {baseline[-1]}", flush=True)
     report(
         "train.py",
         [
-            rates(f"training, steady state, {options.dtype}", count, "samples", (steady, peer)),
-            rates(f"training, first epoch, {options.dtype}", count, "samples", (first, peer)),
+            rates(f"training, steady state, {options.dtype}", count, "samples", (steady, baseline)),
+            rates(f"training, first epoch, {options.dtype}", count, "samples", (first, baseline)),
             Row("loss of the same samples, difference", apart, None, "nats", None),
         ],
     )

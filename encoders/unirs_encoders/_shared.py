@@ -68,10 +68,10 @@ class FrameEncoder(nn.Module):
         # Whatever mode the caller is in.
         with torch.set_grad_enabled(tune != "frozen"):
             with takes(name, image_size):
-                seen = tower(torch.zeros(1, 3, *image_size))
-            _leave_out_unreached(tower, seen)
-        self.embed_dim: int = seen.shape[1]
-        self.grid: tuple[int, int] = (seen.shape[2], seen.shape[3])
+                feature_map = tower(torch.zeros(1, 3, *image_size))
+            _leave_out_unreached(tower, feature_map)
+        self.embed_dim: int = feature_map.shape[1]
+        self.grid: tuple[int, int] = (feature_map.shape[2], feature_map.shape[3])
         # As any module begins, except where frozen: nobody need call `train` for the batch statistics to stay.
         self.train()
 
@@ -79,8 +79,8 @@ class FrameEncoder(nn.Module):
         """Encodes uint8 `[F, 3, H, W]` to `[F, L, D]`."""
         x = (frames - self.mean) / self.std
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.tune != "frozen"):
-            seen: torch.Tensor = self.tower(x)
-            return seen.flatten(2).transpose(1, 2)
+            feature_map: torch.Tensor = self.tower(x)
+            return feature_map.flatten(2).transpose(1, 2)
 
     def train(self, mode: bool = True) -> "FrameEncoder":
         """Sets training mode, in which pretrained weights that do not learn stay in evaluation mode."""
@@ -147,7 +147,7 @@ def _byte(share: float) -> int:
     return min(255, max(0, round(255 * share)))
 
 
-def _leave_out_unreached(tower: nn.Module, seen: torch.Tensor) -> None:
+def _leave_out_unreached(tower: nn.Module, feature_map: torch.Tensor) -> None:
     """Makes buffers of weights that the map does not depend on, such as a mask token.
 
     Data parallel training waits for a gradient of every weight that learns, and checkpoints leave out those that do
@@ -156,7 +156,7 @@ def _leave_out_unreached(tower: nn.Module, seen: torch.Tensor) -> None:
     learning = [parameter for parameter in tower.parameters() if parameter.requires_grad]
     if not learning:
         return
-    gradients = torch.autograd.grad(seen.sum(), learning, allow_unused=True)
+    gradients = torch.autograd.grad(feature_map.sum(), learning, allow_unused=True)
     unreached = {id(p) for p, gradient in zip(learning, gradients, strict=True) if gradient is None}
     for module in tower.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):

@@ -73,8 +73,8 @@ class HiddenState(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised frames `[F, 3, H, W]` to `[F, D, h, w]`, in the dtype of the frames."""
         # Nothing but the identity is left after the layer, so that its hidden state is the last.
-        seen = self.model(pixel_values=x.to(self.model.dtype), **self.options).last_hidden_state
-        found: torch.Tensor = self._tokens(seen).transpose(1, 2).unflatten(2, self.grid).to(x.dtype)
+        hidden_state = self.model(pixel_values=x.to(self.model.dtype), **self.options).last_hidden_state
+        found: torch.Tensor = self._tokens(hidden_state).transpose(1, 2).unflatten(2, self.grid).to(x.dtype)
         return found
 
     def _tokens(self, state: torch.Tensor) -> torch.Tensor:

@@ -95,11 +95,12 @@ class _Rows:
         if not isinstance(row, dict):
             raise DataError(f"{where} is not an object. Download the file again.")
         where = f"{where} ({row.get('id', 'no id')})"
-        said: list[object] = field(row, "conversations", list, where)
-        if not said or len(said) % 2:
+        utterances: list[object] = field(row, "conversations", list, where)
+        if not utterances or len(utterances) % 2:
             raise DataError(f"{where}: 'conversations' holds {len(said)} texts, no questions and answers in turn.")
         texts = [
-            _text(entry, ("human", "gpt")[place % 2], f"{where}, text {place}") for place, entry in enumerate(said)
+            _text(entry, ("human", "gpt")[place % 2], f"{where}, text {place}")
+            for place, entry in enumerate(utterances)
         ]
         # Ids are not unique: a picture has several rows.
         turns = tuple(

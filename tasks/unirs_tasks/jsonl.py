@@ -103,14 +103,14 @@ class _Lines:
         check_split(split, self.splits)
         path = self.root / f"{split}.jsonl"
         found = _Found(self, path, array("q"), array("q"), array("q"))
-        seen: set[str] = set()
+        visited: set[str] = set()
         for number, row in scan_json_lines(path):
             key = self.sample(row.value, path, number).id
-            if key in seen:
+            if key in visited:
                 raise DataError(
                     f"{path}, line {number}: the id '{key}' was given before. Give each line its own, or none."
                 )
-            seen.add(key)
+            visited.add(key)
             found.starts.append(row.start)
             found.ends.append(row.end)
             found.numbers.append(number)

@@ -91,12 +91,12 @@ def _of_folders(root: Path, shares: Shares, split: SplitName) -> TaskSplit:
     check_split(split)
     given_val = (root / "val").is_dir()
     folder = root / ("train" if split == "val" and not given_val else split)
-    pictures = _pictures(folder)
+    images_by_class = _pictures(folder)
     if split != "test" and not given_val:
-        for name, files in pictures.items():
+        for name, files in images_by_class.items():
             val = shares.of_val(files)
-            pictures[name] = [file for file in files if (file in val) == (split == "val")]
-    return _split(folder, split, [f"{name}/{file}" for name, files in pictures.items() for file in files])
+            images_by_class[name] = [file for file in files if (file in val) == (split == "val")]
+    return _split(folder, split, [f"{name}/{file}" for name, files in images_by_class.items() for file in files])
 
 
 def _of_one_folder(root: Path, split_file: Path | None, shares: Shares, split: SplitName) -> TaskSplit:
@@ -108,29 +108,29 @@ def _of_one_folder(root: Path, split_file: Path | None, shares: Shares, split: S
 
 def _pictures(folder: Path) -> dict[str, list[str]]:
     """The names of the pictures by class folder."""
-    pictures = {
+    images_by_class = {
         entry.name: [path.name for path in files_of(entry, IMAGE_SUFFIXES, _PICTURE)] for entry in class_folders(folder)
     }
-    if not pictures:
+    if not images_by_class:
         raise DataError(f"{folder} holds no class folders. It must hold <class>/<picture>: correct 'root'.")
-    for name, files in pictures.items():
+    for name, files in images_by_class.items():
         if not files:
             raise DataError(f"The class folder {folder / name} is empty. Add pictures, or remove it.")
-    return pictures
+    return images_by_class
 
 
-def _split(folder: Path, split: SplitName, pictures: list[str]) -> TaskSplit:
-    if not pictures:
+def _split(folder: Path, split: SplitName, images_by_class: list[str]) -> TaskSplit:
+    if not images_by_class:
         raise DataError(f"{folder} has no picture for the split '{split}'. Add some, or raise the share chosen for it.")
-    return TaskSplit([_sample(folder, picture) for picture in pictures])
+    return TaskSplit([_sample(folder, image) for image in images_by_class])
 
 
-def _sample(folder: Path, picture: str) -> Sample:
-    name = _name(picture.split("/")[0])
+def _sample(folder: Path, image: str) -> Sample:
+    name = _name(image.split("/")[0])
     if not name:
         raise DataError(f"The class folder of {folder / picture} has no letter or digit in its name. Rename it.")
-    turn = Turn(id=picture, references=(name,), category=name)
-    return Sample(id=picture, media=Image(folder / picture), turns=(turn,))
+    turn = Turn(id=image, references=(name,), category=name)
+    return Sample(id=image, media=Image(folder / image), turns=(turn,))
 
 
 def _name(folder: str) -> str:

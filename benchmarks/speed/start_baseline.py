@@ -1,4 +1,4 @@
-"""The other side of `start.py`: a bare LightningCLI program with the model parts and the data of `unirs fit`."""
+"""The baseline of `start.py`: a bare LightningCLI program with the model components and the data of `unirs fit`."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Captioner(LightningModule):
-    """Writes the tokens of both pictures of a pair before the text, and learns the sentences.
+    """Writes the visual tokens of both images of a pair before the text, and learns the sentences.
 
     Args:
         encoder: a timm model.
@@ -42,10 +42,12 @@ class Captioner(LightningModule):
     ) -> None:
         super().__init__()
         self.lr = lr
-        seen: Any = timm.create_model(encoder, pretrained=False, features_only=True, out_indices=(layer,), **options)
-        self.encoder = seen.to(memory_format=torch.channels_last)
+        backbone: Any = timm.create_model(
+            encoder, pretrained=False, features_only=True, out_indices=(layer,), **options
+        )
+        self.encoder = backbone.to(memory_format=torch.channels_last)
         self.llm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**llm), attn_implementation="sdpa")
-        dim, width = seen.feature_info.channels()[-1], self.llm.config.hidden_size
+        dim, width = backbone.feature_info.channels()[-1], self.llm.config.hidden_size
         self.projector = nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, width))
         colours: Any = timm.get_pretrained_cfg(encoder)
         self.register_buffer("mean", 255 * torch.tensor(colours.mean).view(3, 1, 1))
@@ -116,8 +118,8 @@ class _Examples(torch.utils.data.Dataset[Example]):
         folder = self.data.root / "images" / row["filepath"]
         frames = []
         for time in "AB":
-            with PIL.Image.open(folder / time / row["filename"]) as picture:
-                frames.append(np.asarray(picture.convert("RGB").resize(size, PIL.Image.Resampling.BICUBIC)))
+            with PIL.Image.open(folder / time / row["filename"]) as image:
+                frames.append(np.asarray(image.convert("RGB").resize(size, PIL.Image.Resampling.BICUBIC)))
         prompt = self.data.tokenizer.encode(PROMPT)
         answer = self.data.tokenizer.encode("\n".join(_sentences(row)) + SPECIAL["eos_token"])
         labels = [-100] * len(prompt) + answer
