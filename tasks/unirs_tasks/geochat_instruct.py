@@ -97,7 +97,8 @@ class _Rows:
         where = f"{where} ({row.get('id', 'no id')})"
         utterances: list[object] = field(row, "conversations", list, where)
         if not utterances or len(utterances) % 2:
-            raise DataError(f"{where}: 'conversations' holds {len(said)} texts, no questions and answers in turn.")
+            count = len(utterances)
+            raise DataError(f"{where}: 'conversations' has {count} texts, which are no questions and answers in turn.")
         texts = [
             _text(entry, ("human", "gpt")[place % 2], f"{where}, text {place}")
             for place, entry in enumerate(utterances)

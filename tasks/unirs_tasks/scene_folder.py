@@ -128,7 +128,7 @@ def _split(folder: Path, split: SplitName, images_by_class: list[str]) -> TaskSp
 def _sample(folder: Path, image: str) -> Sample:
     name = _name(image.split("/")[0])
     if not name:
-        raise DataError(f"The class folder of {folder / picture} has no letter or digit in its name. Rename it.")
+        raise DataError(f"The class folder of {folder / image} has no letter or digit in its name. Rename it.")
     turn = Turn(id=image, references=(name,), category=name)
     return Sample(id=image, media=Image(folder / image), turns=(turn,))
 
