@@ -65,6 +65,35 @@ class MergesAdapters(Protocol):
         ...
 
 
+@runtime_checkable
+class Projector(Protocol):
+    """Maps vision tokens to the language model's embeddings; an `nn.Module`.
+
+    A plugin is called with `grid: tuple[int, int]`, `dim: int` (D) and `out: int` (the language model's width) first,
+    then its options.
+
+    Attributes:
+        num_tokens: L', the number of tokens of one image after projection.
+    """
+
+    num_tokens: int
+
+    def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Projects `[N, L, D]` to `[N, L', out]`."""
+        ...
+
+
+@runtime_checkable
+class HasPublishedWeights(Protocol):
+    """A component whose weights the published checkpoints of VILA-1.5 or UniRS contain.
+
+    Attributes:
+        published_component: the component's name in `unirs.models.convert_weights`: `projector` or `change`.
+    """
+
+    published_component: str
+
+
 def as_module(part: object) -> nn.Module:
     """The same part as the module it must be.
 

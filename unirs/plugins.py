@@ -1,23 +1,49 @@
-"""Finds plugins by entry point, dotted path or local file, and calls them with checked options.
+"""Finds plugins by entry point, dotted path or local file, and calls them with options checked by type.
 
-The entry-point groups are `unirs.tasks`, `unirs.encoders` and `unirs.change_extractors`. Nothing is imported before it
-is named, and no import registers anything.
+Nothing is imported before it is named, and no import registers anything.
 """
 
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from types import ModuleType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from unirs.errors import PluginError, did_you_mean
 
-Group = Literal["unirs.tasks", "unirs.encoders", "unirs.change_extractors"]
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+Group = Literal["unirs.tasks", "unirs.encoders", "unirs.change_extractors", "unirs.projectors", "unirs.vision_towers"]
+
+FRAMEWORK_ARGUMENTS: Mapping[Group, int] = {"unirs.change_extractors": 2, "unirs.projectors": 3}
+"""How many arguments the framework passes to the plugins of a group, before their options; 0 for other groups."""
+
+
+@dataclass(frozen=True)
+class PluginOption:
+    """An option of a plugin.
+
+    Attributes:
+        name: its key in a config.
+        type: the values that it takes, e.g. `int | None`.
+        default: its value if omitted.
+        required: whether it has no default.
+        doc: its entry in the docstring.
+    """
+
+    name: str
+    type: str
+    default: Any
+    required: bool
+    doc: str
 
 
 def list_plugins(group: Group) -> dict[str, EntryPoint]:
@@ -82,36 +108,173 @@ def short_name(name: str) -> str:
     return Path(target).stem if target.endswith(".py") else target.rpartition(".")[2]
 
 
-def create(group: Group, spec: Mapping[str, Any], *args: object) -> Any:  # noqa: ANN401 - each group builds its own type
-    """Calls the plugin that a part of a config names: `{name: timm, model: resnet18}`.
+def normalize(group: Group, spec: object) -> dict[str, Any]:
+    """Brings the ways to name a plugin into one form, `{name: …, option: …}`.
 
     Args:
         group: the entry-point group.
-        spec: `name` and the plugin's options.
+        spec: a name; a mapping with `name` and options; or one with `class_path` and `init_args`.
+
+    Raises:
+        PluginError: it is none of these.
+    """
+    if isinstance(spec, str):
+        return {"name": spec}
+    options = dict(spec) if isinstance(spec, Mapping) else {}
+    if "class_path" in options and "name" not in options:
+        path, inner = options.pop("class_path"), options.pop("init_args", None) or {}
+        # jsonargparse writes `package.module.Class`.
+        path = ":".join(str(path).rsplit(".", 1)) if ":" not in str(path) and "/" not in str(path) else path
+        options = {"name": path, **inner, **options}
+    if not isinstance(options.get("name"), str):
+        raise PluginError(f"A plugin needs a name: got {spec}. {did_you_mean('', list_plugins(group))}")
+    return options
+
+
+def create(group: Group, spec: Mapping[str, Any] | str, *args: object) -> Any:  # noqa: ANN401 - each group builds its own type
+    """Calls the plugin that an entry of a config names: `{name: timm, model: resnet18}`.
+
+    Args:
+        group: the entry-point group.
+        spec: see `normalize`.
         args: what the framework itself passes first.
 
     Returns:
         What the plugin returns. What it raises is not caught.
 
     Raises:
-        PluginError: no or an unknown name, an unknown option (with the nearest match), or a missing one.
+        PluginError: no or an unknown name, an unknown option (with the nearest match), one of a wrong type, or a
+            missing one.
     """
-    options = dict(spec)
-    name = options.pop("name", None)
-    if not isinstance(name, str):
-        raise PluginError(f"A plugin needs a name: got {dict(spec)}. {did_you_mean('', list_plugins(group))}")
-    function = load(group, name)
-    parameters = inspect.signature(function).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        own = list(parameters)[len(args) :]
-        for option in options:
-            if option not in own:
-                raise PluginError(f"Plugin '{name}' has no option '{option}'. {did_you_mean(option, own)}")
+    options = normalize(group, spec)
+    name = options.pop("name")
+    return call(f"Plugin '{name}'", load(group, name), options, *args)
+
+
+def call(owner: str, function: Callable[..., Any], options: Mapping[str, Any], *args: object) -> Any:  # noqa: ANN401
+    """Calls a function with options from a config.
+
+    Args:
+        owner: what the function is, for messages.
+        function: has typed parameters.
+        options: keyword arguments, which are checked and converted by type.
+        args: positional arguments, which are passed as they are.
+
+    Raises:
+        PluginError: an option is unknown, missing or of a wrong type.
+    """
+    options = check_options(owner, function, options, len(args))
     try:
         inspect.signature(function).bind(*args, **options)
     except TypeError as error:
-        raise PluginError(f"Plugin '{name}': {error}. Its signature is {inspect.signature(function)}.") from None
+        raise PluginError(f"{owner}: {error}. Its signature is {inspect.signature(function)}.") from None
     return function(*args, **options)
+
+
+def check_options(
+    owner: str, function: Callable[..., Any], options: Mapping[str, Any], skip: int = 0
+) -> dict[str, Any]:
+    """Checks options against a function's parameters, and converts them to the parameters' types.
+
+    Args:
+        owner: what the function is, for messages.
+        function: has typed parameters; those without a type take any value.
+        options: by name. None may be missing here, as an override on the command line gives one at a time.
+        skip: number of leading parameters that are no options.
+
+    Raises:
+        PluginError: an option is unknown (with the nearest match) or of a wrong type.
+    """
+    parameters = dict(list(inspect.signature(function).parameters.items())[skip:])
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    checked = {}
+    parser = None
+    for option, value in options.items():
+        checked[option] = value
+        if option not in parameters:
+            if open_ended:
+                continue
+            raise PluginError(f"{owner} has no option '{option}'. {did_you_mean(option, parameters)}")
+        annotation = parameters[option].annotation
+        # A value of just that class needs no parser, which takes time to import and to build.
+        if annotation is parameters[option].empty or type(value) is annotation:
+            continue
+        parser = parser or _parser(function, skip)
+        checked[option] = _convert(parser, owner, option, value)
+    return checked
+
+
+def options_of(function: Callable[..., Any], skip: int = 0) -> list[PluginOption]:
+    """The options of a function or class, in the order of its parameters.
+
+    Args:
+        function: has typed parameters and a docstring in Google's style.
+        skip: number of leading parameters that are no options.
+    """
+    types, parameters = _types(_parser(function, skip)), inspect.signature(function).parameters
+    found = []
+    for name, (kind, doc) in types.items():
+        default = parameters[name].default if name in parameters else None
+        required = default is inspect.Parameter.empty
+        found.append(PluginOption(name, _type_name(kind), None if required else default, required, doc))
+    return found
+
+
+def plugin_options(group: Group, name: str) -> list[PluginOption]:
+    """The options of a plugin.
+
+    Raises:
+        PluginError: nothing of that name exists, or its module does not import.
+    """
+    return options_of(load(group, name), FRAMEWORK_ARGUMENTS.get(group, 0))
+
+
+def _parser(function: Callable[..., Any], skip: int) -> "ArgumentParser":
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    names: set[str | int] = set(list(inspect.signature(function).parameters)[:skip])
+    if inspect.isclass(function):
+        parser.add_class_arguments(function, skip=names, fail_untyped=False)
+    else:
+        parser.add_function_arguments(function, skip=names, fail_untyped=False)
+    return parser
+
+
+def _types(parser: "ArgumentParser") -> dict[str, tuple[object, str]]:
+    """Type and documentation of each option of a parser."""
+    actions = {action.dest: action for action in parser._actions if action.dest != "help"}
+    return {
+        name: (getattr(action, "_typehint", Any), " ".join((action.help or "").split()))
+        for name, action in actions.items()
+    }
+
+
+def _convert(parser: "ArgumentParser", owner: str, option: str, value: object) -> object:
+    from jsonargparse import ArgumentError
+
+    try:
+        parsed = parser.parse_object({option: value}, defaults=False, _skip_validation=True)
+        return parser.instantiate(parsed)[option]
+    except (ArgumentError, TypeError, ValueError):
+        kind, _ = _types(parser).get(option, ("a mapping of its options", ""))
+        choices = get_args(kind)
+        hint = f" {did_you_mean(value, choices)}" if isinstance(value, str) and _are_texts(choices) else ""
+        raise PluginError(f"{owner}: option '{option}' is {value!r}, it must be {_type_name(kind)}.{hint}") from None
+
+
+def _are_texts(values: tuple[object, ...]) -> bool:
+    return bool(values) and all(isinstance(value, str) for value in values)
+
+
+def _type_name(hint: object) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return " | ".join(map(repr, arguments))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type_name, arguments))
+    name = hint.__name__ if isinstance(hint, type) and not arguments else str(hint)
+    return re.sub(r"(typing|collections\.abc|pathlib)\.", "", name).replace("NoneType", "None")
 
 
 def _import(module: str, name: str) -> ModuleType:

@@ -9,6 +9,7 @@ import warnings
 COMMANDS = {
     "predict": "answer a question about new pictures, pairs or videos",
     "tasks": "list task plugins; write one (new); check one's data (check)",
+    "plugins": "list plugins of all groups; show one's options",
     "synth": "write synthetic data sets in the real formats",
     "bench": "run models on a suite of tasks, beside published numbers",
     "ablate": "train variants of a model several times, and compare them",

@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from unirs.cli.plugin_options import add_plugin_options
 from unirs.data.datamodule import UniRSDataModule
 from unirs.errors import UniRSError
 from unirs.models.run_folder import find_checkpoint
@@ -70,6 +71,10 @@ class TrainerCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401 - Lightning's type
         """Parses `args`; Lightning's own warns that they are not the process's."""
         self.config = parser.parse_args(args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Checks the options of plugins by type, and takes them one by one."""
+        add_plugin_options(parser)
 
     def instantiate_classes(self) -> None:
         """Builds model, data and trainer, and gives the data the model's processor."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from unirs.data.frame_cache import FrameCache
 from unirs.data.loaders import make_loader, world
 from unirs.data.processor import Processor
 from unirs.data.sampler import MixtureSampler
-from unirs.errors import DataError, ModelError, PluginError
+from unirs.errors import DataError, ModelError
 from unirs.tasks.config import ClueUse, TaskConfig
 from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName
@@ -57,11 +56,9 @@ class UniRSDataModule(LightningDataModule):
     time by another model's; loaders that are made from then on are for that model.
 
     Args:
-        tasks: one entry for each task: `name` of its plugin, the plugin's options (`root`, …), and these: `weight`
-            (how often an epoch contains each of its samples; the paper's mixture is 1, 5, 10), `synthetic: {size,
-            seed}` (make the data if none is found), `label` (its name in results), `clue` (whether prompts contain the
-            base VLM's clue about the media: `never`, `test` in evaluation only, `always`), `augment` (whether training
-            media are rotated and mirrored, all frames alike; for answers that name no directions).
+        tasks: one entry for each task: `name` of its plugin, the plugin's options (`root`, …), and the options of every
+            task, `unirs.tasks.config.TaskOptions` (`label`, `weight`, `synthetic`, `clue`, `augment`). On the command
+            line, an option of one task is `--data.tasks.LABEL.OPTION VALUE`.
         batch_size: samples of a training batch, in each process.
         eval_batch_size: samples of an evaluation batch, in each process.
         max_turns: maximum number of questions about one image in a training sequence; an image with more questions
@@ -98,16 +95,7 @@ class UniRSDataModule(LightningDataModule):
         processor: Processor | None = None,
     ) -> None:
         super().__init__()
-        self.tasks = {task.name: task for task in map(TaskConfig.from_config, tasks)}
-        if len(self.tasks) != len(tasks):
-            names = [
-                name
-                for name, count in Counter(TaskConfig.from_config(spec).name for spec in tasks).items()
-                if count > 1
-            ]
-            raise PluginError(f"Several tasks are named {', '.join(names)}. Give each a 'label' of its own.")
-        if not tasks:
-            raise PluginError("data.tasks is empty: name at least one task.")
+        self.tasks = TaskConfig.read_all(tasks)
         for name, size in (("cache_gb", cache_gb), ("feature_cache_gb", feature_cache_gb)):
             if size < 0:
                 raise DataError(f"data.{name} is {size:g}. Give a number of GB, or 0 to disable the cache.")

@@ -13,11 +13,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from unirs import plugins
 from unirs.data.processor import Processor
 from unirs.errors import ModelError
-from unirs.interfaces import ChangeExtractor, Encoder, as_module
-from unirs.models.change_extractors import ChangeExtraction
+from unirs.interfaces import ChangeExtractor, Encoder, HasPublishedWeights, as_module
 from unirs.models.convert_weights import load_exactly, read_projector
 from unirs.models.llm import LLMConfig, build_llm, train_tokenizer
-from unirs.models.projectors import ProjectorName
 from unirs.models.unirs_model import UniRSModel
 
 
@@ -26,15 +24,22 @@ class ProjectorConfig:
     """What lies between encoder and language model.
 
     Attributes:
-        name: `downsample` is the paper's: four tokens become one. `mlp` is LLaVA's.
+        name: a projector plugin. `downsample` is the paper's: four tokens become one. `mlp` is LLaVA's.
+        options: the plugin's options.
         source: a VILA-1.5 or UniRS folder `mm_projector` with weights for `downsample`, and for `change_extraction` if
-            it has them; random weights where left out.
+            it has them; random weights if omitted.
         tune: `full` or `frozen`.
     """
 
-    name: ProjectorName = "downsample"
+    name: str = "downsample"
+    options: dict[str, Any] = field(default_factory=dict)
     source: Path | None = None
     tune: Literal["full", "frozen"] = "full"
+
+    @property
+    def plugin(self) -> dict[str, Any]:
+        """The plugin's name and options."""
+        return {"name": self.name, **self.options}
 
 
 @dataclass
@@ -98,7 +103,7 @@ def build_model(config: ModelConfig) -> BuiltModel:
         change = plugins.create("unirs.change_extractors", config.change, encoder.grid, encoder.embed_dim)
     check_components(encoder, change)
     llm, tokenizer = build_llm(config.llm)
-    model = UniRSModel(encoder, change, llm, config.projector.name)
+    model = UniRSModel(encoder, change, llm, config.projector.plugin)
     load_projector_weights(model, config.projector)
     return BuiltModel(model, tokenizer, {"name": config.encoder["name"], **encoder.init_config}, config.change)
 
@@ -138,9 +143,9 @@ def load_projector_weights(model: UniRSModel, config: ProjectorConfig) -> None:
         if config.tune == "frozen":
             raise ModelError("The projector is frozen with random weights. Name its 'source', or set 'tune: full'.")
         return
-    if config.name != "downsample":
+    if not isinstance(model.projector, HasPublishedWeights):
         raise ModelError(f"projector.source holds a 'downsample' projector, not '{config.name}'. See 'unirs convert'.")
-    state, change = read_projector(config.source, change=isinstance(model.change, ChangeExtraction))
+    state, change = read_projector(config.source, change=isinstance(model.change, HasPublishedWeights))
     load_exactly(model.projector, state, config.source)
     if change is not None and model.change is not None:
         load_exactly(model.change, change, config.source)

@@ -32,6 +32,8 @@ class ChangeExtraction(nn.Module):
         min_pairs: minimum number of pairs in a training batch that is normalised with its own statistics.
     """
 
+    published_component = "change"
+
     def __init__(
         self,
         grid: tuple[int, int],

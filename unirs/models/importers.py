@@ -26,7 +26,6 @@ from unirs.interfaces import Encoder, as_module
 from unirs.models.convert_weights import llava_names, load_exactly, read_config, read_projector, rename
 from unirs.models.llm import LLMConfig, build_llm, check_loaded, describe_llm
 from unirs.models.pretrained import Pretrained, PromptConfig, UniRSConfig
-from unirs.models.projectors import ProjectorName
 from unirs.models.unirs_model import UniRSModel
 from unirs.tasks.media import Modality, ResizeMode
 
@@ -160,7 +159,18 @@ def _resize_mode(image_processor: object) -> ResizeMode:
 
 
 def _build_encoder(**options: Any) -> Encoder:  # noqa: ANN401 - the plugin's
-    return cast("Encoder", plugins.create("unirs.encoders", {"name": "hf", **options}))
+    return cast("Encoder", plugins.create("unirs.encoders", {"name": _encoder_plugin(), **options}))
+
+
+def _encoder_plugin() -> str:
+    """The encoder plugin that reads vision towers of checkpoints."""
+    names = list(plugins.list_plugins("unirs.vision_towers"))
+    if len(names) != 1:
+        raise ModelError(
+            f"Checkpoints need one installed encoder plugin of the group 'unirs.vision_towers', which reads vision "
+            f"towers in Hugging Face's format. Installed: {', '.join(names) or 'none'}."
+        )
+    return names[0]
 
 
 def _dtype(stored: object) -> Literal["float32", "bfloat16"]:
@@ -208,7 +218,7 @@ def _assemble(
     model: UniRSModel,
     encoder: Encoder,
     change: dict[str, Any] | None,
-    projector: ProjectorName,
+    projector: str,
     tokenizer: PreTrainedTokenizerBase,
     settings: LLMConfig,
 ) -> Pretrained:
@@ -218,9 +228,9 @@ def _assemble(
         for name, (modality, instruction) in _PROMPTS.items()
     }
     config = UniRSConfig(
-        encoder={"name": "hf", **encoder.init_config},
+        encoder={"name": _encoder_plugin(), **encoder.init_config},
         change=change,
-        projector=projector,
+        projector={"name": projector},
         llm=describe_llm(model.llm, settings, tokenizer),
         prompts=prompts,
         max_length=getattr(model.llm.config, "max_position_embeddings", UniRSConfig.max_length),

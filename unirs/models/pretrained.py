@@ -25,7 +25,6 @@ from unirs.data.clues import ClueConfig
 from unirs.errors import DataError, ModelError, did_you_mean
 from unirs.interfaces import Encoder, MergesAdapters
 from unirs.models.llm import rebuild_llm
-from unirs.models.projectors import ProjectorName
 from unirs.models.tuning import Lora, has_adapters, merge_adapters
 from unirs.models.unirs_model import UniRSModel
 from unirs.tasks.media import Modality
@@ -70,7 +69,7 @@ class UniRSConfig:
 
     encoder: dict[str, Any]
     change: dict[str, Any] | None
-    projector: ProjectorName
+    projector: dict[str, Any]
     llm: dict[str, Any]
     prompts: dict[str, PromptConfig]
     max_new_tokens: int = 48

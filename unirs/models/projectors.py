@@ -1,7 +1,5 @@
 """Projectors: map vision tokens to the language model's embedding space."""
 
-from typing import Literal
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -18,6 +16,8 @@ class DownsampleProjector(nn.Module):
         dim: width of the incoming tokens.
         out: width of the language model's embeddings.
     """
+
+    published_component = "projector"
 
     def __init__(self, grid: tuple[int, int], dim: int, out: int) -> None:
         super().__init__()
@@ -58,11 +58,3 @@ class MlpProjector(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Projects `[N, L, D]` to `[N, L, out]`."""
         return self.out(F.gelu(self.expand(tokens)))  # type: ignore[no-any-return]
-
-
-ProjectorName = Literal["downsample", "mlp"]
-
-PROJECTORS: dict[ProjectorName, type[DownsampleProjector] | type[MlpProjector]] = {
-    "downsample": DownsampleProjector,
-    "mlp": MlpProjector,
-}

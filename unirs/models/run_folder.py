@@ -128,7 +128,7 @@ def saved_config(
     return UniRSConfig(
         encoder=built.encoder_config,
         change=built.change_config,
-        projector=config.projector.name,
+        projector=config.projector.plugin,
         llm=describe_llm(built.model.llm, config.llm, tokenizer),
         prompts={
             name: PromptConfig(

@@ -1,6 +1,6 @@
 """The model in plain torch: encoder, change extractor, projector and language model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
+from unirs import plugins
 from unirs.data.batch import Batch, group_by_length, num_image_slots, tree_attention_mask
 from unirs.data.token_tree import IGNORE
 from unirs.errors import ModelError
-from unirs.interfaces import ChangeExtractor, Encoder, MapsChange, as_module
-from unirs.models.projectors import PROJECTORS, ProjectorName
+from unirs.interfaces import ChangeExtractor, Encoder, MapsChange, Projector, as_module
 from unirs.tasks.media import Media
 
 LossReduction = Literal["sample_mean", "token_mean"]
@@ -33,7 +33,7 @@ class UniRSModel(nn.Module):
         encoder: frames to vision tokens.
         change: fuses the two times of a pair; None passes both frames to the language model.
         llm: a Hugging Face causal language model.
-        projector: `downsample` is the paper's.
+        projector: name of a projector plugin, or name and options; `downsample` is the paper's.
     """
 
     def __init__(
@@ -41,13 +41,15 @@ class UniRSModel(nn.Module):
         encoder: Encoder,
         change: ChangeExtractor | None,
         llm: PreTrainedModel,
-        projector: ProjectorName = "downsample",
+        projector: Mapping[str, Any] | str = "downsample",
     ) -> None:
         super().__init__()
         self.encoder = as_module(encoder)
         self.change = None if change is None else as_module(change)
         width: int = llm.get_input_embeddings().weight.shape[1]  # type: ignore[index, assignment]
-        self.projector = PROJECTORS[projector](encoder.grid, encoder.embed_dim, width)
+        self.projector = plugins.create("unirs.projectors", projector, encoder.grid, encoder.embed_dim, width)
+        if not isinstance(as_module(self.projector), Projector):
+            raise ModelError(f"Projector {type(self.projector).__name__} has no attribute 'num_tokens'.")
         self.llm = llm
 
     @property

@@ -1,65 +1,142 @@
-"""A task as a config names it."""
+"""Tasks as a config names them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from unirs import plugins
-from unirs.errors import DataError, PluginError, did_you_mean
+from unirs.errors import DataError, PluginError
 from unirs.tasks.task import Task
 
 ClueUse = Literal["never", "test", "always"]
 
 
 @dataclass(frozen=True)
-class TaskConfig:
-    """A task as the config names it.
+class SyntheticConfig:
+    """Data to make if none are found.
 
     Attributes:
-        name: the task's name in results: `label` where given, else the plugin's name.
-        root: where its data are.
-        task: what the plugin built.
-        weight: how often an epoch shows each training sample; fractions show a random part.
-        synthetic: `size` and `seed` of the data to make where none is found.
-        clue: when its prompts hold clues.
-        augment: whether training turns and mirrors its media.
+        size: number of training items, 0 or more.
+        seed: another seed makes other data.
+
+    Raises:
+        PluginError: a number is negative.
+    """
+
+    size: int = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 0:
+                raise PluginError(f"synthetic.{name} is {value}, it must be 0 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """The options that every task has, beside those of its plugin.
+
+    Attributes:
+        label: name of the task in results and on the command line; the plugin's name if omitted.
+        weight: how often an epoch contains each training sample, 0 or more; a fraction takes a random subset.
+        synthetic: data to make if none are found.
+        clue: when prompts contain a clue: `never`, for evaluation only (`test`), or for training too (`always`).
+        augment: whether training media are turned and mirrored, all frames alike.
+
+    Raises:
+        PluginError: the weight is negative or infinite.
+    """
+
+    label: str | None = None
+    weight: float = 1.0
+    synthetic: SyntheticConfig | None = None
+    clue: ClueUse = "never"
+    augment: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise PluginError(f"option 'weight' is {self.weight}, it must be a finite number of 0 or more.")
+
+
+_OWN_OPTIONS = {entry.name for entry in fields(TaskOptions)}
+
+
+def task_label(spec: Mapping[str, Any]) -> str:
+    """The name of a task in results: its `label`, or else its plugin's name."""
+    return str(spec.get("label") or plugins.short_name(str(spec.get("name", ""))))
+
+
+def check_task_options(spec: object) -> dict[str, Any]:
+    """Checks the options of a task by type, without building it.
+
+    Returns:
+        `name`, and the options as they are given.
+
+    Raises:
+        PluginError: an unknown plugin or option, or a value of a wrong type.
+    """
+    options = plugins.normalize("unirs.tasks", spec)
+    own = {key: value for key, value in options.items() if key in _OWN_OPTIONS}
+    other = {key: value for key, value in options.items() if key not in _OWN_OPTIONS and key != "name"}
+    owner = f"Task '{task_label(options)}'"
+    function = plugins.load("unirs.tasks", options["name"])
+    return {
+        "name": options["name"],
+        **plugins.check_options(owner, TaskOptions, own),
+        **plugins.check_options(owner, function, other),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(TaskOptions):
+    """A task as a config names it.
+
+    Attributes:
+        name: the task's name in results.
+        root: folder with its data.
+        task: the plugin's result.
     """
 
     name: str
     root: Path
     task: Task
-    weight: float
-    synthetic: Mapping[str, int] | None
-    clue: ClueUse
-    augment: bool
 
     @classmethod
     def from_config(cls, spec: Mapping[str, Any]) -> TaskConfig:
-        """Builds a task from its part of the config; its `root` is `data/<name>` where left out.
+        """Builds a task from its entry in a config; its `root` is `data/<label>` if omitted.
 
         Raises:
-            PluginError: an unknown plugin or option, a weight below 0, or a wrong `synthetic`.
+            PluginError: an unknown plugin or option, or a value of a wrong type.
         """
-        options = dict(spec)
-        label = options.pop("label", None) or plugins.short_name(str(options.get("name", "")))
-        weight = options.pop("weight", 1.0)
-        synthetic = options.pop("synthetic", None)
-        augment = options.pop("augment", False)
-        if not isinstance(augment, bool):
-            raise PluginError(f"Task '{label}': augment must be true or false, got {augment!r}.")
-        clue = options.pop("clue", "never")
-        if clue not in get_args(ClueUse):
-            raise PluginError(f"Task '{label}': unknown clue '{clue}'. {did_you_mean(str(clue), get_args(ClueUse))}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise PluginError(f"Task '{label}': weight must be a number of 0 or more, got {weight!r}.")
-        if synthetic is not None and not _is_synthetic(synthetic):
-            raise PluginError(f"Task '{label}': synthetic must be {{size: …, seed: …}}, got {synthetic!r}.")
-        root = options["root"] = Path(options.get("root") or Path("data") / label)
-        return cls(label, root, plugins.create("unirs.tasks", options), float(weight), synthetic, clue, augment)
+        options = plugins.normalize("unirs.tasks", spec)
+        name = task_label(options)
+        own = {key: options.pop(key) for key in _OWN_OPTIONS & options.keys()}
+        root = options["root"] = Path(options.get("root") or Path("data") / name)
+        own = plugins.check_options(f"Task '{name}'", TaskOptions, own)
+        try:
+            return cls(name=name, root=root, task=plugins.create("unirs.tasks", options), **own)
+        except PluginError as error:
+            raise PluginError(f"Task '{name}': {error}") from error
+
+    @staticmethod
+    def read_all(specs: Iterable[Mapping[str, Any]]) -> dict[str, TaskConfig]:
+        """Builds the tasks of a config's `data.tasks`, by name.
+
+        Raises:
+            PluginError: a task is wrong, two have one name, or there is none.
+        """
+        tasks: dict[str, TaskConfig] = {}
+        for task in map(TaskConfig.from_config, specs):
+            if task.name in tasks:
+                raise PluginError(f"Several tasks are named {task.name}. Give each a 'label' of its own.")
+            tasks[task.name] = task
+        if not tasks:
+            raise PluginError("data.tasks is empty: name at least one task.")
+        return tasks
 
     def missing_paths(self) -> list[Path]:
         """The needed files and folders that do not exist."""
@@ -79,18 +156,10 @@ class TaskConfig:
             and self.task.synthesize is not None
             and len(missing) == len(self.task.required_paths)
         ):
-            self.task.synthesize(self.synthetic.get("size", 512), self.synthetic.get("seed", 0))
+            self.task.synthesize(self.synthetic.size, self.synthetic.seed)
             return
         files = ", ".join(map(str, missing))
         remedy = "Or set 'synthetic: {size: 512, seed: 0}' for this task." if self.task.synthesize is not None else ""
         raise DataError(
             f"Task '{self.name}': missing {files}. Get the data: {self.task.download_hint} {remedy}".strip()
         )
-
-
-def _is_synthetic(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and set(value) <= {"size", "seed"}
-        and all(type(number) is int and number >= 0 for number in value.values())
-    )
