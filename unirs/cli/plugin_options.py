@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
-from jsonargparse._typehints import ActionTypeHint, NestedArg
+from jsonargparse._typehints import ActionTypeHint
+from jsonargparse._util import NestedArg
 
 from unirs import plugins
 from unirs.cli.plugins import describe_plugin
@@ -60,7 +61,8 @@ class _ComponentAction(ActionTypeHint):
                     return _override(given, key, value.val, lambda spec: _check(group, spec))
             elif isinstance(value, str) and isinstance(yaml.safe_load(value), str) and "." not in value:
                 value = {"name": value}
-            value = super()._check_type(value, append, cfg, mode)
+            parse: Any = super()._check_type
+            value = parse(value, append, cfg, mode)
             if value is not None:
                 value = plugins.normalize(group, value)
                 _check(group, value)
@@ -81,7 +83,8 @@ class _TaskAction(ActionTypeHint):
                 index = _index(labels, label, option, value.val)
                 changed = _override(previous[index], option.removeprefix("init_args."), value.val, check_task_options)
                 return [*previous[:index], changed, *previous[index + 1 :]]
-            specs = super()._check_type(value, append, cfg, mode)
+            parse: Any = super()._check_type
+            specs = parse(value, append, cfg, mode)
             specs = [plugins.normalize("unirs.tasks", spec) for spec in specs]
             for spec in specs:
                 check_task_options(spec)
