@@ -143,7 +143,8 @@ def load_projector_weights(model: UniRSModel, config: ProjectorConfig) -> None:
         if config.tune == "frozen":
             raise ModelError("The projector is frozen with random weights. Name its 'source', or set 'tune: full'.")
         return
-    if not isinstance(model.projector, HasPublishedWeights):
+    projector: object = model.projector
+    if not isinstance(projector, HasPublishedWeights):
         raise ModelError(f"projector.source holds a 'downsample' projector, not '{config.name}'. See 'unirs convert'.")
     state, change = read_projector(config.source, change=isinstance(model.change, HasPublishedWeights))
     load_exactly(model.projector, state, config.source)

@@ -51,7 +51,7 @@ def build_from_init(
     ]
     if config.projector.source is not None:
         differences.append("projector.source is set, but the projector's weights are the initial model's: remove it")
-    if config.projector.name != saved.projector:
+    if config.projector.plugin != saved.projector:
         differences.append(f"projector.name is '{config.projector.name}', not '{saved.projector}'")
     if not differences:
         differences += _load_weights("encoder", as_module(encoder), init.encoder.state_dict())
