@@ -196,8 +196,9 @@ def check_options(
                 continue
             raise PluginError(f"{owner} has no option '{option}'. {did_you_mean(option, parameters)}")
         annotation = parameters[option].annotation
-        # A value of just that class needs no parser, which takes time to import and to build.
-        if annotation is parameters[option].empty or type(value) is annotation:
+        # These need no parser, which takes time to import and to build. A path's class depends on the system.
+        fits = type(value) is annotation or (annotation is Path and isinstance(value, Path))
+        if annotation is parameters[option].empty or fits:
             continue
         parser = parser or _parser(function, skip)
         checked[option] = _convert(parser, owner, option, value)
