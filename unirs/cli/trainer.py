@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ class SaveConfig(SaveConfigCallback):
         if stage == "fit" or not path.exists():
             # Only what all commands read: each takes the run's config, and has options of its own.
             config = Namespace({key: self.config[key] for key in ("seed_everything", "trainer", "model", "data")})
-            write_atomically(path, self.parser.dump(config, skip_unset=False, skip_validation=True).encode())
+            text = self.parser.dump(_to_plain(config), skip_unset=False, skip_validation=True)
+            write_atomically(path, text.encode())
 
 
 class TrainerCLI(LightningCLI):
@@ -153,6 +155,17 @@ class TrainerCLI(LightningCLI):
                 raise UniRSError(f"Checkpoint {path} does not exist. Correct '--ckpt_path'.")
             kwargs["ckpt_path"] = str(path)
         return kwargs
+
+
+def _to_plain(value: Any) -> Any:  # noqa: ANN401 - any value of a config
+    """Enums and devices, such as the defaults of Lightning's callbacks, as the text that YAML can hold."""
+    if isinstance(value, Namespace):
+        return Namespace({key: _to_plain(one) for key, one in vars(value).items()})
+    if isinstance(value, list | tuple):
+        return [_to_plain(one) for one in value]
+    if isinstance(value, Enum):
+        return value.name
+    return str(value) if isinstance(value, torch.device) else value
 
 
 def _has(callbacks: Sequence[Callback], kind: type[Callback]) -> bool:

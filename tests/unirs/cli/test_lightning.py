@@ -103,7 +103,7 @@ OURS = ["checkpoints/best.ckpt", "checkpoints/last.ckpt"]
         {"overfit_batches": 1},
         {"accumulate_grad_batches": 2, "gradient_clip_val": None},
         {"val_check_interval": 0.5},
-        {"max_steps": 1, "max_epochs": -1, "max_time": {"hours": 1}},
+        {"max_steps": 2, "max_epochs": -1, "max_time": {"hours": 1}},
         {"profiler": "simple"},
         {"detect_anomaly": True},
         {"enable_progress_bar": True},
@@ -118,10 +118,9 @@ OURS = ["checkpoints/best.ckpt", "checkpoints/last.ckpt"]
         callback("StochasticWeightAveraging", swa_lrs=0.01),
         callback("GradientAccumulationScheduler", scheduling={0: 2}),
         callback("DeviceStatsMonitor", cpu_stats=False),
-        callback("ThroughputMonitor", batch_size_fn="len"),
         callback("LearningRateMonitor", logging_interval="step"),
-        callback("RichProgressBar"),
-        callback("TQDMProgressBar"),
+        callback("RichProgressBar") | {"enable_progress_bar": True},
+        callback("TQDMProgressBar") | {"enable_progress_bar": True},
         callback("RichModelSummary"),
         callback("OnExceptionCheckpoint", dirpath="."),
         callback("WeightAveraging"),
@@ -132,7 +131,12 @@ OURS = ["checkpoints/best.ckpt", "checkpoints/last.ckpt"]
     ],
     ids=str,
 )
-def test_training_options(trainer: dict[str, Any], fit: Callable[..., Path]) -> None:
+# Lightning's advice on these options.
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_training_options(
+    trainer: dict[str, Any], fit: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     run = fit(**trainer)
     assert set(OURS) <= set(checkpoints(run))
 
