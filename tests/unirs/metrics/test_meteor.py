@@ -92,7 +92,7 @@ def test_a_machine_without_java_is_told_once(tmp_path: Path) -> None:
     [
         ("echo 'Could not reserve enough space' >&2; exit 1", "Could not reserve enough space"),
         ("cat > /dev/null; kill -9 $$", "SIGKILL"),
-        ("cat > /dev/null; echo 1 2 3", "numbers to 5 rows"),
+        ("cat > /dev/null; echo 1 2 3", "numbers for 5 rows"),
         ("cat", "could not convert"),
         ("exec sleep 600", "timed out"),
     ],
