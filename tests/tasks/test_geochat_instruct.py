@@ -62,8 +62,8 @@ def test_it_is_only_trained_on(tmp_path: Path) -> None:
     ("bad", "message"),
     [
         (3, "row 1 is not an object"),
-        (row(), r"row 1 \(a\.jpg\): 'conversations' holds 0 texts"),
-        (row("<image>\nWhat?"), r"row 1 \(a\.jpg\): 'conversations' holds 1 texts"),
+        (row(), r"row 1 \(a\.jpg\): 'conversations' has 0 texts"),
+        (row("<image>\nWhat?"), r"row 1 \(a\.jpg\): 'conversations' has 1 texts"),
         (row("What?", "That.", conversations="x"), r"row 1 \(a\.jpg\): 'conversations' must be of type list"),
         (row("What?", "That.", conversations=["x", "y"]), r"text 0 is not an object with 'from' and 'value'"),
         (row("What?", "That.", image=None), r"row 1 \(a\.jpg\): 'image' must be of type str"),

@@ -475,7 +475,11 @@ def draw(item: int, rng: np.random.Generator) -> tuple[int, int]:
     return item, int(rng.integers(2**31))
 
 
-def test_items_get_their_own_randomness_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+def test_items_get_their_own_randomness_in_order(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Progress is shown on terminals only; this makes one of the captured stderr.
+    monkeypatch.setenv("FORCE_COLOR", "1")
     results = map_items(draw, [5, 6, 7], seed=3, description="some items")
     assert [item for item, _ in results] == [5, 6, 7]
     assert len({value for _, value in results}) == 3

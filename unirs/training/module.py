@@ -1,5 +1,6 @@
 """The LightningModule: trains the model on answer tokens, and evaluates the text that it generates."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from typing import Any, cast
@@ -276,7 +277,7 @@ class UniRSModule(LightningModule):
 
 
 def _to_plain(value: object) -> object:
-    """Dataclasses as dictionaries; functions, such as the optimizer's, as None."""
+    """Dataclasses as dictionaries, paths as text; functions, such as the optimizer's, as None."""
     if callable(value):
         return None
-    return asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
+    return json.loads(json.dumps(asdict(value) if is_dataclass(value) else value, default=str))  # type: ignore[arg-type]

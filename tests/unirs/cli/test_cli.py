@@ -215,7 +215,7 @@ def test_config_that_is_no_config(text: str, tmp_path: Path, cli: Cli, capfd: Ca
 
 def test_fit_without_config(cli: Cli, capfd: Capture) -> None:
     assert cli("fit") == 1
-    assert "model.encoder" in error(capfd)
+    assert "data.tasks" in error(capfd)
 
 
 def test_test_without_training(

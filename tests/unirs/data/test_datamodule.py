@@ -377,6 +377,6 @@ def test_bad_data_end_a_test_without_results(
     assert cli("fit", "--config", config) == 0
     (root / "blue.png").write_bytes((root / "blue.png").read_bytes()[:60])
     assert cli("test", "--config", config) == 1
-    assert f"unirs: error: Picture {root / 'blue.png'} does not decode" in capfd.readouterr().err
+    assert f"unirs: error: Image {root / 'blue.png'} does not decode" in capfd.readouterr().err
     assert not (tmp_path / "run" / "test").exists()
     assert [path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".")] == []
