@@ -31,6 +31,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy tests
+	$(BIN)/lint-imports
 
 test: lint
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term

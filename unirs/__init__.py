@@ -9,8 +9,10 @@ from unirs.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from unirs.errors import UniRSError
+    from unirs.factory import create_change_extractor, create_encoder, create_projector, create_task
     from unirs.inference.api import UniRS
     from unirs.inference.completion import Completion
+    from unirs.plugins import list_plugins, plugin_options
     from unirs.tasks.media import Image, Media, Modality, Pair, Video
     from unirs.tasks.prompt import PromptTemplate
     from unirs.tasks.sample import Sample, TaskSplit, Turn
@@ -33,14 +35,22 @@ __all__ = [
     "UniRSError",
     "Video",
     "__version__",
+    "create_change_extractor",
+    "create_encoder",
+    "create_projector",
+    "create_task",
+    "list_plugins",
+    "plugin_options",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
         "unirs.errors": "UniRSError",
+        "unirs.factory": "create_change_extractor create_encoder create_projector create_task",
         "unirs.inference.api": "UniRS",
         "unirs.inference.completion": "Completion",
+        "unirs.plugins": "list_plugins plugin_options",
         "unirs.tasks.media": "Image Media Modality Pair Video",
         "unirs.tasks.prompt": "PromptTemplate",
         "unirs.tasks.sample": "Sample TaskSplit Turn",

@@ -196,7 +196,7 @@ def make(root: Path, count: int) -> None:
         with (folder / "train.jsonl").open("w", encoding="utf-8") as file:
             for index, (kind, question, answer) in enumerate(asked(count)):
                 picture = f"Data/{index // PER_PICTURE}.tif"
-                row = {"image": picture, "question": question, "answer": answer, "kind": kind}
+                row = {"image": picture, "question": question, "answer": answer, "category": kind}
                 file.write(json.dumps(row) + "\n")
 
 

@@ -12,41 +12,42 @@ from unirs.errors import DataError, PluginError, did_you_mean
 from unirs.metrics import named_metric
 from unirs.tasks import LazySamples, SplitName, check_split, field, read_row, scan_json_lines
 
-_OWN = {"id", "image", "images", "video", "answer", "references", "kind"}
+_OWN = {"id", "image", "images", "video", "answer", "references", "category"}
 
 
 def build(
     root: Path,
-    kind: Modality = "image",
+    modality: Modality = "image",
     instruction: str = "{question}",
     tag: str = "vqa",
     metric: str = "vqa",
     choices: Sequence[str] = (),
-    frames: int = 8,
+    num_frames: int = 8,
     splits: Sequence[SplitName] = ("train", "val", "test"),
 ) -> Task:
     """A task from `<split>.jsonl`, a question a line.
 
     A line is a JSON object with
-    `image` (a picture), `images` (two: before, after) or `video`, as `kind` says: paths from `root`;
-    `answer` (a text), or `references` (several), or both: then `answer` is learnt, and `references` are scored against;
-    `kind`, if scores shall be told apart by it: question type, or class (for `top1`, the answer where left out), or
-    `changed` and `unchanged`;
-    `id`, the line's number where left out;
+    `image`, `images` (two: before, after) or `video`, according to `modality`: paths relative to `root`;
+    `answer` (a text), or `references` (several texts), or both: `answer` is then trained on, and `references` are for
+    scores;
+    `category`, to split scores by question type or class (for `top1` by default the answer), or by `changed` and
+    `unchanged`;
+    `id`, by default the number of the line;
     `question`, or any other texts that the instruction names.
 
-    Files are read line by line, and a line again when its sample is asked for: they may be of any size.
+    Files are read line by line, and a line again when its sample is accessed, so they may be of any size.
 
     Args:
         root: folder with the files.
-        kind: what the lines show.
+        modality: of the media.
         instruction: what is asked, with the names of the lines' texts in braces.
         tag: the task tag before the instruction; none where empty.
         metric: how answers are scored: `vqa` (exact match), `caption` (BLEU, METEOR, ROUGE-L, CIDEr-D), `top1` (the
             class that the answer names), a text metric of torchmetrics (`chrf`, `rouge`, `sacrebleu`, `bertscore` ...)
             or the dotted path or file of a metric (`my_metrics.py:WordRatio`).
         choices: the texts among which the answers are; for `top1` the classes, and required.
-        frames: how many frames of a video are shown.
+        num_frames: frames of a video.
         splits: those that there are files of. Without `val` and `test` the task is only trained on.
 
     Returns:
@@ -55,21 +56,21 @@ def build(
     Raises:
         PluginError: an option is unknown or makes no sense.
     """
-    if kind not in get_args(Modality):
-        raise PluginError(f"Unknown kind '{kind}'. {did_you_mean(str(kind), get_args(Modality))}")
+    if modality not in get_args(Modality):
+        raise PluginError(f"Unknown modality '{modality}'. {did_you_mean(str(modality), get_args(Modality))}")
     if unknown := sorted(set(splits) - set(get_args(SplitName))):
         raise PluginError(f"Unknown split '{unknown[0]}'. {did_you_mean(unknown[0], get_args(SplitName))}")
     if isinstance(choices, str) or not all(isinstance(choice, str) for choice in choices):
         raise PluginError(f"'choices' must be a list of texts, got {choices!r}. YAML needs quotes around yes and no.")
     if metric == "top1" and not choices:
         raise PluginError("The metric 'top1' needs 'choices': the classes to tell apart.")
-    if frames < 1:
-        raise PluginError(f"'frames' is {frames}, it must be 1 or more.")
+    if num_frames < 1:
+        raise PluginError(f"'num_frames' is {num_frames}, it must be 1 or more.")
     names = tuple(name for _, name, _, _ in Formatter().parse(instruction) if name is not None)
     classes = tuple(choices) if metric == "top1" else None
     return Task(
-        modality=kind,
-        load_split=_Lines(root, kind, names, classes, frames, tuple(splits)),
+        modality=modality,
+        load_split=_Lines(root, modality, names, classes, num_frames, tuple(splits)),
         prompt=PromptTemplate(task_tag=tag, instruction=instruction),
         metric=named_metric(metric, classes or ()),
         required_paths=tuple(root / f"{split}.jsonl" for split in splits),
@@ -85,18 +86,18 @@ class _Lines:
 
     Attributes:
         root: folder with the files.
-        kind: what the lines show.
+        modality: of the media.
         names: texts that a line must have.
-        classes: what a line's kind must be one of; None where it may be anything.
-        frames: of a video.
+        classes: the categories that a line may have; None for any.
+        num_frames: of a video.
         splits: that there are.
     """
 
     root: Path
-    kind: Modality
+    modality: Modality
     names: tuple[str, ...]
     classes: tuple[str, ...] | None
-    frames: int
+    num_frames: int
     splits: tuple[SplitName, ...]
 
     def __call__(self, split: SplitName) -> TaskSplit:
@@ -126,7 +127,7 @@ class _Lines:
         key = row.get("id", number)
         if isinstance(key, bool) or not isinstance(key, str | int):
             raise DataError(f"{where}: 'id' must be a text or a whole number, it is {key!r}. Correct the row.")
-        name = field(row, "kind", str, where) if "kind" in row else references[0] if self.classes else ""
+        name = field(row, "category", str, where) if "category" in row else references[0] if self.classes else ""
         if self.classes is not None and name not in self.classes:
             raise DataError(f"{where}: '{name}' is none of the 'choices'. {did_you_mean(name, self.classes)}")
         texts = {name: text for name, text in row.items() if isinstance(text, str) and name not in _OWN}
@@ -137,10 +138,10 @@ class _Lines:
         return Sample(id=str(key), media=self._media(row, where), turns=(turn,))
 
     def _media(self, row: Mapping[str, Any], where: str) -> Media:
-        if self.kind == "image":
+        if self.modality == "image":
             return Image(self.root / field(row, "image", str, where))
-        if self.kind == "video":
-            return Video(self.root / field(row, "video", str, where), self.frames)
+        if self.modality == "video":
+            return Video(self.root / field(row, "video", str, where), self.num_frames)
         paths: list[object] = field(row, "images", list, where)
         if len(paths) != 2 or not all(isinstance(path, str) for path in paths):
             raise DataError(

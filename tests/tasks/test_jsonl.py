@@ -23,7 +23,7 @@ ROW = {"image": "a.png", "question": "Is there a {road}?", "answer": "yes"}
 
 
 def test_a_question_a_line(tmp_path: Path) -> None:
-    write(tmp_path, ROW, "", ROW | {"id": "b", "kind": "presence"}, ROW | {"id": 7})
+    write(tmp_path, ROW, "", ROW | {"id": "b", "category": "presence"}, ROW | {"id": 7})
     task = build(tmp_path)
     split = task.load_split("train")
     assert [sample.id for sample in split] == ["1", "b", "7"]
@@ -36,10 +36,10 @@ def test_a_question_a_line(tmp_path: Path) -> None:
 
 def test_pairs_and_videos(tmp_path: Path) -> None:
     write(tmp_path, ROW | {"images": ["a.png", "sub/b.png"]})
-    (sample,) = build(tmp_path, kind="pair").load_split("train")
+    (sample,) = build(tmp_path, modality="pair").load_split("train")
     assert sample.media == Pair(tmp_path / "a.png", tmp_path / "sub" / "b.png")
     write(tmp_path, {"video": "a.mp4", "answer": "fire"})
-    (sample,) = build(tmp_path, kind="video", instruction="What?", frames=3).load_split("train")
+    (sample,) = build(tmp_path, modality="video", instruction="What?", num_frames=3).load_split("train")
     assert sample.media == Video(tmp_path / "a.mp4", 3)
 
 
@@ -61,8 +61,8 @@ def test_any_text_may_stand_in_the_instruction(tmp_path: Path) -> None:
         build(tmp_path, instruction="{year}").load_split("train")
 
 
-def test_classes_are_the_kinds(tmp_path: Path) -> None:
-    write(tmp_path, ROW | {"answer": "pond"}, ROW | {"answer": "It is a forest.", "kind": "forest"})
+def test_classes_are_the_categories(tmp_path: Path) -> None:
+    write(tmp_path, ROW | {"answer": "pond"}, ROW | {"answer": "It is a forest.", "category": "forest"})
     task = build(tmp_path, metric="top1", choices=["pond", "forest"])
     assert [sample.turns[0].category for sample in task.load_split("train")] == ["pond", "forest"]
     assert task.choices == ("pond", "forest")
@@ -82,7 +82,7 @@ def test_classes_are_the_kinds(tmp_path: Path) -> None:
         (ROW | {"answer": 3}, "line 2: 'answer' must be of type str, it is 3"),
         (ROW | {"references": []}, r"line 2: 'references' must hold texts, it is \[\]"),
         (ROW | {"references": ["a", 3]}, "line 2: 'references' must hold texts"),
-        (ROW | {"kind": 3}, "line 2: 'kind' must be of type str"),
+        (ROW | {"category": 3}, "line 2: 'category' must be of type str"),
         (ROW | {"id": None}, "line 2: 'id' must be a text or a whole number, it is None"),
         (ROW | {"id": True}, "line 2: 'id' must be a text or a whole number, it is True"),
         (ROW | {"id": "1"}, "line 2: the id '1' was given before"),
@@ -99,7 +99,7 @@ def test_a_bad_row_is_an_error_that_names_file_and_line(tmp_path: Path, row: Row
 def test_a_pair_has_two_paths(tmp_path: Path, images: object) -> None:
     write(tmp_path, ROW | {"images": images})
     with pytest.raises(DataError, match="line 1: 'images' must"):
-        build(tmp_path, kind="pair").load_split("train")
+        build(tmp_path, modality="pair").load_split("train")
 
 
 def test_files_that_are_missing_or_empty(tmp_path: Path) -> None:
@@ -121,14 +121,14 @@ def test_splits_are_those_that_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "images"}, r"Unknown kind 'images'\. Did you mean 'image'"),
+        ({"modality": "images"}, r"Unknown modality 'images'\. Did you mean 'image'"),
         ({"metric": "capton"}, r"Unknown metric 'capton'\. Did you mean 'caption'"),
         ({"metric": "top1"}, "'top1' needs 'choices'"),
         ({"splits": ["trian"]}, r"Unknown split 'trian'\. Did you mean 'train'"),
         ({"choices": [True, False]}, "'choices' must be a list of texts.*quotes around yes and no"),
         ({"choices": "yes"}, "'choices' must be a list of texts"),
         ({"choices": ["a", "a"]}, "The choice 'a' is given twice"),
-        ({"frames": 0}, "'frames' is 0"),
+        ({"num_frames": 0}, "'num_frames' is 0"),
     ],
 )
 def test_wrong_options(tmp_path: Path, options: dict[str, Any], message: str) -> None:

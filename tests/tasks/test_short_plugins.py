@@ -166,12 +166,12 @@ def test_geochat_instruct(tmp_path: Path) -> None:
 
 def test_jsonl(tmp_path: Path) -> None:
     rows = [
-        {"id": f"p{i}", "images": [f"{i}a.png", f"{i}b.png"], "references": ["a road", f"{i} roads"], "kind": kind}
+        {"id": f"p{i}", "images": [f"{i}a.png", f"{i}b.png"], "references": ["a road", f"{i} roads"], "category": kind}
         for i, kind in enumerate(("changed", "unchanged"))
     ]
     for split in ("train", "val", "test"):
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    own: dict[str, object] = {"kind": "pair", "metric": "caption", "tag": "change", "instruction": "What changed?"}
+    own: dict[str, object] = {"modality": "pair", "metric": "caption", "tag": "change", "instruction": "What changed?"}
     assert_equal("jsonl", tmp_path, own)
 
 

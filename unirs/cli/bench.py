@@ -22,7 +22,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="keep the answers that an interrupted run has left")
     parser.add_argument("--device", default="auto", help="cpu, gpu, … (default: %(default)s)")
     parser.add_argument("--devices", type=int, default=1, help="processes, a device each (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=8, help="media at once (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=8, help="media of a batch (default: %(default)s)")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that decode media (default: %(default)s)")
     parser.add_argument(
         "--decoding",
         choices=("generate", "loglikelihood"),
@@ -54,6 +55,7 @@ def _run(options: argparse.Namespace) -> None:
             tasks=tuple(options.tasks),
             decoding=options.decoding,
             batch_size=options.batch_size,
+            num_workers=options.num_workers,
             device=options.device,
             devices=options.devices,
             resume=options.resume,

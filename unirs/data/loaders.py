@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from unirs.data.batch import Batch
 from unirs.data.dataset import DecodedDataset, Example
 from unirs.data.frame_cache import FrameCache
 from unirs.data.processor import Processor
+from unirs.tasks.prompt import PromptTemplate
 
 
 def world() -> tuple[int, int]:
@@ -31,6 +32,7 @@ def make_loader(
     sampler: Sampler[Any] | None = None,
     num_workers: int = 0,
     training: bool = False,
+    prompts: Mapping[str, PromptTemplate] | None = None,
     eval_set: str = "",
     with_labels: bool = False,
 ) -> DataLoader[Batch]:
@@ -44,6 +46,7 @@ def make_loader(
         sampler: order of the examples; by default their own.
         num_workers: processes that decode and encode.
         training: whether sequences hold answers and labels.
+        prompts: prompt template of each task; by default those of the processor's tasks.
         eval_set: name of the evaluation set.
         with_labels: evaluation batches also hold what a validation loss needs.
 
@@ -58,5 +61,5 @@ def make_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
-        collate_fn=processor.collator(training=training, eval_set=eval_set, with_labels=with_labels),
+        collate_fn=processor.collator(training=training, prompts=prompts, eval_set=eval_set, with_labels=with_labels),
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from unirs.data.feature_cache import FeatureCache
     from unirs.tasks.config import TaskConfig
+    from unirs.tasks.prompt import PromptTemplate
 
 ClueFunction = Callable[[Sequence[Media]], Mapping[Media, str]]
 """Returns the clue of each input. Collective: every process of a run passes the same media."""
@@ -90,11 +91,19 @@ class Processor:
         """
         return PromptEncoder(self.require_tokenizer(), self.max_length)
 
-    def collator(self, *, training: bool, eval_set: str = "", with_labels: bool = False) -> Collator:
-        """Collates decoded examples of the registered tasks.
+    def collator(
+        self,
+        *,
+        training: bool,
+        prompts: Mapping[str, PromptTemplate] | None = None,
+        eval_set: str = "",
+        with_labels: bool = False,
+    ) -> Collator:
+        """Collates decoded examples.
 
         Args:
             training: whether sequences hold answers and labels.
+            prompts: prompt template of each task; by default those of the registered tasks.
             eval_set: name of the evaluation set that the batches belong to.
             with_labels: evaluation batches also hold what a validation loss needs.
 
@@ -103,7 +112,7 @@ class Processor:
         """
         return Collator(
             prompt_encoder=self.prompt_encoder(),
-            prompts={name: task.task.prompt for name, task in self.tasks.items()},
+            prompts=prompts or {name: task.task.prompt for name, task in self.tasks.items()},
             num_image_slots=partial(num_image_slots, fused=self.fuse_pairs),
             tokens_per_image=self.tokens_per_image,
             training=training,

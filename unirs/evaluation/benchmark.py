@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,7 +59,8 @@ class BenchOptions:
         limit: samples of each task; all where None.
         tasks: labels to run; all where empty.
         decoding: free text, or ranking where a task has choices.
-        batch_size: media at once.
+        batch_size: media of a batch.
+        num_workers: processes that decode media and encode prompts, for UniRS models.
         device: `auto`, `cpu`, `gpu` or another accelerator that Lightning knows.
         devices: processes, each with a device of its own.
         resume: keep the answers that an interrupted run has left.
@@ -70,6 +72,7 @@ class BenchOptions:
     tasks: tuple[str, ...] = ()
     decoding: Decoding = "generate"
     batch_size: int = 8
+    num_workers: int = 0
     device: str = "auto"
     devices: int = 1
     resume: bool = False
@@ -97,7 +100,11 @@ class UniRSAdapter:
         items = [Example(task.name, sample, clue=clues.get(sample.media, "")) for sample in samples]
         choices = (lambda row: task.task.choices_for(row.category)) if options.decoding == "loglikelihood" else None
         said = self.model.predict_examples(
-            {task.name: task.task.prompt}, items, batch_size=options.batch_size, choices=choices
+            {task.name: task.task.prompt},
+            items,
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+            choices=choices,
         )
         return (row for row, _ in said)
 
@@ -189,13 +196,20 @@ def _strategy(devices: int) -> str:
     return "ddp_spawn" if devices > 1 else "auto"
 
 
-def _samples(task: TaskConfig, options: BenchOptions) -> list[Sample]:
-    """The test samples, or always the same random choice of them."""
+@cache
+def _load(spec: str, limit: int | None) -> tuple[TaskConfig, list[Sample]]:
+    """A task and its test samples, or always the same random subset of them; built and read once in each process.
+
+    Args:
+        spec: the task's config as JSON.
+        limit: number of samples; all if None.
+    """
+    task = TaskConfig.from_config(json.loads(spec))
     samples = task.task.load_split("test")
-    count = len(samples) if options.limit is None else min(options.limit, len(samples))
+    count = len(samples) if limit is None else min(limit, len(samples))
     generator = torch.Generator().manual_seed(0)
     order = sorted(torch.randperm(len(samples), generator=generator)[:count].tolist())
-    return [samples[index] for index in order]
+    return task, [samples[index] for index in order]
 
 
 def _perturbations(task: TaskConfig, options: BenchOptions) -> list[Perturbation | None]:
@@ -223,8 +237,7 @@ def _answer(
     """Every process answers its share of the samples and appends to files of its own."""
     peer: BenchmarkModel | None = None
     for suite_task in suite_tasks:
-        task = TaskConfig.from_config(suite_task.task)
-        samples = _samples(task, options)
+        task, samples = _load(json.dumps(suite_task.task), options.limit)
         for view in _perturbations(task, options):
             log = _log(model, task, view, folder, options)
             if fabric.is_global_zero:
@@ -253,8 +266,7 @@ def _finish(model: str, suite_tasks: Sequence[SuiteTask], folder: Path, options:
     results: list[TaskResult] = []
     baselines: dict[str, list[TaskResult]] = {}
     for suite_task in suite_tasks:
-        task = TaskConfig.from_config(suite_task.task)
-        samples = _samples(task, options)
+        task, samples = _load(json.dumps(suite_task.task), options.limit)
         dropped = task.task.load_split("test").num_excluded
         for view in _perturbations(task, options):
             rows = _log(model, task, view, folder, options).read()

@@ -49,7 +49,7 @@ class McNemarResult:
     """McNemar's test of rows that are right or wrong.
 
     Attributes:
-        kind: the rows' kind; empty for all rows.
+        category: of the rows; empty for all rows.
         n: rows.
         only_first: rows that only the first run has right.
         only_second: rows that only the second run has right.
@@ -57,7 +57,7 @@ class McNemarResult:
         test: `exact` (binomial) or `chi-squared` (with continuity correction).
     """
 
-    kind: str
+    category: str
     n: int
     only_first: int
     only_second: int

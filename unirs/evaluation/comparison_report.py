@@ -99,7 +99,10 @@ def _markdown(comparisons: Sequence[Comparison], runs: tuple[str, str]) -> Itera
                 ]
                 for change in comparison.changes
             ]
-            yield to_markdown([["id", "kind", "references", "A says", "B says", "A scores", "B scores"], *rows]) + "\n"
+            yield (
+                to_markdown([["id", "category", "references", "A says", "B says", "A scores", "B scores"], *rows])
+                + "\n"
+            )
 
 
 def _statistics(comparison: Comparison) -> list[list[str]]:
@@ -123,10 +126,10 @@ def _statistics(comparison: Comparison) -> list[list[str]]:
 
 
 def _sides(comparison: Comparison) -> list[list[str]]:
-    table = [["kind", "n", "only A", "only B", "p", "test"]]
+    table = [["category", "n", "only A", "only B", "p", "test"]]
     for side in comparison.sides:
         counts = [str(side.n), str(side.only_first), str(side.only_second)]
-        table.append([side.kind or "all rows", *counts, _p(side.p), side.test])
+        table.append([side.category or "all rows", *counts, _p(side.p), side.test])
     return table
 
 

@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
+from torch.utils.data import DataLoader
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs.data.dataset import Example, VisualInput
+from unirs.data.batch import Batch
+from unirs.data.dataset import Example
+from unirs.data.frame_cache import FrameCache
+from unirs.data.loaders import make_loader
 from unirs.data.processor import Processor
 from unirs.errors import UniRSError, did_you_mean
+from unirs.inference import options as checks
 from unirs.inference.clue_generator import ClueGenerator
 from unirs.inference.completion import Choices, Completion, complete
-from unirs.inference.options import check_choices, check_names, check_positive, move_to_device
 from unirs.metrics.base import Prediction
 from unirs.models.builder import build_processor
 from unirs.models.pretrained import PromptConfig, UniRSConfig, is_saved_model, merged, write_model
@@ -36,13 +39,6 @@ from unirs.tasks.sample import Sample, Turn
 from unirs.utils.io import replacing_folder
 from unirs.utils.progress import progress_bar
 from unirs.utils.sources import resolve_source
-
-_MIXIN_OPTIONS = {
-    name
-    for function in (ModelHubMixin.save_pretrained, ModelHubMixin.push_to_hub)
-    for name, parameter in inspect.signature(function).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
-}
 
 
 class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision-language-model"]):
@@ -85,7 +81,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
 
         source = str(pretrained_model_name_or_path)
         names = {"device", "trust_remote_code", *inspect.signature(snapshot_download).parameters}
-        check_names("UniRS.from_pretrained", hub, names)
+        checks.check_names("UniRS.from_pretrained", hub, names)
         folder = Path(resolve_source(source))
         if hub and folder.exists():
             raise UniRSError(f"Options of a download do not apply to the folder {folder}: {', '.join(hub)}. Omit them.")
@@ -93,7 +89,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         model = cls(*load_pretrained(pretrained_model_name_or_path, trust_remote_code=trust_remote_code, **hub))
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        move_to_device(model.model, device, source)
+        checks.move_to_device(model.model, device, source)
         return model
 
     def save_pretrained(
@@ -113,11 +109,11 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         Raises:
             UniRSError: an option is unknown, or the folder holds something else.
         """
-        check_names("UniRS.save_pretrained", options, _MIXIN_OPTIONS)
+        checks.check_names("UniRS.save_pretrained", options, checks.SAVING_OPTIONS)
         if merge:
             return self.merged().save_pretrained(save_directory, **options)
         folder = Path(save_directory)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not is_saved_model(folder):
+        if _is_occupied(folder) and not is_saved_model(folder):
             raise UniRSError(f"{folder} holds something else than a saved UniRS model. Name a new folder.")
         with replacing_folder(folder) as partial_folder:
             return super().save_pretrained(partial_folder, **options)
@@ -144,8 +140,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             UniRSError: the folder holds something else.
         """
         folder = Path(save_directory)
-        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-        if occupied and not (folder / "adapter_config.json").is_file():
+        if _is_occupied(folder) and not (folder / "adapter_config.json").is_file():
             raise UniRSError(f"{folder} holds something else than a LoRA adapter. Name a new folder.")
         with replacing_folder(folder) as partial_folder:
             write_adapter(partial_folder, self.model.llm)
@@ -181,7 +176,8 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             MediaError: it is unclear what an input is, or it does not decode.
             UniRSError: media, task and questions do not fit together.
         """
-        several = isinstance(media, list) or (isinstance(media, Sequence) and _all_media(media))
+        all_media = isinstance(media, Sequence) and bool(media) and all(isinstance(one, Media) for one in media)
+        several = isinstance(media, list) or all_media
         if not several and question is not None and not isinstance(question, str):
             raise UniRSError("Several questions about one input: repeat the input in a list, once for each question.")
         answers = self.predict(media if several else [media], question, **{"details": False} | options)
@@ -221,7 +217,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             raise UniRSError(f"predict takes a list of inputs, not a {type(media).__name__}. Use answer for one input.")
         if not media:
             raise UniRSError("The list of media is empty. Pass at least one.")
-        check_choices(choices)
+        checks.check_choices(choices)
         inputs = [as_media(one) for one in media]
         questions = [question] * len(inputs) if question is None or isinstance(question, str) else list(question)
         if len(questions) != len(inputs):
@@ -285,6 +281,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         *,
         max_new_tokens: int | None = None,
         batch_size: int = 16,
+        num_workers: int = 0,
         choices: Choices | None = None,
         details: bool = False,
         progress: bool = False,
@@ -296,6 +293,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             examples: May be made one by one.
             max_new_tokens: Maximum length of an answer in tokens; None for the model's own.
             batch_size: Examples per batch.
+            num_workers: Processes that decode media and encode prompts.
             choices: The choices of each question; None for free text.
             details: Whether to return tokens, logprobs and change maps.
             progress: Whether to show a progress bar.
@@ -307,59 +305,46 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             UniRSError: an option is out of range.
         """
         longest = self.config.max_new_tokens if max_new_tokens is None else max_new_tokens
-        check_positive(max_new_tokens=longest, batch_size=batch_size)
-        return self._complete(prompts, examples, longest, batch_size, choices, details=details, progress=progress)
+        checks.check_positive(max_new_tokens=longest, batch_size=batch_size)
+        processor = self.processor
+        frames = FrameCache(processor.image_size, processor.resize, limit=0)
+        loader = make_loader(
+            examples, processor, frames, batch_size=batch_size, num_workers=num_workers, prompts=prompts
+        )
+        return self._complete(loader, longest, choices, details=details, progress=progress)
 
     def _complete(
         self,
-        prompts: Mapping[str, PromptTemplate],
-        examples: Sequence[Example],
+        loader: DataLoader[Batch],
         max_new_tokens: int,
-        batch_size: int,
         choices: Choices | None,
         *,
         details: bool,
         progress: bool,
     ) -> Iterator[tuple[Prediction, Completion]]:
-        processor = self.processor
-        prompt_encoder = processor.prompt_encoder()
-        collate = replace(processor.collator(training=False), prompts=prompts)
-        with progress_bar("answers", len(examples), unit="media", show=progress) as advance, _evaluating(self.model):
-            for start in range(0, len(examples), batch_size):
-                chunk = examples[start : start + batch_size]
-                frames = [one.sample.media.load_frames(processor.image_size, processor.resize) for one in chunk]
-                batch = collate(list(zip(chunk, map(VisualInput, frames), strict=True))).to(self.device)
+        prompt_encoder = self.processor.prompt_encoder()
+        count = len(loader.dataset)  # type: ignore[arg-type]
+        with progress_bar("answers", count, unit="media", show=progress) as advance, checks.evaluation_mode(self.model):
+            for loaded in loader:
+                batch = loaded.to(self.device)
                 with torch.no_grad():
                     batch = replace(batch, vision_features=self.model.encode_frames(batch))
                 completions = complete(
                     self.model, prompt_encoder, batch, max_new_tokens=max_new_tokens, choices=choices, logprobs=details
                 )
-                maps = self.model.change_maps(batch) if details else [None] * len(chunk)
+                maps = self.model.change_maps(batch) if details else [None] * len(batch.modalities)
                 for query, completion, (row, _) in zip(batch.queries, completions, batch.prompt_ends, strict=True):
                     (index,) = batch.row_media[row]
                     change_map = maps[index]
                     token_ids = list(completion.token_ids)
-                    yield (
-                        replace(query, text=completion.text),
-                        replace(
-                            completion,
-                            tokens=tuple(self.tokenizer.convert_ids_to_tokens(token_ids)) if details else (),
-                            change_map=None if change_map is None else change_map.float().cpu().numpy(),
-                        ),
+                    detailed = replace(
+                        completion,
+                        tokens=tuple(self.tokenizer.convert_ids_to_tokens(token_ids)) if details else (),
+                        change_map=None if change_map is None else change_map.float().cpu().numpy(),
                     )
-                advance(len(chunk))
+                    yield replace(query, text=completion.text), detailed
+                advance(len(batch.modalities))
 
 
-@contextmanager
-def _evaluating(model: UniRSModel) -> Iterator[None]:
-    """Evaluation mode, and then the mode before."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def _all_media(values: Sequence[object]) -> bool:
-    return bool(values) and all(isinstance(value, Media) for value in values)
+def _is_occupied(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))

@@ -1,11 +1,22 @@
 """Checks of options of the Python API."""
 
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from huggingface_hub import ModelHubMixin
 from torch import nn
 
 from unirs.errors import ModelError, UniRSError, did_you_mean
+
+SAVING_OPTIONS = {
+    name
+    for function in (ModelHubMixin.save_pretrained, ModelHubMixin.push_to_hub)
+    for name, parameter in inspect.signature(function).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+"""Options of `huggingface_hub` for saving a model."""
 
 
 def check_positive(**options: object) -> None:
@@ -59,3 +70,14 @@ def move_to_device(model: nn.Module, device: str | torch.device, source: str) ->
         raise ModelError(
             f"'{source}' does not go to device '{device}' ({error}). Name one that this machine has, such as 'cpu'."
         ) from error
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Sets a model to evaluation mode while the block runs, then restores its mode."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -1,4 +1,4 @@
-"""Change captions. A line of <split>.jsonl: {"id": …, "images": [before, after], "references": […], "kind": …}"""
+"""Change captions. A line of <split>.jsonl: {"id": …, "images": [before, after], "references": […], "category": …}"""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from unirs.tasks import field, read_json_lines, texts
 
 def build(root: Path) -> Task:
     def sample(where: str, row: dict[str, Any]) -> Sample:
-        key, kind = texts(row, where, "id", "kind")
+        key, kind = texts(row, where, "id", "category")
         before, after = (root / path for path in field(row, "images", list, where))
         return Sample(
             key, Pair(before, after), (Turn(key, tuple(field(row, "references", list, where)), category=kind),)

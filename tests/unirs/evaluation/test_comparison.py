@@ -138,7 +138,7 @@ def test_questions_about_one_picture_are_resampled_together() -> None:
 def test_sides_are_counted_for_all_rows_and_by_kind() -> None:
     first, second = [True, True, False, False, True, False], [True, False, True, True, True, True]
     comparison = compare_rows("t", VqaAccuracy(), list(zip(answers(first), answers(second), strict=True)), resamples=10)
-    assert [(side.kind, side.n, side.only_first, side.only_second) for side in comparison.sides] == [
+    assert [(side.category, side.n, side.only_first, side.only_second) for side in comparison.sides] == [
         ("", 6, 1, 3),
         ("comp", 3, 1, 2),
         ("presence", 3, 0, 1),

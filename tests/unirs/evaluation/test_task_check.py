@@ -239,9 +239,9 @@ def test_command_with_a_tokenizer(
     ("arguments", "code", "message"),
     [
         (["jsonls"], 1, "Did you mean 'jsonl'?"),
-        (["jsonl", "--option", "kinds=image"], 1, "Did you mean 'kind'?"),
-        (["jsonl", "--option", "kind"], 1, "--option needs KEY=VALUE, got 'kind'"),
-        (["jsonl", "--option", "frames=0"], 1, "'frames' is 0"),
+        (["jsonl", "--option", "modalty=image"], 1, "Did you mean 'modality'?"),
+        (["jsonl", "--option", "modality"], 1, "--option needs KEY=VALUE, got 'modality'"),
+        (["jsonl", "--option", "num_frames=0"], 1, "'num_frames' is 0"),
         (["jsonl", "--limit", "0"], 2, "--limit"),
         (["absent.py"], 1, "absent.py does not exist"),
     ],
