@@ -70,7 +70,7 @@ def build(
     shares = Shares(test_share, val_share, seed)
     named = None if split_file is None else Path(split_file)
     parts = [folder for split in get_args(SplitName) for folder in class_folders(root / split)]
-    # None in a class that is named `train`: it holds pictures, where a split holds folders.
+    # None if a class is named `train`: it holds images, a split holds folders.
     if parts and named is None:
         samples, folders = partial(_of_folders, root, shares), parts
     else:
@@ -91,7 +91,7 @@ def _of_folders(root: Path, shares: Shares, split: SplitName) -> TaskSplit:
     check_split(split)
     given_val = (root / "val").is_dir()
     folder = root / ("train" if split == "val" and not given_val else split)
-    images_by_class = _pictures(folder)
+    images_by_class = _images_by_class(folder)
     if split != "test" and not given_val:
         for name, files in images_by_class.items():
             val = shares.of_val(files)
@@ -101,28 +101,28 @@ def _of_folders(root: Path, shares: Shares, split: SplitName) -> TaskSplit:
 
 def _of_one_folder(root: Path, split_file: Path | None, shares: Shares, split: SplitName) -> TaskSplit:
     check_split(split)
-    groups = [[f"{name}/{file}" for file in files] for name, files in _pictures(root).items()]
+    groups = [[f"{name}/{file}" for file in files] for name, files in _images_by_class(root).items()]
     given = None if split_file is None else read_split_file(split_file, {name for group in groups for name in group})
     return _split(root, split, choose_split(split, groups, given, shares))
 
 
-def _pictures(folder: Path) -> dict[str, list[str]]:
-    """The names of the pictures by class folder."""
+def _images_by_class(folder: Path) -> dict[str, list[str]]:
+    """File names of the images of each class folder."""
     images_by_class = {
         entry.name: [path.name for path in files_of(entry, IMAGE_SUFFIXES, _PICTURE)] for entry in class_folders(folder)
     }
     if not images_by_class:
-        raise DataError(f"{folder} holds no class folders. It must hold <class>/<picture>: correct 'root'.")
+        raise DataError(f"{folder} holds no class folders. It must hold <class>/<image>: correct 'root'.")
     for name, files in images_by_class.items():
         if not files:
-            raise DataError(f"The class folder {folder / name} is empty. Add pictures, or remove it.")
+            raise DataError(f"The class folder {folder / name} is empty. Add images, or remove it.")
     return images_by_class
 
 
-def _split(folder: Path, split: SplitName, images_by_class: list[str]) -> TaskSplit:
-    if not images_by_class:
-        raise DataError(f"{folder} has no picture for the split '{split}'. Add some, or raise the share chosen for it.")
-    return TaskSplit([_sample(folder, image) for image in images_by_class])
+def _split(folder: Path, split: SplitName, images: list[str]) -> TaskSplit:
+    if not images:
+        raise DataError(f"{folder} has no image for the split '{split}'. Add some, or raise the share chosen for it.")
+    return TaskSplit([_sample(folder, image) for image in images])
 
 
 def _sample(folder: Path, image: str) -> Sample:

@@ -99,7 +99,7 @@ def test_split_file(tmp_path: Path) -> None:
         ("file,split\npond/0.png\n", r"splits\.csv, line 2 has no 'split'"),
         ("file,splits\npond/0.png,test\n", r"splits\.csv has no column 'split'\. Did you mean 'splits'"),
         ("", r"splits\.csv has no column 'file'"),
-        ("file,split\npond/0.png,test\n", "has no picture for the split 'train'"),
+        ("file,split\npond/0.png,test\n", "has no image for the split 'train'"),
     ],
 )
 def test_wrong_split_files(tmp_path: Path, text: str, message: str) -> None:
