@@ -1,6 +1,7 @@
 """Tables of text cells as plain text, Markdown, LaTeX and CSV.
 
 The first row is the header. The first column is aligned left, the others right. No output contains colours.
+`tabulate` is imported when a table is laid out, since training imports this module and lays out none.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ import csv
 import io
 from collections.abc import Sequence
 
-from tabulate import LATEX_ESCAPE_RULES, tabulate
-
 Table = Sequence[Sequence[str]]
 
 
 def to_text(table: Table) -> str:
     """A table for a terminal, indented by two spaces. A cell may have several lines."""
+    from tabulate import tabulate
+
     head, *body = tabulate(table, tablefmt="plain", disable_numparse=True, colalign=_alignment(table)).splitlines()
     return "\n".join(f"  {line}".rstrip() for line in [head, "-" * len(head), *body])
 
@@ -53,6 +54,8 @@ def decimal(number: float | None) -> str:
 
 
 def _layout(table: Table, style: str) -> str:
+    from tabulate import tabulate
+
     head, *body = table
     return tabulate(body, head, style, disable_numparse=True, colalign=_alignment(table) if body else None)
 
@@ -62,4 +65,6 @@ def _alignment(table: Table) -> list[str]:
 
 
 def _escape_latex(text: str) -> str:
+    from tabulate import LATEX_ESCAPE_RULES
+
     return "".join(LATEX_ESCAPE_RULES.get(character, character) for character in text)
