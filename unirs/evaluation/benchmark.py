@@ -97,20 +97,20 @@ class UniRSAdapter:
     def predict(self, task: TaskConfig, samples: Sequence[Sample], options: BenchOptions) -> Iterator[Prediction]:
         """Answers all turns of samples."""
         clues = self.model.clues_for(task.name, [sample.media for sample in samples])
-        items = [Example(task.name, sample, clue=clues.get(sample.media, "")) for sample in samples]
+        examples = [Example(task.name, sample, clue=clues.get(sample.media, "")) for sample in samples]
         choices = (lambda row: task.task.choices_for(row.category)) if options.decoding == "loglikelihood" else None
-        said = self.model.predict_examples(
+        answers = self.model.predict_examples(
             {task.name: task.task.prompt},
-            items,
+            examples,
             batch_size=options.batch_size,
             num_workers=options.num_workers,
             choices=choices,
         )
-        return (row for row, _ in said)
+        return (row for row, _ in answers)
 
 
 class HFAdapter:
-    """A Hugging Face image-text-to-text model, asked zero-shot without task tags."""
+    """A Hugging Face image-text-to-text model, prompted zero-shot without task tags."""
 
     def __init__(self, source: str, device: torch.device) -> None:
         self.model = HFImageTextModel(source, device=device)
@@ -120,12 +120,12 @@ class HFAdapter:
         if options.decoding == "loglikelihood":
             raise UniRSError("Hugging Face models answer in free text only. Leave out '--decoding loglikelihood'.")
         prompt = replace(task.task.prompt, task_tag="")
-        asked = [(sample, turn) for sample in samples for turn in sample.turns]
-        for start in range(0, len(asked), options.batch_size):
-            chunk = asked[start : start + options.batch_size]
+        queries = [(sample, turn) for sample in samples for turn in sample.turns]
+        for start in range(0, len(queries), options.batch_size):
+            chunk = queries[start : start + options.batch_size]
             questions = [prompt(turn.prompt_fields) for _, turn in chunk]
-            said = self.model.generate([sample.media for sample, _ in chunk], questions, options.max_new_tokens)
-            for (sample, turn), question, text in zip(chunk, questions, said, strict=True):
+            answers = self.model.generate([sample.media for sample, _ in chunk], questions, options.max_new_tokens)
+            for (sample, turn), question, text in zip(chunk, questions, answers, strict=True):
                 paths = sample.media.sources
                 yield Prediction(turn.id, task.name, paths, turn.category, question, text.strip(), turn.references)
 
@@ -235,11 +235,11 @@ def _answer(
     fabric: Fabric, *, model: str, suite_tasks: Sequence[SuiteTask], folder: Path, options: BenchOptions
 ) -> None:
     """Every process answers its share of the samples and appends to files of its own."""
-    peer: BenchmarkModel | None = None
+    loaded: BenchmarkModel | None = None
     for suite_task in suite_tasks:
         task, samples = _load(json.dumps(suite_task.task), options.limit)
-        for view in _perturbations(task, options):
-            log = _log(model, task, view, folder, options)
+        for perturbation in _perturbations(task, options):
+            log = _log(model, task, perturbation, folder, options)
             if fabric.is_global_zero:
                 log.begin(resume=options.resume)
             fabric.barrier()
@@ -247,15 +247,15 @@ def _answer(
             fabric.barrier()
             left = [sample for sample in samples if any(turn.id not in done for turn in sample.turns)]
             share = left[fabric.global_rank :: fabric.world_size]
-            if view is not None:
-                share = [replace(sample, media=PerturbedMedia(sample.media, view)) for sample in share]
+            if perturbation is not None:
+                share = [replace(sample, media=PerturbedMedia(sample.media, perturbation)) for sample in share]
             if not share:
                 continue
-            peer = peer or load_model(model, fabric.device)
-            name = f"{model_name(model)}, {task.name}" + (f", {view}" if view else "")
+            loaded = loaded or load_model(model, fabric.device)
+            name = f"{model_name(model)}, {task.name}" + (f", {perturbation}" if perturbation else "")
             turns = sum(len(sample.turns) for sample in share)
             with progress_bar(name, turns, unit="questions", show=fabric.is_global_zero) as advance:
-                for row in peer.predict(task, share, options):
+                for row in loaded.predict(task, share, options):
                     log.append(fabric.global_rank, [row])
                     advance()
     fabric.barrier()
@@ -267,17 +267,17 @@ def _finish(model: str, suite_tasks: Sequence[SuiteTask], folder: Path, options:
     baselines: dict[str, list[TaskResult]] = {}
     for suite_task in suite_tasks:
         task, samples = _load(json.dumps(suite_task.task), options.limit)
-        dropped = task.task.load_split("test").num_excluded
-        for view in _perturbations(task, options):
-            rows = _log(model, task, view, folder, options).read()
+        excluded = task.task.load_split("test").num_excluded
+        for perturbation in _perturbations(task, options):
+            rows = _log(model, task, perturbation, folder, options).read()
             ordered = [rows[turn.id] for sample in samples for turn in sample.turns]
-            evaluation = task.task.scorer.evaluate(ordered, slow=view is None)
+            evaluation = task.task.scorer.evaluate(ordered, slow=perturbation is None)
             decoding = options.decoding if task.task.choices else "generate"
-            result = TaskResult(task.name, ordered, evaluation, dropped, decoding)
-            if view is None:
+            result = TaskResult(task.name, ordered, evaluation, excluded, decoding)
+            if perturbation is None:
                 results.append(result)
             else:
-                baselines.setdefault(view, []).append(result)
+                baselines.setdefault(perturbation, []).append(result)
         if options.baselines and "train" in task.task.splits:
             model_rows = results[-1].rows
             guessed = most_frequent(
@@ -285,7 +285,7 @@ def _finish(model: str, suite_tasks: Sequence[SuiteTask], folder: Path, options:
             )
             evaluation = task.task.scorer.evaluate(guessed, slow=False)
             baselines.setdefault("most_frequent", []).append(
-                TaskResult(task.name, guessed, evaluation, dropped, "generate")
+                TaskResult(task.name, guessed, evaluation, excluded, "generate")
             )
     write_results(folder, "bench", None, results, baselines)
     return read_metrics(folder / "bench" / "metrics.json")
