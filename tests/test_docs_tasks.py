@@ -1,4 +1,4 @@
-"""The page on writing tasks: its code runs, and its commands do what it says."""
+"""The page on writing tasks: its code runs, and its commands work."""
 
 import json
 import re
@@ -30,12 +30,12 @@ def build(tmp_path: Path, source: str, root: Path) -> Task:
 
 
 def write_lines(root: Path) -> None:
-    """The page's lines of JSON in each split, with pictures of their own."""
+    """The page's lines of JSON in each split, with images of its own."""
     (lines,) = blocks("json")
     for shade, split in enumerate(("train", "val", "test")):
         rows = [json.loads(line) for line in lines.splitlines()]
         for row in rows:
-            row["image"] = row["image"].replace("pictures", f"pictures_{split}")
+            row["image"] = row["image"].replace("images", f"images_{split}")
             (root / row["image"]).parent.mkdir(parents=True, exist_ok=True)
             PIL.Image.new("RGB", (32, 32), (50 * shade, 90, 90)).save(root / row["image"])
         (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -94,11 +94,11 @@ def test_levir_cc_reads_as_the_first_party_plugin_does(tmp_path: Path, synthetic
         assert one.turns[0].references == other.turns[0].references
 
 
-def test_all_first_party_tasks_are_told() -> None:
+def test_all_first_party_tasks_are_listed() -> None:
     table = PAGE[PAGE.index("## First-party tasks") :]
     names = re.findall(r"^\| (`.*?) \|", table, flags=re.MULTILINE)
-    told = {name for cell in names for name in re.findall("`(.*?)`", cell)}
+    listed = {name for cell in names for name in re.findall("`(.*?)`", cell)}
     ours = {
         name for name, entry in plugins.list_plugins("unirs.tasks").items() if entry.value.startswith("unirs_tasks.")
     }
-    assert told == ours
+    assert listed == ours
