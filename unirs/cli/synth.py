@@ -1,11 +1,15 @@
 """`unirs synth`: synthetic data sets in the real formats."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from unirs import plugins
 from unirs.errors import UniRSError, did_you_mean
 from unirs.tasks.task import Task
+
+_SHOWN = 8
+"""Test samples of each task on the contact sheet."""
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +38,15 @@ def _run(options: argparse.Namespace) -> None:
         write(options.size, options.seed)
         print(f"{name}: written to {options.out / name}")
 
-    from unirs.evaluation.contact_sheet import write_samples
+    from unirs.evaluation.contact_sheet import spread, write_samples
 
+    samples = []
+    for name in writers:
+        test = tasks[name].load_split("test")
+        for index in spread(len(test), _SHOWN):
+            # Samples often have the same questions in the same order.
+            turns = test[index].turns
+            samples.append((name, tasks[name].prompt, replace(test[index], turns=(turns[index % len(turns)],))))
     sheet = options.out / "sheet.png"
-    write_samples(sheet, {name: tasks[name] for name in writers})
+    write_samples(sheet, samples)
     print(f"Some of the test samples: {sheet}")

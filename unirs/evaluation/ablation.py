@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,13 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from unirs.errors import UniRSError
 from unirs.evaluation.ablation_suite import AblationSuite, TrainingRun, make_plan
-from unirs.evaluation.ablation_tables import csv_report, evaluate_groups, json_report, markdown_report, to_text
+from unirs.evaluation.ablation_tables import evaluate_groups, to_csv, to_markdown, to_text
 from unirs.tasks.config import TaskConfig
 from unirs.utils.io import write_atomically
 from unirs.utils.progress import progress_bar
@@ -44,7 +45,7 @@ def run_ablations(
     only: Sequence[str] = (),
     resume: bool = False,
 ) -> str:
-    """Trains and tests the variants of a suite and compares them.
+    """Trains and tests the variants of a suite, compares them, and returns the tables as text.
 
     Writes a run folder for each training, `<out>/runs/<variant>-seed<seed>-<digest>`, with its config `fit.yaml` and
     its output `log.txt`, and the tables `<out>/table.{md,csv,json}`.
@@ -52,15 +53,11 @@ def run_ablations(
     Args:
         suite: the suite.
         out: the folder to write to.
-        check_config: raises a `UniRSError` for a wrong config of `unirs fit`; called with a name and the config before
-            any run starts.
-        jobs: parallel processes, with one thread each.
+        check_config: called with a name and a config of `unirs fit`; raises a `UniRSError` for a wrong config.
+        jobs: number of parallel processes, with one thread each.
         seeds: replace the suite's seeds.
         only: variants to train, with the first of their group; empty for all.
         resume: skip finished runs; an interrupted run starts anew.
-
-    Returns:
-        The tables as text.
 
     Raises:
         UniRSError: a config is wrong, data are missing, the folder holds runs and `resume` is not set, or a run fails;
@@ -76,11 +73,11 @@ def run_ablations(
     for task in {repr(task): task for config in configs.values() for task in config["data"]["tasks"]}.values():
         TaskConfig.from_config(task).prepare()
     _train_all(plan.trainings, runs, jobs)
-    results = evaluate_groups(suite, plan, runs)
-    write_atomically(out / "table.md", markdown_report(results, suite, plan.seeds).encode())
-    write_atomically(out / "table.csv", csv_report(results).encode())
-    write_atomically(out / "table.json", json_report(results, suite, plan).encode())
-    return to_text(results, suite, plan.seeds)
+    document = evaluate_groups(suite, plan, runs)
+    write_atomically(out / "table.md", to_markdown(document).encode())
+    write_atomically(out / "table.csv", to_csv(document).encode())
+    write_atomically(out / "table.json", (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode())
+    return to_text(document)
 
 
 def _train_all(trainings: Sequence[TrainingRun], runs: Path, jobs: int) -> None:
@@ -98,7 +95,9 @@ def _train_all(trainings: Sequence[TrainingRun], runs: Path, jobs: int) -> None:
                     waiting.remove(run)
                     processes[run.folder] = _start(run, runs)
                 for name in [name for name, process in processes.items() if process.poll() is not None]:
-                    _check_exit(name, processes.pop(name).returncode, runs)
+                    code = processes.pop(name).returncode
+                    if code:
+                        _raise_failure(name, code, runs)
                     done.add(name)
                     advance()
                 time.sleep(_POLL_SECONDS)
@@ -119,9 +118,7 @@ def _start(training: TrainingRun, runs: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _check_exit(name: str, code: int, runs: Path) -> None:
-    if code == 0:
-        return
+def _raise_failure(name: str, code: int, runs: Path) -> NoReturn:
     log = runs / name / "log.txt"
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     output = " ".join(" ".join(lines[-_LOG_LINES:]).split())

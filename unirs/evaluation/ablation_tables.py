@@ -1,88 +1,48 @@
 """Results of an ablation: scores of each variant over several training runs, and differences from the first variant.
 
-Numbers are times 100, as papers print them.
+All layouts show the same document, which is also `table.json`; its numbers are times 100, as papers print them.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unirs.errors import DataError, did_you_mean
-from unirs.evaluation.ablation_suite import AblationGroup, AblationSuite, Plan, Variant
+from unirs.evaluation.ablation_suite import AblationGroup, AblationSuite, Plan
 from unirs.evaluation.comparison import pair_rows
 from unirs.evaluation.prediction_files import SavedRow, read_rows
-from unirs.metrics.base import Prediction, Statistic
-from unirs.metrics.bootstrap import Difference, difference, interval, point_estimate
-from unirs.metrics.scorer import Scorer
+from unirs.metrics.base import Statistic
+from unirs.metrics.bootstrap import difference, interval, point_estimate
 from unirs.tasks.config import TaskConfig
 from unirs.utils import tables
-from unirs.utils.tables import Table, to_csv, to_markdown
 
 if TYPE_CHECKING:
     import numpy as np
 
+Document = Mapping[str, Any]
+"""Groups of variants, each with the run folders and, by task and statistic, the scores.
+
+A score has `value`, the mean over training runs, the ends `ci_low` and `ci_high` of its 95 % interval, the number `n`
+of rows per run, the values of the single runs as `trainings`, and `difference` from the group's first variant or None.
+"""
 
 _NONE = "-"
 
 _SIGNIFICANT = "*"
 
-
-@dataclass(frozen=True)
-class Score:
-    """One statistic of a variant.
-
-    Attributes:
-        trainings: its value in each training run, in the order of the seeds.
-        value: their mean.
-        ci_low: lower end of the 95 % interval of the mean.
-        ci_high: upper end.
-        n: number of rows that the statistic is computed on, per run.
-        difference: difference from the group's first variant; None for the first variant itself, and if that was not
-            tested on the task.
-    """
-
-    trainings: tuple[float, ...]
-    value: float
-    ci_low: float
-    ci_high: float
-    n: int
-    difference: Difference | None
-
-    @property
-    def excludes_0(self) -> bool:
-        """Whether the interval of the difference excludes 0."""
-        return self.difference is not None and (self.difference.ci_low > 0 or self.difference.ci_high < 0)
-
-
-@dataclass(frozen=True)
-class GroupResult:
-    """The results of one group.
-
-    Attributes:
-        title: heading of its tables.
-        scores: by variant, then by task and statistic; only tasks that a variant was tested on.
-    """
-
-    title: str
-    scores: Mapping[str, Mapping[tuple[str, str], Score]]
+_DIGITS = {"value": 2, "ci_low": 1, "ci_high": 1}
 
 
 def over_trainings(statistics: Sequence[Statistic]) -> Statistic:
-    """The mean of one statistic over several trainings, tested on the same rows.
+    """The mean of one statistic over several training runs, tested on the same rows in the same order.
 
-    A resample of rows, the same for all trainings, also draws trainings with replacement; so what is uncertain by the
-    choice of test samples and by the seeds both widens the interval. A mean of S trainings drawn from S varies by
-    (S - 1) / S too little, for which its deviation from the mean over all is scaled (Davison and Hinkley, 1997, section
-    3.8, on hierarchical data). The draw depends on the number of trainings and resamples alone: two variants with the
-    same seeds draw the same ones. With one training the interval is of the test samples alone.
-
-    Args:
-        statistics: one a training, all over the same rows in the same order.
+    A resample of rows, the same for all runs, also draws runs with replacement, so both the test samples and the seeds
+    widen the interval. A mean of S runs drawn from S varies by (S - 1) / S too little, so its deviation from the mean
+    over all is scaled (Davison and Hinkley, 1997, section 3.8, on hierarchical data). The draw depends on the number of
+    runs and resamples alone: two variants with the same seeds draw the same ones.
     """
     import numpy as np
 
@@ -90,8 +50,8 @@ def over_trainings(statistics: Sequence[Statistic]) -> Statistic:
     ends = np.cumsum([statistic.row_sums.shape[1] for statistic in statistics])
 
     def value(sums: np.ndarray) -> np.ndarray:
-        parts = zip(statistics, np.split(sums, ends[:-1], axis=-1), strict=True)
-        values = np.stack([statistic.from_sums(part) for statistic, part in parts], axis=-1)
+        by_run = zip(statistics, np.split(sums, ends[:-1], axis=-1), strict=True)
+        values = np.stack([statistic.from_sums(sums_of_run) for statistic, sums_of_run in by_run], axis=-1)
         mean: np.ndarray = values.mean(axis=-1)
         if values.ndim == 1 or count == 1:
             return mean
@@ -103,141 +63,132 @@ def over_trainings(statistics: Sequence[Statistic]) -> Statistic:
     return Statistic(np.concatenate([statistic.row_sums for statistic in statistics], axis=1), value, statistics[0].n)
 
 
-def evaluate_groups(suite: AblationSuite, plan: Plan, runs: Path, *, resamples: int = 2000) -> list[GroupResult]:
+def evaluate_groups(suite: AblationSuite, plan: Plan, runs: Path, *, resamples: int = 2000) -> Document:
     """Scores all variants of a plan whose training runs are finished.
-
-    Args:
-        suite: the statistics to show.
-        plan: the run folder of each variant, seed and task.
-        runs: the folder of the training runs.
-        resamples: of the bootstrap.
 
     Raises:
         DataError: predictions are missing or damaged, two runs answered different questions, or a column is not a
             statistic of its task.
     """
-    return [_evaluate_group(suite, plan, group, runs, resamples) for group in plan.groups.values()]
+    groups = []
+    for group in plan.groups.values():
+        variants: dict[str, dict[str, Any]] = {
+            name: {"trainings": {str(seed): plan.tested[name, seed] for seed in plan.seeds}, "scores": {}}
+            for name in group.variants
+        }
+        for task in suite.columns:
+            for name, scores in _evaluate_task(suite, plan, group, task, runs, resamples).items():
+                variants[name]["scores"][task] = scores
+        groups.append({"title": group.title, "variants": variants})
+    return {"title": suite.title, "scale": 100, "seeds": plan.seeds, "columns": suite.columns, "groups": groups}
 
 
-def to_text(results: Sequence[GroupResult], suite: AblationSuite, seeds: Sequence[int]) -> str:
+def to_text(document: Document) -> str:
     """For a terminal."""
     lines = []
-    for result in results:
-        lines += [result.title, *(f"{tables.to_text(table)}\n" for table in _tables(result, suite))]
-    return "\n".join([*lines, *_notes(seeds)])
+    for group in document["groups"]:
+        lines += [group["title"], *(f"{tables.to_text(table)}\n" for table in _tables(document, group))]
+    return "\n".join([*lines, *_notes(document["seeds"])])
 
 
-def markdown_report(results: Sequence[GroupResult], suite: AblationSuite, seeds: Sequence[int]) -> str:
+def to_markdown(document: Document) -> str:
     """A page with a heading per group, and below it a table of scores and one of differences."""
-    parts = [f"# {suite.title}", "\n".join(f"- {note}" for note in _notes(seeds))]
-    for result in results:
-        parts += [f"## {result.title}", *map(to_markdown, _tables(result, suite))]
-    return "\n\n".join(parts) + "\n"
+    blocks = [f"# {document['title']}", "\n".join(f"- {note}" for note in _notes(document["seeds"]))]
+    for group in document["groups"]:
+        blocks += [f"## {group['title']}", *map(tables.to_markdown, _tables(document, group))]
+    return "\n\n".join(blocks) + "\n"
 
 
-def csv_report(results: Sequence[GroupResult]) -> str:
+def to_csv(document: Document) -> str:
     """One line per variant, task and statistic."""
-    head = ["group", "variant", "task", "metric", "value", "ci_low", "ci_high", "n", "trainings"]
+    head = ["group", "variant", "task", "metric", *_DIGITS, "n", "trainings"]
     lines = [[*head, "difference", "difference_low", "difference_high", "p", "excludes_0"]]
-    for result in results:
-        for variant, scores in result.scores.items():
-            for (task, metric), score in scores.items():
-                apart = score.difference
-                lines.append(
-                    [
-                        *(result.title, variant, task, metric),
-                        *map(_decimal, (score.value, score.ci_low, score.ci_high)),
-                        str(score.n),
-                        " ".join(map(_decimal, score.trainings)),
-                        *([""] * 5 if apart is None else map(_decimal, (apart.value, apart.ci_low, apart.ci_high))),
-                        *([] if apart is None else [f"{apart.p:.4f}", "yes" if score.excludes_0 else "no"]),
-                    ]
-                )
-    return to_csv(lines)
+    for group in document["groups"]:
+        for variant, results in group["variants"].items():
+            for task, scores in results["scores"].items():
+                for metric, score in scores.items():
+                    line = [group["title"], variant, task, metric, *(_number(score[end], ".2f") for end in _DIGITS)]
+                    line += [str(score["n"]), " ".join(_number(value, ".2f") for value in score["trainings"])]
+                    change = score["difference"]
+                    if change is not None:
+                        line += [*(_number(change[end], ".2f") for end in _DIGITS), _number(change["p"], ".4f")]
+                    lines.append(line + ([""] * 5 if change is None else ["yes" if change["excludes_0"] else "no"]))
+    return tables.to_csv(lines)
 
 
-def json_report(results: Sequence[GroupResult], suite: AblationSuite, plan: Plan) -> str:
-    """All numbers of the other forms, and the run folders that they come from."""
-    groups: list[dict[str, Any]] = []
-    for result in results:
-        variants: dict[str, Any] = {}
-        for variant, scores in result.scores.items():
-            by_task: dict[str, dict[str, Any]] = {}
-            for (task, metric), score in scores.items():
-                by_task.setdefault(task, {})[metric] = _numbers(score)
-            trainings = {str(seed): dict(plan.tested[variant, seed]) for seed in plan.seeds}
-            variants[variant] = {"trainings": trainings, "scores": by_task}
-        groups.append({"title": result.title, "variants": variants})
-    document = {"title": suite.title, "scale": 100, "seeds": plan.seeds, "columns": suite.columns, "groups": groups}
-    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+def _evaluate_task(
+    suite: AblationSuite, plan: Plan, group: AblationGroup, task: str, runs: Path, resamples: int
+) -> dict[str, dict[str, Any]]:
+    """Scores by variant and statistic; only of variants that were tested on the task."""
+    results: dict[str, dict[str, Any]] = {}
+    means: dict[str, dict[str, Statistic]] = {}
+    questions: Mapping[str, SavedRow] = {}
+    first = next(iter(group.variants))
+    for name, variant in group.variants.items():
+        folders = [plan.tested[name, seed].get(task) for seed in plan.seeds]
+        files = [runs / folder / "test" / "predictions" / f"{task}.jsonl" for folder in folders if folder]
+        if not files:
+            continue
+        questions = questions or read_rows(files[0])
+        # Brings the rows into one order, and raises if the runs answered different questions.
+        rows = [[row for _, row in pair_rows(questions, read_rows(file))[0]] for file in files]
+        media = [row.media or (row.id,) for row in rows[0]]
+        configs = map(TaskConfig.from_config, suite.merged(variant.config)["data"]["tasks"])
+        scorer = next(config.task.scorer for config in configs if config.name == task)
+        evaluated = [scorer.evaluate(rows_of_run, slow=False).statistics for rows_of_run in rows]
+        results[name], means[name] = {}, {}
+        for metric in suite.columns[task]:
+            if metric not in evaluated[0]:
+                raise DataError(f"Task '{task}' has no statistic '{metric}'. {did_you_mean(metric, evaluated[0])}")
+            trainings = [statistics[metric] for statistics in evaluated]
+            mean = means[name][metric] = over_trainings(trainings)
+            change = None
+            if name != first and first in means:
+                gap = difference(means[first][metric], mean, media, resamples)
+                change = _interval(gap.value, gap.ci_low, gap.ci_high)
+                change["p"] = gap.p if math.isfinite(gap.p) else None
+                change["excludes_0"] = gap.ci_low > 0 or gap.ci_high < 0
+            results[name][metric] = {
+                **_interval(point_estimate(mean), *interval(mean, media, resamples)),
+                "n": mean.n,
+                "trainings": [_percent(point_estimate(training)) for training in trainings],
+                "difference": change,
+            }
+    return results
 
 
-def _evaluate_group(suite: AblationSuite, plan: Plan, group: AblationGroup, runs: Path, resamples: int) -> GroupResult:
-    scores: dict[str, dict[tuple[str, str], Score]] = {name: {} for name in group.variants}
-    for task, columns in suite.columns.items():
-        questions: Mapping[str, SavedRow] = {}
-        first: Mapping[str, Statistic] = {}
-        for index, (name, variant) in enumerate(group.variants.items()):
-            folders = [plan.tested[name, seed].get(task) for seed in plan.seeds]
-            files = [runs / folder / "test" / "predictions" / f"{task}.jsonl" for folder in folders if folder]
-            if not files:
-                continue
-            questions = questions or read_rows(files[0])
-            # Brings the rows into one order, and raises if the runs answered different questions.
-            rows = [[row for _, row in pair_rows(questions, read_rows(file))[0]] for file in files]
-            media = [row.media or (row.id,) for row in rows[0]]
-            means: dict[str, Statistic] = {}
-            for metric, trainings in _statistics(_scorer(suite, variant, task), rows, columns).items():
-                mean = means[metric] = over_trainings(trainings)
-                low, high = interval(mean, media, resamples)
-                apart = difference(first[metric], mean, media, resamples) if first else None
-                each = tuple(map(point_estimate, trainings))
-                scores[name][task, metric] = Score(each, point_estimate(mean), low, high, mean.n, apart)
-            if index == 0:
-                first = means
-    return GroupResult(group.title, scores)
+def _interval(value: float, low: float, high: float) -> dict[str, Any]:
+    return {"value": _percent(value), "ci_low": _percent(low), "ci_high": _percent(high)}
 
 
-def _scorer(suite: AblationSuite, variant: Variant, task: str) -> Scorer:
-    configs = map(TaskConfig.from_config, suite.merged(variant.config)["data"]["tasks"])
-    return next(config.task.scorer for config in configs if config.name == task)
+def _percent(number: float) -> float | None:
+    return 100 * number if math.isfinite(number) else None
 
 
-def _statistics(
-    scorer: Scorer, rows: Sequence[Sequence[Prediction]], columns: Mapping[str, str]
-) -> dict[str, list[Statistic]]:
-    """The statistics to show, one a training."""
-    evaluated = [scorer.evaluate(of_training, slow=False).statistics for of_training in rows]
-    for name in columns:
-        if name not in evaluated[0]:
-            raise DataError(f"Task '{rows[0][0].task}' has no statistic '{name}'. {did_you_mean(name, evaluated[0])}")
-    return {name: [statistics[name] for statistics in evaluated] for name in columns}
-
-
-def _tables(result: GroupResult, suite: AblationSuite) -> list[Table]:
+def _tables(document: Document, group: Document) -> Iterator[tables.Table]:
     """Scores, and differences if there is more than one variant."""
-    keys = [(task, name) for task, columns in suite.columns.items() for name in columns]
-    head = ["", *(suite.columns[task][name] for task, name in keys)]
-    values, differences = [head], [head]
-    first, *others = result.scores
-    for variant, scores in result.scores.items():
-        values.append([variant, *(_value(scores.get(key)) for key in keys)])
-        if variant in others:
-            differences.append([f"{variant} - {first}", *(_difference(scores.get(key)) for key in keys)])
-    return [values, differences] if others else [values]
+    columns = [(task, name, title) for task, names in document["columns"].items() for name, title in names.items()]
+    head = ["", *(title for _, _, title in columns)]
+    first, *others = group["variants"]
+    scores = {
+        variant: [results["scores"].get(task, {}).get(name) for task, name, _ in columns]
+        for variant, results in group["variants"].items()
+    }
+    yield [head, *([variant, *(_cell(score) for score in row)] for variant, row in scores.items())]
+    if others:
+        changes = {name: [score and score["difference"] for score in scores[name]] for name in others}
+        yield [head, *([f"{name} - {first}", *(_cell(one, "+") for one in row)] for name, row in changes.items())]
 
 
-def _value(score: Score | None) -> str:
+def _cell(score: Document | None, sign: str = "") -> str:
     if score is None:
         return _NONE
-    return f"{100 * score.value:.2f} [{100 * score.ci_low:.1f}, {100 * score.ci_high:.1f}]"
+    value, low, high = (_number(score[end], f"{sign}.{digits}f") for end, digits in _DIGITS.items())
+    return f"{value} [{low}, {high}]" + (f" {_SIGNIFICANT}" if score.get("excludes_0") else "")
 
 
-def _difference(score: Score | None) -> str:
-    if score is None or score.difference is None:
-        return _NONE
-    apart, mark = score.difference, f" {_SIGNIFICANT}" if score.excludes_0 else ""
-    return f"{100 * apart.value:+.2f} [{100 * apart.ci_low:+.1f}, {100 * apart.ci_high:+.1f}]{mark}"
+def _number(number: float | None, style: str) -> str:
+    return f"{math.nan if number is None else number:{style}}"
 
 
 def _notes(seeds: Sequence[int]) -> list[str]:
@@ -248,24 +199,3 @@ def _notes(seeds: Sequence[int]) -> list[str]:
         f"[low, high]: 95 % bootstrap interval over {drawn}, resampled by media. Differences are paired.",
         f"{_SIGNIFICANT}: the interval of the difference excludes 0. {_NONE}: not tested.",
     ]
-
-
-def _numbers(score: Score) -> dict[str, Any]:
-    apart = score.difference
-    ends = {"value": score.value, "ci_low": score.ci_low, "ci_high": score.ci_high}
-    numbers: dict[str, Any] = {name: _percent(number) for name, number in ends.items()}
-    numbers |= {"n": score.n, "trainings": list(map(_percent, score.trainings)), "difference": None}
-    if apart is not None:
-        ends = {"value": apart.value, "ci_low": apart.ci_low, "ci_high": apart.ci_high}
-        p = apart.p if math.isfinite(apart.p) else None
-        percent = {name: _percent(number) for name, number in ends.items()}
-        numbers["difference"] = percent | {"p": p, "excludes_0": score.excludes_0}
-    return numbers
-
-
-def _percent(number: float) -> float | None:
-    return 100 * number if math.isfinite(number) else None
-
-
-def _decimal(number: float) -> str:
-    return f"{100 * number:.2f}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from unirs.data.prompt_encoder import PromptEncoder
 from unirs.data.token_tree import IGNORE
 from unirs.errors import DataError, MediaError
-from unirs.evaluation.contact_sheet import write_learnt
+from unirs.evaluation.contact_sheet import write_samples
 from unirs.metrics.base import Prediction
 from unirs.tasks.media import Media
 from unirs.tasks.prompt import PromptTemplate
@@ -70,7 +70,7 @@ class Report:
         Raises:
             DataError: no sample is sound.
         """
-        write_learnt(path, self.cards)
+        write_samples(path, self.cards)
 
     def lines(self) -> Iterator[str]:
         """The report as text."""

@@ -32,15 +32,15 @@ def plain(*colours: tuple[int, int, int], height: int = 32, width: int = 32) -> 
     return [np.tile(np.array(c, dtype=np.uint8)[:, None, None], (1, height, width)) for c in colours]
 
 
-def draw(path: Path, rows: list[tuple[Prediction, float]], frames: object = None, **options: int) -> np.ndarray:
-    pictures = plain(BLUE) if frames is None else frames
-    write_sheet(path, rows, lambda _: pictures, **options)  # type: ignore[arg-type, return-value]
+def draw(path: Path, rows: list[tuple[Prediction, float]], frames: object = None) -> np.ndarray:
+    images = plain(BLUE) if frames is None else frames
+    write_sheet(path, rows, lambda _: images)  # type: ignore[arg-type, return-value]
     with Image.open(path) as sheet:
         assert sheet.format == "PNG"
         return np.asarray(sheet.convert("RGB")).astype(int)
 
 
-def where(sheet: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+def positions(sheet: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return np.argwhere((sheet == np.array(colour)).all(axis=2))
 
 
@@ -49,27 +49,27 @@ def bars(sheet: np.ndarray) -> tuple[int, int]:
     return int(((green > red + 60) & (green > blue + 60)).sum()), int(((red > green + 60) & (red > blue + 60)).sum())
 
 
-def test_a_pair_shows_before_left_of_after(tmp_path: Path) -> None:
+def test_before_is_left_of_after(tmp_path: Path) -> None:
     sheet = draw(tmp_path / "sheet.png", [(prediction(), 1.0)], plain(BLUE, YELLOW))
-    before, after = where(sheet, BLUE), where(sheet, YELLOW)
+    before, after = positions(sheet, BLUE), positions(sheet, YELLOW)
     assert before[:, 1].max() < after[:, 1].min()
     assert before[:, 0].min() == after[:, 0].min()
 
 
-def test_a_video_shows_all_its_frames_in_time_order(tmp_path: Path) -> None:
+def test_frames_of_a_video_are_in_time_order(tmp_path: Path) -> None:
     colours = [(8 * i, 40, 200) for i in range(8)]
     sheet = draw(tmp_path / "sheet.png", [(prediction(), 1.0)], plain(*colours))
-    corners = [tuple(where(sheet, colour).min(axis=0)) for colour in colours]
+    corners = [tuple(positions(sheet, colour).min(axis=0)) for colour in colours]
     assert corners == sorted(corners)
 
 
-def test_frames_keep_their_shape(tmp_path: Path) -> None:
-    area = where(draw(tmp_path / "sheet.png", [(prediction(), 1.0)], plain(BLUE, height=32, width=64)), BLUE)
+def test_frames_keep_their_aspect_ratio(tmp_path: Path) -> None:
+    area = positions(draw(tmp_path / "sheet.png", [(prediction(), 1.0)], plain(BLUE, height=32, width=64)), BLUE)
     height, width = area.max(axis=0) - area.min(axis=0) + 1
     assert width == pytest.approx(2 * height, abs=1)
 
 
-def test_tensors_and_arrays_give_the_same_file(tmp_path: Path) -> None:
+def test_tensors_and_arrays_give_equal_files(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 3, 20, 30), dtype=np.uint8)
     draw(tmp_path / "a.png", [(prediction(), 1.0)], list(frames))
     draw(tmp_path / "b.png", [(prediction(), 1.0)], torch.from_numpy(frames))
@@ -77,7 +77,7 @@ def test_tensors_and_arrays_give_the_same_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("score", "right"), [(0.0, False), (0.49, False), (0.5, True), (1.39, True)])
-def test_the_bar_tells_right_from_wrong(tmp_path: Path, score: float, right: bool) -> None:
+def test_color_of_the_bar_depends_on_the_score(tmp_path: Path, score: float, right: bool) -> None:
     green, red = bars(draw(tmp_path / "sheet.png", [(prediction(), score)]))
     assert (green > 0, red > 0) == (right, not right)
 
@@ -85,47 +85,40 @@ def test_the_bar_tells_right_from_wrong(tmp_path: Path, score: float, right: boo
 @pytest.mark.parametrize(
     "change", [{"prompt": "Where?"}, {"text": "no"}, {"references": ("no",)}, {"category": "comp"}, {"task": "era"}]
 )
-def test_what_was_asked_and_answered_is_on_the_card(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_card_shows_question_answer_and_reference(tmp_path: Path, change: dict[str, Any]) -> None:
     sheet = draw(tmp_path / "a.png", [(prediction(), 1.0)])
     assert not np.array_equal(sheet, draw(tmp_path / "b.png", [(prediction(**change), 1.0)]))
 
 
-def test_the_question_leaves_out_placeholders_and_the_clue(tmp_path: Path) -> None:
+def test_question_is_shown_without_placeholders_and_clue(tmp_path: Path) -> None:
     bare = prediction(prompt="Is there a road?")
     full = prediction(prompt="<image><image>\n<clue>a road</clue>\nIs there a road?", clue="a road")
     sheet = draw(tmp_path / "a.png", [(bare, 1.0)])
     assert np.array_equal(sheet, draw(tmp_path / "b.png", [(full, 1.0)]))
 
 
-def test_of_many_rows_a_spread_is_shown_and_only_that_is_loaded(tmp_path: Path) -> None:
-    asked: list[str] = []
+def test_only_the_shown_rows_are_loaded(tmp_path: Path) -> None:
+    loaded: list[str] = []
 
     def frames(row: Prediction) -> list[np.ndarray]:
-        asked.append(row.id)
+        loaded.append(row.id)
         return plain(BLUE)
 
     write_sheet(tmp_path / "sheet.png", [(prediction(str(i)), 1.0) for i in range(101)], frames, limit=5)
-    assert asked == ["0", "25", "50", "75", "100"]
+    assert loaded == ["0", "25", "50", "75", "100"]
 
 
-def test_columns_set_the_width(tmp_path: Path) -> None:
-    rows = [(prediction(str(i)), 1.0) for i in range(4)]
-    narrow, wide = (draw(tmp_path / f"{columns}.png", rows, columns=columns) for columns in (2, 4))
-    assert narrow.shape[1] < wide.shape[1]
-    assert narrow.shape[0] > wide.shape[0]
-
-
-def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
+def test_error_without_predictions(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"sheet\.png"):
         draw(tmp_path / "sheet.png", [])
 
 
-def test_a_failed_sheet_leaves_the_former_one(tmp_path: Path) -> None:
+def test_failed_write_keeps_the_previous_sheet(tmp_path: Path) -> None:
     draw(tmp_path / "sheet.png", [(prediction(), 1.0)])
-    former = (tmp_path / "sheet.png").read_bytes()
+    previous = (tmp_path / "sheet.png").read_bytes()
     with pytest.raises(TypeError):
         draw(tmp_path / "sheet.png", [(prediction(), 0.0)], [np.zeros((3, 4, 4))])
-    assert (tmp_path / "sheet.png").read_bytes() == former
+    assert (tmp_path / "sheet.png").read_bytes() == previous
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -135,9 +128,11 @@ def test_a_failed_sheet_leaves_the_former_one(tmp_path: Path) -> None:
     size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     count=st.integers(1, 9),
 )
-def test_any_text_and_frames_are_drawn(tmp_path: Path, text: str, long: str, size: tuple[int, int], count: int) -> None:
+def test_any_text_and_any_frames_are_drawn(
+    tmp_path: Path, text: str, long: str, size: tuple[int, int], count: int
+) -> None:
     wild = text + long
     row = prediction(wild, task=wild, category=wild, prompt=wild, text=wild, references=(wild, wild), clue=text)
     sheet = draw(tmp_path / "sheet.png", [(row, 1.0)], plain(*[BLUE] * count, height=size[0], width=size[1]))
     assert sheet.shape[0] < 1200
-    assert len(where(sheet, BLUE)) > 0
+    assert len(positions(sheet, BLUE)) > 0
