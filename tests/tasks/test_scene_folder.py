@@ -188,7 +188,7 @@ def test_check_finds_pictures_that_are_in_two_splits(tmp_path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             PIL.Image.new("RGB", (16, 16), (60 * index, 0, 100 * (split == "test" and index > 0))).save(path)
     (problem,) = check_task(build(tmp_path)).problems["in two splits"]
-    assert "test0.png (test) shows the same as" in problem
+    assert "test0.png (test) has the pixels of" in problem
     assert "train0.png (" in problem
 
 

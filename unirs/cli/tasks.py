@@ -64,6 +64,7 @@ def _check(options: argparse.Namespace) -> None:
     from unirs.cli import hide_warnings
 
     hide_warnings()
+    from unirs.evaluation.contact_sheet import write_samples
     from unirs.evaluation.task_check import check_task
 
     name = plugins.short_name(options.name)
@@ -79,9 +80,9 @@ def _check(options: argparse.Namespace) -> None:
     report = check_task(task, limit=options.limit, tokenizer=tokenizer, progress=True)
     for line in report.lines():
         print(line)
-    if report.cards:
+    if report.examples:
         sheet = options.sheet or Path(f"{name}_sheet.png")
-        report.write_sheet(sheet)
+        write_samples(sheet, report.examples)
         print(f"contact sheet: {sheet}")
     problems = sum(map(len, report.problems.values()))
     if problems:

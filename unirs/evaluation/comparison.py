@@ -1,4 +1,4 @@
-"""Two runs on the same questions: how far they differ, whether that could be chance, and where."""
+"""Compares the predictions of two runs on the same questions: differences, their significance, and changed rows."""
 
 from __future__ import annotations
 
@@ -10,32 +10,24 @@ from typing import Any
 
 import yaml
 
-from unirs import plugins
 from unirs.errors import DataError, UniRSError, did_you_mean
 from unirs.evaluation.prediction_files import SavedRow, read_rows
 from unirs.evaluation.results import read_metrics
+from unirs.evaluation.scoring import installed_scorer
 from unirs.metrics.base import Prediction
 from unirs.metrics.bootstrap import Difference, difference, point_estimate
 from unirs.metrics.registry import METRICS, named_metric
 from unirs.metrics.scorer import Scorer
 from unirs.metrics.text_metric import as_scorer
-from unirs.tasks.task import Task
+from unirs.tasks.config import TaskConfig
 
-_FEW = 1000
-"""Up to so many discordant rows McNemar's test is computed exactly."""
+_MAX_EXACT = 1000
+"""Maximum number of discordant rows for which McNemar's test is exact."""
 
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """A statistic of both runs.
-
-    Attributes:
-        metric: its name.
-        first: its value in the first run; nan where undefined.
-        second: in the second run.
-        difference: second less first, by the paired bootstrap.
-        n: the rows that it speaks of.
-    """
+    """A statistic of both runs on `n` rows, NaN if undefined; `difference` is second minus first, paired."""
 
     metric: str
     first: float
@@ -49,11 +41,11 @@ class McNemarResult:
     """McNemar's test of rows that are right or wrong.
 
     Attributes:
-        category: of the rows; empty for all rows.
-        n: rows.
-        only_first: rows that only the first run has right.
-        only_second: rows that only the second run has right.
-        p: two-sided; rows are taken as independent, which several questions about one picture are not.
+        category: category of the rows; empty for all rows.
+        n: number of rows.
+        only_first: number of rows that only the first run has right.
+        only_second: number of rows that only the second run has right.
+        p: two-sided; rows count as independent, which several questions about one image are not.
         test: `exact` (binomial) or `chi-squared` (with continuity correction).
     """
 
@@ -67,13 +59,7 @@ class McNemarResult:
 
 @dataclass(frozen=True)
 class ChangedPrediction:
-    """A row that the two runs score differently.
-
-    Attributes:
-        first: the first run's row.
-        second: the second run's.
-        scores: the row's score in either run.
-    """
+    """The rows of both runs for a question that they score differently, and both scores."""
 
     first: Prediction
     second: Prediction
@@ -87,18 +73,18 @@ class Comparison:
     Attributes:
         task: the task's name.
         metric: the metric's name.
-        lines: a statistic each, in the metric's order.
-        sides: McNemar's test over all rows and by kind; empty where rows have graded scores.
-        changes: rows with different scores, the largest difference first, in either direction.
-        left_out: rows that only the first and only the second run has, of the intersection.
+        metrics: one per statistic, in the metric's order.
+        mcnemar: over all rows and by category; empty if scores are graded.
+        changes: rows with different scores, the largest difference first.
+        unpaired: number of excluded rows that only the first run has, and that only the second run has.
     """
 
     task: str
     metric: str
-    lines: tuple[MetricComparison, ...]
-    sides: tuple[McNemarResult, ...]
+    metrics: tuple[MetricComparison, ...]
+    mcnemar: tuple[McNemarResult, ...]
     changes: tuple[ChangedPrediction, ...]
-    left_out: tuple[int, int]
+    unpaired: tuple[int, int] = (0, 0)
 
 
 def compare_runs(
@@ -115,17 +101,17 @@ def compare_runs(
 
     Args:
         first: folder of a run, with `<stage>/metrics.json` and `<stage>/predictions/<task>.jsonl`.
-        second: the other.
+        second: folder of the other run.
         stage: `test`, `validate`, `bench` or `score`.
-        task: only this task; None compares all tasks, which must be the same in both.
-        metric: A name in `METRICS` or a dotted path; None takes the task's own, as the first run's config names it or,
-            without one, the installed task of that name.
-        intersect: compare the tasks and rows that both have, and leave out the others.
+        task: the only task to compare; None for all, which must be the same in both runs.
+        metric: a name in `METRICS` or a dotted path; None for that of the task in the first run's config or, without a
+            config, of the installed task of that name.
+        intersect: compare the tasks and rows that both have, and exclude the others.
         resamples: of the bootstrap.
 
     Raises:
         DataError: a file is missing or wrong, or the runs answered different questions. Names file, line and id.
-        UniRSError: there is no such task, or its metric is not known.
+        UniRSError: there is no such task, or its metric is unknown.
     """
     listed = [list(read_metrics(run / stage / "metrics.json")["tasks"]) for run in (first, second)]
     shared = [name for name in listed[0] if name in listed[1]]
@@ -141,78 +127,59 @@ def compare_runs(
     comparisons = []
     for name in shared:
         paths = [run / stage / "predictions" / f"{name}.jsonl" for run in (first, second)]
-        rows, left_out = pair_rows(*map(read_rows, paths), intersect=intersect)
-        kinds = [row.category for row, _ in rows]
-        scorer = as_scorer(named_metric(metric, kinds)) if metric else _scorer_of(name, first)
-        comparisons.append(replace(compare_rows(name, scorer, rows, resamples=resamples), left_out=left_out))
+        rows, unpaired = pair_rows(*map(read_rows, paths), intersect=intersect)
+        categories = [row.category for row, _ in rows]
+        scorer = as_scorer(named_metric(metric, categories)) if metric else _scorer_of(name, first)
+        comparisons.append(replace(compare_rows(name, scorer, rows, resamples=resamples), unpaired=unpaired))
     return comparisons
 
 
 def pair_rows(
     first: Mapping[str, SavedRow], second: Mapping[str, SavedRow], *, intersect: bool = False
 ) -> tuple[list[tuple[Prediction, Prediction]], tuple[int, int]]:
-    """Matches the rows of two runs by id, in the order of the first.
-
-    Args:
-        first: one run's rows.
-        second: the other's.
-        intersect: leave out what only one of them has.
+    """Pairs the rows of two runs by id, in the order of the first.
 
     Returns:
-        Rows of equal id, kind and references; and how many only the first and only the second has.
+        The pairs, and how many rows only the first and only the second run has.
 
     Raises:
-        DataError: a row has no partner, or one with another kind or other references; names file, line and id.
+        DataError: a row has no partner and `intersect` is not set, or one of another category or with other references;
+            names file, line and id.
     """
-    alone = [
-        [row for key, row in mine.items() if key not in other] for mine, other in ((first, second), (second, first))
-    ]
-    if len(alone[0]) == len(first):
+    if not first.keys() & second.keys():
         raise DataError(f"{_file(first)} and {_file(second)} have no row in common: they answer different questions.")
-    for rows, other in zip(alone, (second, first), strict=True):
-        if rows and not intersect:
+    counts = []
+    for rows, others in ((first, second), (second, first)):
+        alone = [row for key, row in rows.items() if key not in others]
+        counts.append(len(alone))
+        if alone and not intersect:
             raise DataError(
-                f"{rows[0].where}: row '{rows[0].id}' is not in {_file(other)} (nor are {len(rows) - 1} others). "
+                f"{alone[0].where}: row '{alone[0].id}' is not in {_file(others)} (nor are {len(alone) - 1} others). "
                 "Answer the same questions with both runs, or compare what both have with --intersect."
             )
-    for key, row in first.items():
-        if key in second and (row.category, row.scored_against()) != (
-            second[key].category,
-            second[key].scored_against(),
-        ):
+    pairs = [(row, second[key]) for key, row in first.items() if key in second]
+    for row, other in pairs:
+        if (row.category, row.scored_against()) != (other.category, other.scored_against()):
             raise DataError(
-                f"{row.where} and {second[key].where} have the id '{key}' but different kinds or references: the runs "
-                "answered different data."
+                f"{row.where} and {other.where} have the id '{row.id}' but different categories or references: the "
+                "runs answered different data."
             )
-    pairs = [(_prediction(row), _prediction(second[key])) for key, row in first.items() if key in second]
-    return pairs, (len(alone[0]), len(alone[1]))
+    return [(_prediction(row), _prediction(other)) for row, other in pairs], (counts[0], counts[1])
 
 
 def compare_rows(
     task: str, scorer: Scorer, rows: Sequence[tuple[Prediction, Prediction]], *, resamples: int = 10_000
 ) -> Comparison:
-    """Compares two systems' answers to the same questions.
-
-    Args:
-        task: the task's name.
-        scorer: Scores both.
-        rows: one pair a question; rows that show the same media are resampled together.
-        resamples: of the bootstrap.
-    """
+    """Compares two systems' answers to the same questions; rows with the same media are resampled together."""
     first, second = (scorer.evaluate([pair[side] for pair in rows]) for side in (0, 1))
-    clusters = [row.media or (row.id,) for row, _ in rows]
-    lines = [
-        MetricComparison(
-            name,
-            point_estimate(statistic),
-            point_estimate(second.statistics[name]),
-            difference(statistic, second.statistics[name], clusters, resamples),
-            statistic.n,
-        )
-        for name, statistic in first.statistics.items()
-        # METEOR is missing where its program failed for one of them, which the log tells.
-        if name in second.statistics
-    ]
+    groups = [row.media or (row.id,) for row, _ in rows]
+    metrics = []
+    for name, statistic in first.statistics.items():
+        # METEOR is missing if its program failed for one of them, which is logged.
+        if name in second.statistics:
+            other = second.statistics[name]
+            gap = difference(statistic, other, groups, resamples)
+            metrics.append(MetricComparison(name, point_estimate(statistic), point_estimate(other), gap, statistic.n))
     scores = list(zip(first.scores, second.scores, strict=True))
     changes = [
         ChangedPrediction(*pair, scores=both)
@@ -221,56 +188,51 @@ def compare_rows(
     ]
     changes.sort(key=lambda change: -abs(change.scores[1] - change.scores[0]))
     graded = any(score not in (0.0, 1.0) for both in scores for score in both)
-    sides = [] if graded else _sides([row.category for row, _ in rows], scores)
-    return Comparison(task, scorer.name, tuple(lines), tuple(sides), tuple(changes), (0, 0))
+    tests = [] if graded else _mcnemar_by_category([row.category for row, _ in rows], scores)
+    return Comparison(task, scorer.name, tuple(metrics), tuple(tests), tuple(changes))
 
 
 def mcnemar(only_first: int, only_second: int) -> tuple[float, str]:
     """McNemar's test of whether two systems are right equally often (McNemar, 1947).
 
     Args:
-        only_first: rows that only one system has right.
-        only_second: rows that only the other has right.
+        only_first: number of rows that only one system has right.
+        only_second: number of rows that only the other has right.
 
     Returns:
-        The two-sided p, and how it was computed: `exact`, from the binomial distribution, up to 1000 such rows, beyond
-        them `chi-squared`, with Edwards' continuity correction.
+        The two-sided p, and the test: `exact`, from the binomial distribution, for up to 1000 such rows; beyond them
+        `chi-squared`, with Edwards' continuity correction.
     """
     discordant = only_first + only_second
-    if discordant <= _FEW:
+    if discordant <= _MAX_EXACT:
         tail = sum(math.comb(discordant, count) for count in range(min(only_first, only_second) + 1))
         return min(1.0, 2 * tail / 2**discordant), "exact"
     distance = max(0, abs(only_first - only_second) - 1)
     return math.erfc(math.sqrt(distance**2 / discordant / 2)), "chi-squared"
 
 
-def _sides(kinds: Sequence[str], scores: Sequence[tuple[float, float]]) -> list[McNemarResult]:
-    groups = {"": scores}
-    for kind in sorted(set(kinds) - {""}):
-        groups[kind] = [both for both, its in zip(scores, kinds, strict=True) if its == kind]
-    sides = []
-    for kind, group in groups.items():
+def _mcnemar_by_category(categories: Sequence[str], scores: Sequence[tuple[float, float]]) -> list[McNemarResult]:
+    results = []
+    for category in sorted({"", *categories}):
+        group = [both for both, of_row in zip(scores, categories, strict=True) if category in ("", of_row)]
         only_first = sum(first > second for first, second in group)
         only_second = sum(second > first for first, second in group)
-        sides.append(McNemarResult(kind, len(group), only_first, only_second, *mcnemar(only_first, only_second)))
-    return sides
+        results.append(McNemarResult(category, len(group), only_first, only_second, *mcnemar(only_first, only_second)))
+    return results
 
 
 def _scorer_of(name: str, run: Path) -> Scorer:
-    """The metric of a run's task: as its config names it, else of the installed task of that name."""
-    config = run / "config.yaml"
+    """The scorer of a run's task: as its config names it, else that of the installed task of that name."""
+    config, scorer = run / "config.yaml", None
     if config.is_file():
-        from unirs.tasks.config import TaskConfig
-
         content: Any = yaml.safe_load(config.read_text(encoding="utf-8"))
-        for spec in content["data"]["tasks"]:
-            task = TaskConfig.from_config(spec)
-            if task.name == name:
-                return task.task.scorer
-    elif name in plugins.list_plugins("unirs.tasks"):
-        built: Task = plugins.create("unirs.tasks", {"name": name, "root": Path("data") / name})
-        return built.scorer
-    raise UniRSError(f"The metric of task '{name}' in {run} is not known. Add --metric ({', '.join(METRICS)}).")
+        tasks = map(TaskConfig.from_config, content["data"]["tasks"])
+        scorer = next((task.task.scorer for task in tasks if task.name == name), None)
+    else:
+        scorer = installed_scorer(name)
+    if scorer is None:
+        raise UniRSError(f"The metric of task '{name}' in {run} is unknown. Add --metric ({', '.join(METRICS)}).")
+    return scorer
 
 
 def _prediction(row: SavedRow) -> Prediction:

@@ -1,4 +1,4 @@
-"""Reads all of a task's data and says what is in it and what is wrong with it: `unirs tasks check`."""
+"""Reads all of a task's data, and reports contents and problems: `unirs tasks check`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unirs.data.prompt_encoder import PromptEncoder
 from unirs.data.token_tree import IGNORE
 from unirs.errors import DataError, MediaError
-from unirs.evaluation.contact_sheet import write_samples
 from unirs.metrics.base import Prediction
 from unirs.tasks.media import Media
 from unirs.tasks.prompt import PromptTemplate
@@ -24,72 +22,64 @@ from unirs.utils.progress import progress_bar
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-
 _CARDS = 8
-"""Of each split."""
+"""Number of samples of each split on the contact sheet."""
 
-_SHOWN = 8
-"""The most prompts, kinds and problems of a sort that are told."""
+_MAX_LISTED = 8
+"""Maximum number of prompts, and of problems of a type, that are listed."""
 
-_BATCH = 10_000
+_CHUNK = 10_000
+"""Number of rows that are scored at once."""
 
 
 @dataclass
 class Report:
-    """What a check found.
+    """Results of a check.
 
     Attributes:
-        samples: by split, also those that a limit left out.
-        turns: those looked at, by split and kind.
-        dropped: turns that the protocol leaves out, by split and kind.
-        prompts: a prompt as the model is given it, and the answer to learn; of each kind where the kind is asked.
         unit: what lengths count: `tokens` or `words`.
-        prompt_lengths: how many answers have a prompt of that length; visual tokens do not count.
-        answer_lengths: how many answers to learn have that length.
-        problems: what is wrong, by the sort of fault.
-        cards: sound samples, for the sheet.
+        samples: number of samples by split, with those that the limit excludes.
+        turns: number of checked turns by split and category.
+        excluded: number of turns that the protocol excludes, by split and category.
+        prompts: a rendered prompt and its target answer, by category if the category is given.
+        prompt_lengths: number of prompts by length without visual tokens.
+        answer_lengths: number of target answers by length.
+        problems: descriptions of problems by type.
+        examples: valid samples with split and prompt template, for a contact sheet.
     """
 
     unit: str
     samples: dict[SplitName, int] = field(default_factory=dict)
     turns: dict[SplitName, Counter[str]] = field(default_factory=dict)
-    dropped: dict[SplitName, Mapping[str, int]] = field(default_factory=dict)
+    excluded: dict[SplitName, Mapping[str, int]] = field(default_factory=dict)
     prompts: dict[str, tuple[str, str]] = field(default_factory=dict)
     prompt_lengths: Counter[int] = field(default_factory=Counter)
     answer_lengths: Counter[int] = field(default_factory=Counter)
     problems: dict[str, list[str]] = field(default_factory=dict)
-    cards: list[tuple[str, PromptTemplate, Sample]] = field(default_factory=list)
+    examples: list[tuple[str, PromptTemplate, Sample]] = field(default_factory=list)
 
-    def add(self, fault: str, what: str) -> None:
-        """Adds a problem."""
-        self.problems.setdefault(fault, []).append(what)
-
-    def write_sheet(self, path: Path) -> None:
-        """Draws samples of each split, with what is asked and what is learnt.
-
-        Raises:
-            DataError: no sample is sound.
-        """
-        write_samples(path, self.cards)
+    def add(self, problem: str, description: str) -> None:
+        """Adds a problem of a type."""
+        self.problems.setdefault(problem, []).append(description)
 
     def lines(self) -> Iterator[str]:
         """The report as text."""
         for split, count in self.samples.items():
-            yield f"{split}: {count} samples; {self.turns[split].total()} turns looked at"
-            yield from _counts("kinds", self.turns[split])
-            yield from _counts("dropped", self.dropped[split])
-        for kind, (prompt, answer) in islice(self.prompts.items(), _SHOWN):
-            yield f"prompt{f' of {kind}' if kind else ''}, and what is learnt:"
+            yield f"{split}: {count} samples; {self.turns[split].total()} turns checked"
+            yield from _counts("categories", self.turns[split])
+            yield from _counts("excluded", self.excluded[split])
+        for category, (prompt, answer) in islice(self.prompts.items(), _MAX_LISTED):
+            yield f"prompt{f' of {category}' if category else ''}, and target answer:"
             yield from (f"  | {line}" for line in [*prompt.splitlines(), f"-> {answer}"])
-        for name, lengths in (("prompt", self.prompt_lengths), ("answer", self.answer_lengths)):
+        for name, lengths in (("a prompt", self.prompt_lengths), ("an answer", self.answer_lengths)):
             if lengths:
                 mean = sum(length * count for length, count in lengths.items()) / lengths.total()
-                yield f"{self.unit} of a{'n' if name[0] == 'a' else ''} {name}: mean {mean:.1f}, most {max(lengths)}"
-        for fault, found in self.problems.items():
-            yield f"{fault}: {len(found)}"
-            yield from (f"  {what}" for what in found[:_SHOWN])
-            if len(found) > _SHOWN:
-                yield f"  and {len(found) - _SHOWN} more"
+                yield f"{self.unit} of {name}: mean {mean:.1f}, max {max(lengths)}"
+        for problem, found in self.problems.items():
+            yield f"{problem}: {len(found)}"
+            yield from (f"  {description}" for description in found[:_MAX_LISTED])
+            if len(found) > _MAX_LISTED:
+                yield f"  and {len(found) - _MAX_LISTED} more"
 
 
 def check_task(
@@ -101,17 +91,18 @@ def check_task(
 ) -> Report:
     """Reads all splits of a task.
 
-    Finds: data that are missing or do not read; splits without samples; media that do not decode, or are of another
-    kind than the task's; equal media in two splits, by their pixels; turns of one id; prompts that cannot be made;
-    answers that are missing, empty, none of the choices, or wrong by the task's own metric (if that is exact).
+    Problems: data that are missing or not readable; splits without samples; media that do not decode, that have another
+    modality than the task, or whose pixels are in two splits; repeated ids; prompts that do not render; answers that
+    are missing, empty, none of the choices, or wrong by the task's own metric (if that is exact).
 
     Args:
-        task: what to check.
-        limit: samples of each split that are looked at, spread over it; all where left out.
-        tokenizer: renders prompts and counts tokens; where left out, words are counted.
-        progress: show a progress bar where a person looks on.
+        task: the task.
+        limit: number of samples of each split to check, spread over it; None for all.
+        tokenizer: renders prompts and counts tokens; None counts words.
+        progress: show a progress bar on a terminal.
     """
-    check = _Check(task, None if tokenizer is None else PromptEncoder(tokenizer), Report(_unit(tokenizer)))
+    encoder, unit = (None, "words") if tokenizer is None else (PromptEncoder(tokenizer), "tokens")
+    check = _Check(task, encoder, Report(unit))
     for path in task.required_paths:
         if not path.exists():
             check.report.add("missing", f"{path}. Get the data: {task.download_hint}")
@@ -120,7 +111,7 @@ def check_task(
         try:
             samples = task.load_split(split)
         except DataError as error:
-            check.report.add("does not read", str(error))
+            check.report.add("not readable", str(error))
             continue
         step = 1 if limit is None else max(1, -(-len(samples) // limit))
         chosen[split] = samples, range(0, len(samples), step)
@@ -133,41 +124,36 @@ def check_task(
     return check.report
 
 
-def _unit(tokenizer: PreTrainedTokenizerBase | None) -> str:
-    return "words" if tokenizer is None else "tokens"
-
-
 def _counts(name: str, counts: Mapping[str, int]) -> Iterator[str]:
-    told = [f"{kind} {count}" for kind, count in sorted(counts.items()) if kind]
-    more = f" and {len(told) - 4 * _SHOWN} more" if len(told) > 4 * _SHOWN else ""
-    if told:
-        yield f"  {name}: {', '.join(told[: 4 * _SHOWN])}{more}"
+    texts, limit = [f"{category} {count}" for category, count in sorted(counts.items()) if category], 4 * _MAX_LISTED
+    if texts:
+        more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
+        yield f"  {name}: {', '.join(texts[:limit])}{more}"
 
 
 @dataclass
 class _Check:
+    """A check in progress: `digests` of the pixels by media, and split and name of the first media by digest."""
+
     task: Task
-    renderer: PromptEncoder | None
+    encoder: PromptEncoder | None
     report: Report
-    looked: dict[Media, bytes | None] = field(default_factory=dict)
+    digests: dict[Media, bytes | None] = field(default_factory=dict)
     first: dict[bytes, tuple[SplitName, str]] = field(default_factory=dict)
 
     def split(self, split: SplitName, samples: TaskSplit, indices: range) -> Iterator[None]:
         """Checks samples of a split; yields after each."""
         report = self.report
-        report.samples[split], report.turns[split], report.dropped[split] = (
-            len(samples),
-            Counter(),
-            samples.num_excluded,
-        )
+        report.samples[split], report.turns[split] = len(samples), Counter()
+        report.excluded[split] = samples.num_excluded
         if not samples:
-            report.add("does not read", f"split '{split}' has no samples")
+            report.add("not readable", f"split '{split}' has no samples")
         ids: set[str] = set()
         rows: list[Prediction] = []
-        shown = set(indices[:: -(-len(indices) // _CARDS) or 1])
+        examples = set(indices[:: -(-len(indices) // _CARDS) or 1])
         for index in indices:
             sample = samples[index]
-            sound = self._media(split, sample) and bool(sample.turns)
+            valid = self._media(split, sample) and bool(sample.turns)
             if not sample.turns:
                 report.add("no turns", f"{split}, {sample.id}")
             for turn in sample.turns:
@@ -175,87 +161,83 @@ class _Check:
                     report.add("repeated id", f"{split}: {turn.id}")
                 ids.add(turn.id)
                 report.turns[split][turn.category] += 1
-                answered = self._turn(split, sample, turn)
-                sound = sound and bool(answered)
-                rows += answered
-            if sound and index in shown:
-                # Samples often ask the same things in the same order.
+                targets = self._targets(split, sample, turn)
+                valid = valid and bool(targets)
+                rows += targets
+            if valid and index in examples:
+                # Samples often have the same questions in the same order.
                 turn = sample.turns[index % len(sample.turns)]
-                report.cards.append((split, self.task.prompt, replace(sample, turns=(turn,))))
-            if len(rows) >= _BATCH or index == indices[-1]:
+                report.examples.append((split, self.task.prompt, replace(sample, turns=(turn,))))
+            if len(rows) >= _CHUNK or index == indices[-1]:
                 self._score(rows)
                 rows.clear()
             yield
 
     def _media(self, split: SplitName, sample: Sample) -> bool:
-        """Whether the media decode; notes what they show."""
-        media = sample.media
+        """Whether the media decode."""
+        media, name = sample.media, f"{split}, {sample.id}"
         if media.modality != self.task.modality:
-            self.report.add(
-                "another kind", f"{split}, {sample.id}: {media.modality}; the task's kind is {self.task.modality}"
-            )
-        if media not in self.looked:
+            self.report.add("another modality", f"{name}: {media.modality}; that of the task is {self.task.modality}")
+        if media not in self.digests:
             try:
                 frames = media.load_frames()
             except MediaError as error:
-                self.report.add("does not decode", f"{split}, {sample.id}: {error}")
-                self.looked[media] = None
+                self.report.add("does not decode", f"{name}: {error}")
+                self.digests[media] = None
             else:
                 digest = hashlib.blake2b(str(tuple(frames.shape)).encode(), digest_size=16)
                 digest.update(frames.numpy().data)
-                self.looked[media] = digest.digest()
-        content = self.looked[media]
+                self.digests[media] = digest.digest()
+        content = self.digests[media]
         if content is None:
             return False
-        name = " and ".join(media.sources)
-        other, path = self.first.setdefault(content, (split, name))
-        if other != split:
-            self.report.add("in two splits", f"{name} ({split}) shows the same as {path} ({other})")
+        files = " and ".join(media.sources)
+        other_split, other_files = self.first.setdefault(content, (split, files))
+        if other_split != split:
+            self.report.add("in two splits", f"{files} ({split}) has the pixels of {other_files} ({other_split})")
         return True
 
-    def _turn(self, split: SplitName, sample: Sample, turn: Turn) -> list[Prediction]:
-        """The turn, answered as is learnt; nothing where its prompt or an answer is wrong."""
-        report, where = self.report, f"{split}, {turn.id}"
+    def _targets(self, split: SplitName, sample: Sample, turn: Turn) -> list[Prediction]:
+        """A row for each target answer of a turn; none if its prompt or references are wrong."""
+        report, name = self.report, f"{split}, {turn.id}"
         if not turn.references:
-            report.add("no references", where)
+            report.add("no references", name)
             return []
         try:
             prompt = self.task.prompt(turn.prompt_fields)
-            if self.renderer is not None:
-                alone = replace(sample, turns=(turn,))
-                for sequence in self.renderer.encode_train_flat(self.task.prompt, alone, 1, 0):
-                    learnt = sum(label != IGNORE for label in sequence.labels)
-                    report.answer_lengths[learnt] += 1
-                    report.prompt_lengths[len(sequence.labels) - learnt] += 1
-                prompt = self.renderer.render(self.task.prompt, turn, 1)
+            if self.encoder is not None:
+                for tree in self.encoder.encode_train_flat(self.task.prompt, replace(sample, turns=(turn,)), 1, 0):
+                    length = sum(label != IGNORE for label in tree.labels)
+                    report.answer_lengths[length] += 1
+                    report.prompt_lengths[len(tree.labels) - length] += 1
+                prompt = self.encoder.render(self.task.prompt, turn, 1)
         except DataError as error:
-            report.add("no prompt", f"{where}: {error}")
+            report.add("no prompt", f"{name}: {error}")
             return []
-        shown_as = turn.category if self.task.scorer.category_is_given else ""
-        report.prompts.setdefault(shown_as, (prompt, turn.targets[0]))
+        given = turn.category if self.task.scorer.category_is_given else ""
+        report.prompts.setdefault(given, (prompt, turn.targets[0]))
         choices = self.task.choices_for(turn.category)
         for answer in turn.targets:
-            if self.renderer is None:
+            if self.encoder is None:
                 report.answer_lengths[len(answer.split())] += 1
                 report.prompt_lengths[len(prompt.split())] += 1
             if not answer.strip():
-                report.add("empty answer", where)
+                report.add("empty answer", name)
             elif choices and answer not in choices:
-                report.add("none of the choices", f"{where}: {answer!r}")
+                report.add("none of the choices", f"{name}: {answer!r}")
         files = sample.media.sources
-        return [Prediction(where, "", files, turn.category, prompt, answer, turn.references) for answer in turn.targets]
+        return [Prediction(name, "", files, turn.category, prompt, answer, turn.references) for answer in turn.targets]
 
     def _score(self, rows: Sequence[Prediction]) -> None:
-        """Checks that what is learnt counts as right."""
-        if not rows or not self.task.scorer.is_exact:
+        """Checks that an exact metric counts target answers as right."""
+        scorer = self.task.scorer
+        if not rows or not scorer.is_exact:
             return
         try:
-            scores = self.task.scorer.evaluate(rows).scores
+            scores = scorer.evaluate(rows).scores
         except DataError as error:
             self.report.add("not scored", str(error))
             return
         for row, score in zip(rows, scores, strict=True):
             if score < 1:
-                self.report.add(
-                    "learnt but wrong", f"{row.id}: {row.text!r} is no right answer by {self.task.scorer.name}"
-                )
+                self.report.add("wrong target answer", f"{row.id}: {row.text!r} is not right by {scorer.name}")

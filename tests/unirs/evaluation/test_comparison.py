@@ -23,12 +23,12 @@ from unirs.metrics.vqa import VqaAccuracy
 Rows = list[Prediction]
 
 
-def answers(right: Sequence[bool], task: str = "rsvqa_lr", per_picture: int = 1) -> Rows:
+def answers(right: Sequence[bool], task: str = "rsvqa_lr", per_image: int = 1) -> Rows:
     return [
         Prediction(
             str(n),
             task,
-            (f"{n // per_picture}.tif",),
+            (f"{n // per_image}.tif",),
             ("presence", "comp")[n % 2],
             "A road?",
             "yes" if hit else "no",
@@ -48,15 +48,15 @@ def save(run: Path, *tasks: Rows, stage: str = "test") -> Path:
 def captions(seed: int, wrong: float) -> Rows:
     source = random.Random(seed)  # noqa: S311
     things = [
-        f"{count} {what} {place}"
+        f"{count} {noun} {position}"
         for count in ("some", "many")
-        for what in ("houses", "trees", "roads")
-        for place in ("left", "right")
+        for noun in ("houses", "trees", "roads")
+        for position in ("left", "right")
     ]
     rows = []
     for number in range(60):
         truth = things[number % 12]
-        said = source.choice(things) if source.random() < wrong else truth
+        thing = source.choice(things) if source.random() < wrong else truth
         rows.append(
             Prediction(
                 f"{number}.png",
@@ -64,7 +64,7 @@ def captions(seed: int, wrong: float) -> Rows:
                 (f"{number}.png",),
                 "changed",
                 "",
-                f"{said} are built",
+                f"{thing} are built",
                 (f"{truth} are built", f"{truth} appear", "a road is built"),
             )
         )
@@ -84,16 +84,16 @@ def captions(seed: int, wrong: float) -> Rows:
         ((3, 3), 1.0),
     ],
 )
-def test_few_discordant_rows_are_tested_by_the_binomial_distribution(counts: tuple[int, int], p: float) -> None:
-    found, how = mcnemar(*counts)
-    assert found == pytest.approx(p)
-    assert how == "exact"
-    assert mcnemar(*counts[::-1]) == (found, how)
+def test_few_discordant_rows_use_the_binomial_test(counts: tuple[int, int], p: float) -> None:
+    p_value, test = mcnemar(*counts)
+    assert p_value == pytest.approx(p)
+    assert test == "exact"
+    assert mcnemar(*counts[::-1]) == (p_value, test)
 
 
-def test_many_are_tested_by_chi_squared_which_agrees_with_the_binomial() -> None:
-    (exact, how), (approximate, otherwise) = mcnemar(470, 530), mcnemar(471, 530)
-    assert (how, otherwise) == ("exact", "chi-squared")
+def test_many_discordant_rows_use_the_chi_squared_test() -> None:
+    (exact, first_test), (approximate, second_test) = mcnemar(470, 530), mcnemar(471, 530)
+    assert (first_test, second_test) == ("exact", "chi-squared")
     assert approximate == pytest.approx(math.erfc(math.sqrt((59 - 1) ** 2 / 1001 / 2)))
     assert exact == pytest.approx(approximate, abs=0.005)
     assert mcnemar(1000, 1001) == (1.0, "chi-squared")
@@ -102,48 +102,48 @@ def test_many_are_tested_by_chi_squared_which_agrees_with_the_binomial() -> None
 # Two systems on the same questions.
 
 
-def test_statistics_are_those_of_each_alone_and_differences_are_paired() -> None:
+def test_differences_are_paired() -> None:
     generator = np.random.default_rng(0)
     first = generator.random(300) < 0.6
     second = first | (generator.random(300) < 0.1)
     pairs = list(zip(answers(first.tolist()), answers(second.tolist()), strict=True))
     comparison = compare_rows("rsvqa_lr", VqaAccuracy(), pairs, resamples=1000)
-    for line in comparison.lines:
+    for line in comparison.metrics:
         one, other = (VqaAccuracy().evaluate([pair[side] for pair in pairs]).statistics[line.metric] for side in (0, 1))
         assert (line.first, line.second, line.n) == (point_estimate(one), point_estimate(other), one.n)
         assert line.difference.value == pytest.approx(line.second - line.first)
-        clusters = [row.media for row, _ in pairs]
-        (low, high), (low_other, high_other) = interval(one, clusters), interval(other, clusters)
+        groups = [row.media for row, _ in pairs]
+        (low, high), (low_other, high_other) = interval(one, groups), interval(other, groups)
         assert line.difference.ci_high - line.difference.ci_low < (high - low + high_other - low_other) / 2
-    assert [line.metric for line in comparison.lines] == [
+    assert [line.metric for line in comparison.metrics] == [
         "accuracy",
         "accuracy_macro",
         "accuracy/comp",
         "accuracy/presence",
     ]
-    assert comparison.lines[0].difference.p < 0.01
+    assert comparison.metrics[0].difference.p < 0.01
 
 
-def test_questions_about_one_picture_are_resampled_together() -> None:
+def test_questions_about_one_image_are_resampled_together() -> None:
     right = [True] * 50 + [False] * 50
     apart = list(zip(answers(right), answers([True] * 100), strict=True))
-    together = list(zip(answers(right, per_picture=50), answers([True] * 100, per_picture=50), strict=True))
+    together = list(zip(answers(right, per_image=50), answers([True] * 100, per_image=50), strict=True))
     line, other = (
-        compare_rows("t", VqaAccuracy(), pairs, resamples=500).lines[0].difference for pairs in (apart, together)
+        compare_rows("t", VqaAccuracy(), pairs, resamples=500).metrics[0].difference for pairs in (apart, together)
     )
     assert 0.3 < line.ci_low < line.ci_high < 0.7
     assert (other.ci_low, other.ci_high) == (0.0, 1.0)
 
 
-def test_sides_are_counted_for_all_rows_and_by_kind() -> None:
+def test_mcnemar_over_all_rows_and_by_category() -> None:
     first, second = [True, True, False, False, True, False], [True, False, True, True, True, True]
     comparison = compare_rows("t", VqaAccuracy(), list(zip(answers(first), answers(second), strict=True)), resamples=10)
-    assert [(side.category, side.n, side.only_first, side.only_second) for side in comparison.sides] == [
+    assert [(result.category, result.n, result.only_first, result.only_second) for result in comparison.mcnemar] == [
         ("", 6, 1, 3),
         ("comp", 3, 1, 2),
         ("presence", 3, 0, 1),
     ]
-    assert comparison.sides[0].p == mcnemar(1, 3)[0]
+    assert comparison.mcnemar[0].p == mcnemar(1, 3)[0]
     assert [(change.first.id, change.scores) for change in comparison.changes] == [
         ("1", (1.0, 0.0)),
         ("2", (0.0, 1.0)),
@@ -152,59 +152,59 @@ def test_sides_are_counted_for_all_rows_and_by_kind() -> None:
     ]
 
 
-def test_captions_are_compared_by_corpus_scores_and_have_no_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captions_are_compared_by_corpus_scores_without_mcnemar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no Java: METEOR has tests of its own
     pairs = list(zip(captions(1, 0.7), captions(2, 0.2), strict=True))
     comparison = compare_rows("levir_cc", CaptionMetrics(), pairs, resamples=500)
-    lines = {line.metric: line for line in comparison.lines}
+    lines = {line.metric: line for line in comparison.metrics}
     assert {"bleu_1", "bleu_4", "rouge_l", "cider", "cider/changed", "change_accuracy"} <= set(lines)
     for name in ("bleu_4", "cider"):
         assert lines[name].second > lines[name].first
         assert lines[name].difference.ci_low > 0
         assert lines[name].difference.p < 0.01
-    assert comparison.sides == ()
+    assert comparison.mcnemar == ()
     gaps = [abs(change.scores[0] - change.scores[1]) for change in comparison.changes]
     assert gaps == sorted(gaps, reverse=True)
     assert 0 < len(gaps) < 60
 
 
-def test_a_run_compared_with_itself_does_not_differ() -> None:
+def test_equal_runs_do_not_differ() -> None:
     pairs = [(row, row) for row in answers([True, False] * 20)]
     comparison = compare_rows("t", VqaAccuracy(), pairs, resamples=100)
-    assert all((line.difference.value, line.difference.p) == (0, 1) for line in comparison.lines)
+    assert all((line.difference.value, line.difference.p) == (0, 1) for line in comparison.metrics)
     assert comparison.changes == ()
     assert "0 of 40 rows changed sides" in format_comparison(comparison)
 
 
-# Rows that do not match.
+# Rows that cannot be paired.
 
 
 def saved(path: Path, rows: Rows) -> Path:
     return save(path, rows) / "test" / "predictions" / f"{rows[0].task}.jsonl"
 
 
-def test_rows_are_matched_by_id_in_the_order_of_the_first(tmp_path: Path) -> None:
+def test_rows_are_paired_by_id_in_the_order_of_the_first(tmp_path: Path) -> None:
     rows = answers([True, False, True])
     first, second = read_rows(saved(tmp_path / "a", rows)), read_rows(saved(tmp_path / "b", rows[::-1]))
-    pairs, left_out = pair_rows(first, second)
+    pairs, unpaired = pair_rows(first, second)
     assert pairs == [(row, row) for row in rows]
-    assert left_out == (0, 0)
+    assert unpaired == (0, 0)
 
 
-def test_rows_without_a_partner_are_an_error_or_left_out(tmp_path: Path) -> None:
+def test_unpaired_rows_are_an_error_or_excluded(tmp_path: Path) -> None:
     rows = answers([True, False, True, True])
     first, second = read_rows(saved(tmp_path / "a", rows[:3])), read_rows(saved(tmp_path / "b", rows[1:]))
     with pytest.raises(DataError, match=r"a/test/predictions/rsvqa_lr\.jsonl, line 1: row '0' is not in .*b/test"):
         pair_rows(first, second)
     with pytest.raises(DataError, match=r"b/test/predictions/rsvqa_lr\.jsonl, line 3: row '3' is not in .*a/test"):
         pair_rows({key: row for key, row in first.items() if key != "0"}, second)
-    pairs, left_out = pair_rows(first, second, intersect=True)
+    pairs, unpaired = pair_rows(first, second, intersect=True)
     assert [one.id for one, _ in pairs] == ["1", "2"]
-    assert left_out == (1, 1)
+    assert unpaired == (1, 1)
 
 
 @pytest.mark.parametrize("change", [{"category": "count"}, {"references": ("no",)}])
-def test_equal_ids_of_other_questions_are_an_error(tmp_path: Path, change: dict[str, str]) -> None:
+def test_equal_ids_of_different_questions_are_an_error(tmp_path: Path, change: dict[str, str]) -> None:
     rows = answers([True, False])
     first = read_rows(saved(tmp_path / "a", rows))
     second = read_rows(saved(tmp_path / "b", [rows[0], replace(rows[1], **change)]))  # type: ignore[arg-type]
@@ -228,27 +228,30 @@ def test_all_tasks_of_two_runs_are_compared(tmp_path: Path, monkeypatch: pytest.
     lr, hr = answers([True, False] * 4), answers([False, True] * 4, task="rsvqa_hr")
     a, b = save(tmp_path / "a", lr, hr), save(tmp_path / "b", lr, hr)
     comparisons = compare_runs(a, b, resamples=10)
-    assert [(it.task, it.metric) for it in comparisons] == [("rsvqa_lr", "vqa_accuracy"), ("rsvqa_hr", "vqa_accuracy")]
-    assert [it.task for it in compare_runs(a, b, task="rsvqa_hr", resamples=10)] == ["rsvqa_hr"]
+    assert [(one.task, one.metric) for one in comparisons] == [
+        ("rsvqa_lr", "vqa_accuracy"),
+        ("rsvqa_hr", "vqa_accuracy"),
+    ]
+    assert [one.task for one in compare_runs(a, b, task="rsvqa_hr", resamples=10)] == ["rsvqa_hr"]
     with pytest.raises(UniRSError, match=r"no task 'rsvqa-hr' in common\. Did you mean 'rsvqa_hr'"):
         compare_runs(a, b, task="rsvqa-hr")
     save(tmp_path / "b", lr)
     with pytest.raises(UniRSError, match=r"different tasks: .*rsvqa_lr, rsvqa_hr; .*--task"):
         compare_runs(a, b)
-    assert [it.task for it in compare_runs(a, b, intersect=True, resamples=10)] == ["rsvqa_lr"]
+    assert [one.task for one in compare_runs(a, b, intersect=True, resamples=10)] == ["rsvqa_lr"]
 
 
-def test_the_metric_is_that_of_the_runs_config(tmp_path: Path) -> None:
+def test_metric_comes_from_the_config_of_the_run(tmp_path: Path) -> None:
     plugin = tmp_path / f"colours_{tmp_path.name}.py"
     plugin.write_text(
         "from unirs import PromptTemplate, Task\nfrom unirs.metrics.classification import Top1\n"
         "def build(root, names):\n"
-        "    parts = {'load_split': None, 'prompt': PromptTemplate('v', 'x'), 'required_paths': ()}\n"
-        "    return Task(modality='image', download_hint='', metric=Top1(tuple(names)), **parts)\n"
+        "    fields = {'load_split': None, 'prompt': PromptTemplate('v', 'x'), 'required_paths': ()}\n"
+        "    return Task(modality='image', download_hint='', metric=Top1(tuple(names)), **fields)\n"
     )
     rows = [replace(row, category="yes", task="mine") for row in answers([True, False])]
     a, b = save(tmp_path / "a", rows), save(tmp_path / "b", rows)
-    with pytest.raises(UniRSError, match=r"metric of task 'mine' .* not known\. Add --metric"):
+    with pytest.raises(UniRSError, match=r"metric of task 'mine' .* unknown\. Add --metric"):
         compare_runs(a, b)
     assert compare_runs(a, b, metric="vqa", resamples=10)[0].metric == "vqa_accuracy"
     spec = {"name": str(plugin), "label": "mine", "names": ["yes", "no"]}
@@ -259,18 +262,18 @@ def test_the_metric_is_that_of_the_runs_config(tmp_path: Path) -> None:
         compare_runs(a, b)
 
 
-# What is shown and written.
+# Reports.
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> tuple[Path, Path]:
     generator = np.random.default_rng(1)
-    first, second = (answers((generator.random(80) < share).tolist(), per_picture=4) for share in (0.5, 0.8))
+    first, second = (answers((generator.random(80) < share).tolist(), per_image=4) for share in (0.5, 0.8))
     second[3] = replace(second[3], text="no | " + "maybe " * 40 + "\n")
     return save(tmp_path / "a", first), save(tmp_path / "b", second)
 
 
-def test_the_terminal_shows_a_bounded_list(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_lists_a_limited_number_of_rows(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     a, b = map(str, runs)
     assert main(["compare", a, b, "--show", "2", "--resamples", "200"]) == 0
     out = capsys.readouterr().out
@@ -284,7 +287,7 @@ def test_the_terminal_shows_a_bounded_list(runs: tuple[Path, Path], capsys: pyte
     assert f"… and {better - 2} more" in out
     assert sum(": 'yes', A '" in line for line in lines) == min(2, better) + min(2, worse)
     (row,) = (line.split() for line in lines if line.split()[:1] == ["accuracy"])
-    assert [float(cell) for cell in row[1:3]] == [comparison.lines[0].first, comparison.lines[0].second]
+    assert [float(cell) for cell in row[1:3]] == [comparison.metrics[0].first, comparison.metrics[0].second]
     assert "200 resamples" in lines[-2]
     assert main(["compare", a, b, "--show", "-1"]) == 1
 
@@ -308,25 +311,25 @@ def test_all_changed_rows_are_written_as_json_lines(runs: tuple[Path, Path], tmp
     }
 
 
-def test_or_as_markdown_with_the_tables(runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_markdown_report_has_tables(runs: tuple[Path, Path], tmp_path: Path) -> None:
     comparisons = compare_runs(*runs, resamples=10)
     path = tmp_path / "report.md"
     write_report(path, comparisons, ("a", "b"))
     text = path.read_text()
-    tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert [len(table) - 2 for table in tables] == [4, 3, len(comparisons[0].changes)]
-    unescaped = [line.replace("\\|", "").count("|") for table in tables for line in table]
-    assert unescaped == [8] * 6 + [7] * 5 + [8] * (2 + len(comparisons[0].changes))
+    pipes = [line.replace("\\|", "").count("|") for table in tables for line in table]
+    assert pipes == [8] * 6 + [7] * 5 + [8] * (2 + len(comparisons[0].changes))
 
 
-def test_another_ending_is_an_error(runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_unknown_suffix_is_an_error(runs: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UniRSError, match=r"must be \.jsonl or \.md"):
         write_report(tmp_path / "report.txt", compare_runs(*runs, resamples=1), ("a", "b"))
 
 
-def test_left_out_rows_are_told(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_number_of_excluded_rows_is_printed(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     save(runs[1], answers([True] * 90))
     assert main(["compare", *map(str, runs)]) == 1
     capsys.readouterr()
     assert main(["compare", *map(str, runs), "--intersect", "--resamples", "10"]) == 0
-    assert "Left out: 0 rows that only A has, 10 that only B has." in capsys.readouterr().out
+    assert "Excluded: 0 rows that only A has, 10 that only B has." in capsys.readouterr().out

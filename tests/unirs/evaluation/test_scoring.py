@@ -22,19 +22,19 @@ from unirs import Image, PromptTemplate, Sample, TaskSplit, Task, Turn
 from unirs.metrics.vqa import VqaAccuracy
 
 
-def build(root: Path, kinds: str = "all") -> Task:
-    def samples(split):
-        def turns(picture):
+def build(root: Path, categories: str = "all") -> Task:
+    def load_split(split):
+        def turns(image):
             for number in range(2):
-                kind = ("presence", "comp")[number]
-                if kinds in ("all", kind):
-                    yield Turn(f"{split}{2 * picture + number}", ("yes",), {"question": "?"}, category=kind)
-        shown = [Sample(str(n), Image(root / f"{n}.tif"), tuple(turns(n))) for n in range(3)]
-        return TaskSplit(shown, {} if kinds == "all" else {"other": 3})
+                category = ("presence", "comp")[number]
+                if categories in ("all", category):
+                    yield Turn(f"{split}{2 * image + number}", ("yes",), {"question": "?"}, category=category)
+        samples = [Sample(str(n), Image(root / f"{n}.tif"), tuple(turns(n))) for n in range(3)]
+        return TaskSplit(samples, {} if categories == "all" else {"other": 3})
 
     prompt = PromptTemplate("vqa", "{question}")
-    parts = {"required_paths": (), "download_hint": ""}
-    return Task(modality="image", load_split=samples, prompt=prompt, metric=VqaAccuracy(), **parts)
+    fields = {"required_paths": (), "download_hint": ""}
+    return Task(modality="image", load_split=load_split, prompt=prompt, metric=VqaAccuracy(), **fields)
 """
 
 
@@ -57,9 +57,9 @@ def values(scored: Scored) -> dict[str, float]:
 # A run's own rows.
 
 
-def test_a_runs_rows_score_as_in_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_run_have_the_scores_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no Java: METEOR has tests of its own
-    said = ["a road is built", "no change", "", "trees \U0001f332 appear"]
+    texts = ["a road is built", "no change", "", "trees \U0001f332 appear"]
     rows = [
         Prediction(
             str(n),
@@ -70,7 +70,7 @@ def test_a_runs_rows_score_as_in_the_run(tmp_path: Path, monkeypatch: pytest.Mon
             text,
             ("a road is built", "x"),
         )
-        for n, text in enumerate(said)
+        for n, text in enumerate(texts)
     ]
     result = TaskResult("levir_cc", rows, CaptionMetrics().evaluate(rows, slow=False), {})
     write_results(tmp_path, "test", 5, [result], {})
@@ -82,7 +82,7 @@ def test_a_runs_rows_score_as_in_the_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert values(scored) == expected
 
 
-def test_rows_of_an_installed_task_need_no_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_an_installed_task_need_no_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         Prediction(str(n), "era", (f"{n}.mp4",), "fire", "", text, ("fire",))
         for n, text in enumerate(["fire", "flood"])
@@ -112,7 +112,7 @@ def geochat_rows(count: int = 6) -> list[dict[str, Any]]:
     ]
 
 
-def test_geochats_answers_are_joined_with_a_tasks_questions(tmp_path: Path, plugin: Path) -> None:
+def test_geochat_answers_are_joined_with_questions_of_a_task(tmp_path: Path, plugin: Path) -> None:
     path = write(tmp_path / "answers.jsonl", geochat_rows()[::-1])
     scored = score(path, task={"name": str(plugin), "root": tmp_path})
     assert [row.id for row in scored.result.rows] == [f"test{n}" for n in range(6)]
@@ -124,16 +124,14 @@ def test_geochats_answers_are_joined_with_a_tasks_questions(tmp_path: Path, plug
     assert f"split 'test' of task '{plugin.stem}'" in scored.notes[0]
 
 
-def test_another_split_and_options_of_the_task(
-    tmp_path: Path, plugin: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_split_and_options_of_the_task(tmp_path: Path, plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "answers.jsonl", [{"question_id": f"val{2 * n}", "text": "yes"} for n in range(3)])
-    command = ["score", path, "--task", plugin, "--root", tmp_path, "--split", "val", "--option", "kinds=presence"]
+    command = ["score", path, "--task", plugin, "--root", tmp_path, "--split", "val", "--option", "categories=presence"]
     assert main([str(word) for word in command]) == 0
     assert "evaluated 3 (presence 3); excluded 3 (other 3)" in capsys.readouterr().out
 
 
-def test_llavas_answers_are_joined_with_a_file_of_references(tmp_path: Path) -> None:
+def test_llava_answers_are_joined_with_a_file_of_references(tmp_path: Path) -> None:
     answers = [
         {"question_id": n, "prompt": "A road?", "text": text, "model_id": "m"} for n, text in enumerate(["yes", "Two"])
     ]
@@ -155,20 +153,20 @@ def test_llavas_answers_are_joined_with_a_file_of_references(tmp_path: Path) -> 
     assert any("1 rows name no media" in note for note in scored.notes)
 
 
-def test_ground_truth_in_the_answers_is_enough_for_classes(tmp_path: Path) -> None:
+def test_classes_come_from_ground_truth_in_the_answers(tmp_path: Path) -> None:
     rows = [
-        {"question_id": f"{n}.png", "image_id": f"{n}.png", "answer": said, "ground_truth": truth}
-        for n, (said, truth) in enumerate([("Forest.", "forest"), ("field", "forest"), ("river, lake", "lake")])
+        {"question_id": f"{n}.png", "image_id": f"{n}.png", "answer": text, "ground_truth": truth}
+        for n, (text, truth) in enumerate([("Forest.", "forest"), ("field", "forest"), ("river, lake", "lake")])
     ]
     scored = score(write(tmp_path / "scenes.jsonl", rows), metric="top1")
     assert values(scored) == pytest.approx({"top1": 2 / 3, "top1_macro": 0.75, "top1/forest": 0.5, "top1/lake": 1.0})
     assert [row.media for row in scored.result.rows] == [("0.png",), ("1.png",), ("2.png",)]
 
 
-# What does not match.
+# Missing and unknown answers.
 
 
-def test_questions_without_an_answer_are_an_error_or_count_as_wrong(tmp_path: Path, plugin: Path) -> None:
+def test_missing_answers_are_an_error_or_count_as_wrong(tmp_path: Path, plugin: Path) -> None:
     path = write(tmp_path / "answers.jsonl", geochat_rows()[1:3])
     task = {"name": str(plugin), "root": tmp_path}
     with pytest.raises(
@@ -181,17 +179,17 @@ def test_questions_without_an_answer_are_an_error_or_count_as_wrong(tmp_path: Pa
     assert any("4 of 6 answers are missing and count as wrong: test0" in note for note in scored.notes)
 
 
-def test_answers_without_a_question_are_an_error_or_left_out(tmp_path: Path, plugin: Path) -> None:
+def test_unknown_answers_are_an_error_or_excluded(tmp_path: Path, plugin: Path) -> None:
     path = write(tmp_path / "answers.jsonl", [*geochat_rows(), {"question_id": "tset7", "answer": "no"}])
     task = {"name": str(plugin), "root": tmp_path}
     with pytest.raises(DataError, match=r"answers\.jsonl, line 7: no question has the id 'tset7' .*1 of 7 .*'test0'"):
         score(path, task=task)
     scored = score(path, task=task, allow_unknown=True)
     assert len(scored.result.rows) == 6
-    assert any("1 of 7 answers are to unknown questions and left out" in note for note in scored.notes)
+    assert any("1 of 7 answers are to unknown questions and excluded" in note for note in scored.notes)
 
 
-def test_answers_to_nothing_that_was_asked_are_an_error_in_any_case(tmp_path: Path, plugin: Path) -> None:
+def test_only_unknown_answers_are_always_an_error(tmp_path: Path, plugin: Path) -> None:
     path = write(tmp_path / "answers.jsonl", [{"question_id": "x", "answer": "no"}])
     with pytest.raises(DataError, match="none of its 1 answers"):
         score(path, task={"name": str(plugin), "root": tmp_path}, allow_unknown=True, allow_missing=True)
@@ -201,7 +199,7 @@ GOOD = {"id": "1", "prediction": "yes", "references": ["yes"]}
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "a.jsonl has no rows"),
         ("\n\n", "a.jsonl has no rows"),
@@ -218,20 +216,20 @@ GOOD = {"id": "1", "prediction": "yes", "references": ["yes"]}
         (json.dumps(GOOD | {"task": "a"}) + "\n" + json.dumps(GOOD | {"id": 2, "task": "b"}), "several tasks: a, b"),
     ],
 )
-def test_wrong_rows_are_named(tmp_path: Path, text: str, says: str) -> None:
+def test_error_names_the_row(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(text)
     with pytest.raises(DataError) as caught:
         score(path, metric="vqa")
-    assert says.format(path) in str(caught.value)
+    assert message.format(path) in str(caught.value)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.jsonl does not exist"):
         score(tmp_path / "nowhere.jsonl", metric="vqa")
 
 
-def test_a_metric_that_nobody_told_is_an_error(tmp_path: Path) -> None:
+def test_undetermined_metric_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [GOOD])
     with pytest.raises(UniRSError, match=r"no task\. Add --metric"):
         score(path)
@@ -240,13 +238,16 @@ def test_a_metric_that_nobody_told_is_an_error(tmp_path: Path) -> None:
         score(write(path, [GOOD | {"task": "mine"}]))
 
 
-def test_a_task_brings_its_own_metric_and_references(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_task_excludes_metric_and_references(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "a.jsonl", [GOOD])
     with pytest.raises(UniRSError, match="brings its metric"):
         score(path, task={"name": "era", "root": tmp_path}, references=path)
     with pytest.raises(SystemExit):
         main(["score", str(path), "--task", "era", "--metric", "vqa"])
     capsys.readouterr()
-    for arguments, says in ((["--root", "x"], "add --task"), (["--task", "era", "--option", "frames"], "NAME=VALUE")):
+    for arguments, message in (
+        (["--root", "x"], "add --task"),
+        (["--task", "era", "--option", "frames"], "NAME=VALUE"),
+    ):
         assert main(["score", str(path), *arguments]) == 1
-        assert says in capsys.readouterr().err
+        assert message in capsys.readouterr().err

@@ -10,7 +10,8 @@ import PIL.Image
 import pytest
 
 from unirs.errors import DataError
-from unirs.evaluation.task_check import Report, check_task
+from unirs.evaluation.contact_sheet import write_samples
+from unirs.evaluation.task_check import check_task
 from unirs.metrics.caption import CaptionMetrics
 from unirs.metrics.classification import Top1
 from unirs.metrics.vqa import VqaAccuracy
@@ -25,20 +26,22 @@ if TYPE_CHECKING:
 Cli = Callable[..., int]
 
 
-def picture(root: Path, name: str, colour: int) -> Image:
+def image(root: Path, name: str, colour: int) -> Image:
     PIL.Image.new("RGB", (16, 16), (colour, 0, 0)).save(root / name)
     return Image(root / name)
 
 
-def asked(key: str, media: Media, answer: str = "yes", **values: Any) -> Sample:  # noqa: ANN401
+def make_sample(key: str, media: Media, answer: str = "yes", **values: Any) -> Sample:  # noqa: ANN401
     return Sample(key, media, (Turn(key, (answer,), {"question": "Is it red?"}, **values),))
 
 
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
-    """A sound task: one picture a split."""
+    """A valid task: one image per split."""
     samples = {
-        split: TaskSplit([asked("a", picture(tmp_path, f"{split}.png", 50 * index), category="colour")], {"count": 2})
+        split: TaskSplit(
+            [make_sample("a", image(tmp_path, f"{split}.png", 50 * index), category="colour")], {"count": 2}
+        )
         for index, split in enumerate(("train", "val", "test"))
     }
     return Task(
@@ -52,7 +55,7 @@ def task(tmp_path: Path) -> Task:
     )
 
 
-def with_test(task: Task, *samples: Sample, **changes: Any) -> Task:  # noqa: ANN401
+def with_test_samples(task: Task, *samples: Sample, **changes: Any) -> Task:  # noqa: ANN401
     """The task with other test samples."""
 
     def read(split: SplitName) -> TaskSplit:
@@ -61,136 +64,139 @@ def with_test(task: Task, *samples: Sample, **changes: Any) -> Task:  # noqa: AN
     return replace(task, load_split=read, **changes)
 
 
-def test_a_sound_task(task: Task) -> None:
+def test_valid_task(task: Task) -> None:
     report = check_task(task)
     assert report.problems == {}
     assert report.samples == {"train": 1, "val": 1, "test": 1}
     assert report.turns["val"] == {"colour": 1}
-    assert report.dropped["val"] == {"count": 2}
+    assert report.excluded["val"] == {"count": 2}
     assert report.prompts == {"colour": ("[vqa] Is it red?\nAnswer.", "yes")}
     assert (report.prompt_lengths, report.answer_lengths) == ({5: 3}, {1: 3})
     assert "\n".join(report.lines()).startswith(
-        "train: 1 samples; 1 turns looked at\n  kinds: colour 1\n  dropped: count 2\nval:"
+        "train: 1 samples; 1 turns checked\n  categories: colour 1\n  excluded: count 2\nval:"
     )
 
 
 def test_tokens_are_counted_with_a_tokenizer(task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
     report = check_task(task, tokenizer=tokenizer)
-    # "yes" and the end of the sequence: a token a character.
+    # "yes" and the end of the sequence: one token per character.
     assert report.answer_lengths == {4: 3}
     assert report.prompt_lengths == {len("\n[vqa] Is it red?\nAnswer.\n"): 3}
     assert report.prompts["colour"][0] == "<|visual|>\n[vqa] Is it red?\nAnswer.\n"
-    assert "tokens of an answer: mean 4.0, most 4" in report.lines()
-
-
-def faults(report: Report) -> dict[str, list[str]]:
-    return report.problems
+    assert "tokens of an answer: mean 4.0, max 4" in report.lines()
 
 
 def test_media_that_do_not_decode(task: Task, tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     broken = Image(tmp_path / "broken.png")
-    report = check_task(with_test(task, asked("a", broken), asked("b", broken)))
-    (problem,) = faults(report)["does not decode"]
+    report = check_task(with_test_samples(task, make_sample("a", broken), make_sample("b", broken)))
+    (problem,) = report.problems["does not decode"]
     assert problem.startswith("test, a: ")
     assert "broken.png does not decode" in problem
-    assert [split for split, _, _ in report.cards] == ["train", "val"]
+    assert [split for split, _, _ in report.examples] == ["train", "val"]
 
 
-def test_media_in_two_splits_by_what_they_show(task: Task, tmp_path: Path) -> None:
+def test_media_with_equal_pixels_in_two_splits(task: Task, tmp_path: Path) -> None:
     copy = tmp_path / "copy.tif"
     PIL.Image.open(tmp_path / "val.png").save(copy)
-    assert faults(check_task(with_test(task, asked("a", Image(copy))))) == {
-        "in two splits": [f"{copy} (test) shows the same as {tmp_path / 'val.png'} (val)"]
+    assert check_task(with_test_samples(task, make_sample("a", Image(copy)))).problems == {
+        "in two splits": [f"{copy} (test) has the pixels of {tmp_path / 'val.png'} (val)"]
     }
-    twice = with_test(task, asked("a", Image(tmp_path / "test.png")), asked("b", Image(tmp_path / "test.png")))
-    assert faults(check_task(twice)) == {}
+    twice = with_test_samples(
+        task, make_sample("a", Image(tmp_path / "test.png")), make_sample("b", Image(tmp_path / "test.png"))
+    )
+    assert check_task(twice).problems == {}
 
 
-def test_media_of_another_kind(task: Task, tmp_path: Path) -> None:
+def test_media_of_another_modality(task: Task, tmp_path: Path) -> None:
     pair = Pair(tmp_path / "test.png", tmp_path / "test.png")
-    assert faults(check_task(with_test(task, asked("a", pair)))) == {
-        "another kind": ["test, a: pair; the task's kind is image"]
+    assert check_task(with_test_samples(task, make_sample("a", pair))).problems == {
+        "another modality": ["test, a: pair; that of the task is image"]
     }
 
 
-def test_answers(task: Task, tmp_path: Path) -> None:
+def test_target_answers(task: Task, tmp_path: Path) -> None:
     media = Image(tmp_path / "test.png")
     samples = [
-        asked("a", media, "maybe", category="colour"),
-        asked("b", media, "maybe", category="free"),
-        asked("c", media, "yes", category="colour", train_answers=("no",)),
-        asked("d", media, "yes", category="free", train_answers=(" ",)),
-        asked("a", media, "yes", category="colour"),
+        make_sample("a", media, "maybe", category="colour"),
+        make_sample("b", media, "maybe", category="free"),
+        make_sample("c", media, "yes", category="colour", train_answers=("no",)),
+        make_sample("d", media, "yes", category="free", train_answers=(" ",)),
+        make_sample("a", media, "yes", category="colour"),
     ]
-    assert faults(check_task(with_test(task, *samples))) == {
+    assert check_task(with_test_samples(task, *samples)).problems == {
         "none of the choices": ["test, a: 'maybe'"],
         "empty answer": ["test, d"],
         "repeated id": ["test: a"],
-        "learnt but wrong": [
-            "test, c: 'no' is no right answer by vqa_accuracy",
-            "test, d: ' ' is no right answer by vqa_accuracy",
+        "wrong target answer": [
+            "test, c: 'no' is not right by vqa_accuracy",
+            "test, d: ' ' is not right by vqa_accuracy",
         ],
     }
 
 
 def test_samples_without_turns_and_turns_without_references(task: Task, tmp_path: Path) -> None:
     media = Image(tmp_path / "test.png")
-    report = check_task(with_test(task, Sample("a", media, ()), Sample("b", media, (Turn("b", ()),))))
-    assert faults(report) == {"no turns": ["test, a"], "no references": ["test, b"]}
+    report = check_task(with_test_samples(task, Sample("a", media, ()), Sample("b", media, (Turn("b", ()),))))
+    assert report.problems == {"no turns": ["test, a"], "no references": ["test, b"]}
 
 
-def test_classes_that_the_metric_does_not_know(task: Task, tmp_path: Path) -> None:
+def test_unknown_class_of_the_metric(task: Task, tmp_path: Path) -> None:
     scene = replace(task, metric=Top1(("pond",)), choices=(), splits=("test",))
-    report = check_task(with_test(scene, asked("a", Image(tmp_path / "test.png"), "lake", category="lake")))
-    assert faults(report) == {"not scored": ["Row test, a is of class 'lake', which is unknown. Known: pond."]}
+    report = check_task(
+        with_test_samples(scene, make_sample("a", Image(tmp_path / "test.png"), "lake", category="lake"))
+    )
+    assert report.problems == {"not scored": ["Row test, a is of class 'lake', which is unknown. Known: pond."]}
     assert list(report.prompts) == [""]
 
 
 def test_captions_are_not_scored(task: Task, tmp_path: Path) -> None:
     captions = replace(task, metric=CaptionMetrics(), choices=())
-    assert faults(check_task(with_test(captions, asked("a", Image(tmp_path / "test.png"), "a road")))) == {}
+    sample = make_sample("a", Image(tmp_path / "test.png"), "a road")
+    assert check_task(with_test_samples(captions, sample)).problems == {}
 
 
-def test_prompts_that_cannot_be_made(task: Task, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+def test_prompts_that_do_not_render(task: Task, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     report = check_task(replace(task, prompt=PromptTemplate("vqa", "{query}"), splits=("test",)))
-    (problem,) = faults(report)["no prompt"]
+    (problem,) = report.problems["no prompt"]
     assert problem.startswith("test, a: The prompt names the field 'query'")
-    assert report.cards == []
+    assert report.examples == []
     with pytest.raises(DataError, match="no predictions to draw"):
-        report.write_sheet(tmp_path / "sheet.png")
-    ended = with_test(task, asked("a", Image(tmp_path / "test.png"), "yes</s>"))
-    assert list(faults(check_task(ended, tokenizer=tokenizer))) == ["no prompt"]
+        write_samples(tmp_path / "sheet.png", report.examples)
+    ended = with_test_samples(task, make_sample("a", Image(tmp_path / "test.png"), "yes</s>"))
+    assert list(check_task(ended, tokenizer=tokenizer).problems) == ["no prompt"]
 
 
-def test_data_that_do_not_read(task: Task, tmp_path: Path) -> None:
+def test_data_that_are_not_readable(task: Task, tmp_path: Path) -> None:
     def read(split: SplitName) -> TaskSplit:
         if split == "val":
             raise DataError("row 3 is wrong")
         return task.load_split(split) if split == "train" else TaskSplit([])
 
     report = check_task(replace(task, load_split=read))
-    assert faults(report) == {"does not read": ["row 3 is wrong", "split 'test' has no samples"]}
+    assert report.problems == {"not readable": ["row 3 is wrong", "split 'test' has no samples"]}
     assert report.samples == {"train": 1, "test": 0}
     absent = replace(task, required_paths=(tmp_path / "absent",))
-    assert faults(check_task(absent)) == {"missing": [f"{tmp_path / 'absent'}. Get the data: nowhere"]}
+    assert check_task(absent).problems == {"missing": [f"{tmp_path / 'absent'}. Get the data: nowhere"]}
 
 
-def test_a_limit_looks_at_samples_from_all_over(task: Task, tmp_path: Path) -> None:
+def test_limit_spreads_over_the_split(task: Task, tmp_path: Path) -> None:
     media = Image(tmp_path / "test.png")
-    many = with_test(task, *(asked(str(index), media, category=str(index)) for index in range(100)))
+    many = with_test_samples(task, *(make_sample(str(index), media, category=str(index)) for index in range(100)))
     report = check_task(many, limit=10)
     assert sorted(map(int, report.turns["test"])) == list(range(0, 100, 10))
     assert report.samples["test"] == 100
-    assert len(report.cards) <= 10
+    assert len(report.examples) <= 10
     lines = list(check_task(many).lines())
     assert any(line.endswith(" and 68 more") for line in lines)
     assert len(lines) < 50
 
 
-def test_many_problems_are_counted(task: Task, tmp_path: Path) -> None:
+def test_list_of_problems_is_limited(task: Task, tmp_path: Path) -> None:
     media = Image(tmp_path / "test.png")
-    wrong = with_test(task, *(asked(str(index), media, "maybe", category="colour") for index in range(20)))
+    wrong = with_test_samples(
+        task, *(make_sample(str(index), media, "maybe", category="colour") for index in range(20))
+    )
     lines = list(check_task(wrong).lines())
     assert lines[-1] == "  and 12 more"
     assert "none of the choices: 20" in lines
@@ -202,7 +208,7 @@ def test_many_problems_are_counted(task: Task, tmp_path: Path) -> None:
 def write_lines(root: Path, answer: str = "yes") -> Path:
     root.mkdir(parents=True, exist_ok=True)
     for index, split in enumerate(("train", "val", "test")):
-        picture(root, f"{split}.png", 60 * index)
+        image(root, f"{split}.png", 60 * index)
         row = {"image": f"{split}.png", "question": "Is it red?", "answer": answer}
         (root / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
     return root
@@ -213,9 +219,9 @@ def test_command(tmp_path: Path, cli: Cli, capfd: pytest.CaptureFixture[str], mo
     root = write_lines(tmp_path / "data" / "jsonl")
     choices = 'choices=["yes", "no"]'
     assert cli("tasks", "check", "jsonl", "--option", choices, "--option", "tag=colour", "--limit", 5) == 0
-    told = capfd.readouterr().out
-    assert "| [colour] Is it red?" in told
-    assert told.endswith("contact sheet: jsonl_sheet.png\nno problems found\n")
+    text = capfd.readouterr().out
+    assert "| [colour] Is it red?" in text
+    assert text.endswith("contact sheet: jsonl_sheet.png\nno problems found\n")
     with PIL.Image.open("jsonl_sheet.png") as sheet:
         assert sheet.width > 900
     write_lines(root, "maybe")
@@ -231,7 +237,7 @@ def test_command_with_a_tokenizer(
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     options = ("--root", write_lines(tmp_path), "--sheet", tmp_path / "sheet.png")
     assert cli("tasks", "check", "jsonl", *options, "--tokenizer", tmp_path / "tokenizer") == 0
-    assert "tokens of an answer: mean 4.0, most 4" in capfd.readouterr().out
+    assert "tokens of an answer: mean 4.0, max 4" in capfd.readouterr().out
     assert cli("tasks", "check", "jsonl", *options, "--tokenizer", tmp_path / "absent") == 1
 
 
@@ -246,7 +252,7 @@ def test_command_with_a_tokenizer(
         (["absent.py"], 1, "absent.py does not exist"),
     ],
 )
-def test_commands_that_cannot_be(
+def test_invalid_commands(
     arguments: list[str],
     code: int,
     message: str,
