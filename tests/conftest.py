@@ -1,4 +1,4 @@
-# What takes seconds to import is imported by the fixture that needs it: many tests need none.
+# Slow imports are in the fixtures that need them, since many tests do not.
 from __future__ import annotations
 
 import json
@@ -37,12 +37,12 @@ torch.set_num_threads(1)
 def build_once(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Callable[[str, Callable[[Path], object]], Path]:
-    """Fills a named folder once for all workers of pytest-xdist; the other workers wait for the one that builds it.
+    """Fills a named folder once for all workers of pytest-xdist; the other workers wait.
 
     A failed build is repeated, and fails, in each worker that needs it.
     """
     base = tmp_path_factory.getbasetemp()
-    # The folders of the workers stand in one folder of the run.
+    # The folders of all workers are in one folder of the run.
     root = base.parent if hasattr(request.config, "workerinput") else base
 
     def build(name: str, fill: Callable[[Path], object]) -> Path:
@@ -70,7 +70,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 @pytest.fixture
 def make_model() -> Callable[..., UniRSModel]:
-    """Makes models for `tokenizer`: frames of 64x64 pixels, four visual tokens a picture."""
+    """Makes models for `tokenizer`: frames of 64x64 pixels, four visual tokens per image."""
     from unirs_encoders.timm_encoder import build as build_timm
 
     from unirs.models.change_extractors import ChangeExtraction
@@ -92,7 +92,7 @@ def make_model() -> Callable[..., UniRSModel]:
 
 @pytest.fixture
 def media() -> dict[str, Media]:
-    """One medium of each kind; nothing opens the files."""
+    """One input of each modality; the files do not exist."""
     return {
         "image": Image(Path("a.png")),
         "pair": Pair(Path("before.png"), Path("after.png")),
@@ -128,7 +128,7 @@ TINY_MODEL = {
 }
 
 COLOURS = '''\
-"""Pictures, pairs and videos of one colour each: small, quick to write, and quick to learn."""
+"""Images, pairs and videos of one colour each: small, quick to write, and quick to learn."""
 
 import json
 from pathlib import Path
@@ -137,22 +137,22 @@ from unirs import Image, Pair, PromptTemplate, Sample, Task, TaskSplit, Turn, Vi
 from unirs.metrics.vqa import VqaAccuracy
 
 
-def build(root: Path, kind: str = "image") -> Task:
+def build(root: Path, modality: str = "image") -> Task:
     def sample(id: str, files: list[str], turns: list[tuple[str, str]]) -> Sample:
         paths = [root / file for file in files]
-        media = Video(paths[0], 2) if kind == "video" else {"image": Image, "pair": Pair}[kind](*paths)
-        asked = (Turn(f"{id}-{n}", (a,), {"question": q}, category=q) for n, (q, a) in enumerate(turns))
-        return Sample(id, media, tuple(asked))
+        media = Video(paths[0], 2) if modality == "video" else {"image": Image, "pair": Pair}[modality](*paths)
+        made = (Turn(f"{id}-{n}", (a,), {"question": q}, category=q) for n, (q, a) in enumerate(turns))
+        return Sample(id, media, tuple(made))
 
     def samples(split: str) -> TaskSplit:
-        return TaskSplit([sample(**row) for row in json.loads((root / f"{kind}.json").read_text())])
+        return TaskSplit([sample(**row) for row in json.loads((root / f"{modality}.json").read_text())])
 
     return Task(
-        modality=kind,
+        modality=modality,
         load_split=samples,
-        prompt=PromptTemplate("vqa", "{question}") if kind == "image" else PromptTemplate(kind, "What happens?"),
+        prompt=PromptTemplate(*(("vqa", "{question}") if modality == "image" else (modality, "What happens?"))),
         metric=VqaAccuracy(),
-        required_paths=(root / f"{kind}.json",),
+        required_paths=(root / f"{modality}.json",),
         download_hint="Run the test that writes it.",
     )
 '''
@@ -167,7 +167,7 @@ def cli() -> Callable[..., int]:
 
     def call(*arguments: object) -> int:
         with warnings.catch_warnings(), patch.dict(os.environ):
-            # Lightning's advice and its own use of jsonargparse; neither is ours to change.
+            # Lightning's advice, and warnings from its own use of jsonargparse.
             warnings.filterwarnings("ignore", category=PossibleUserWarning)
             warnings.filterwarnings("ignore", r"\s*`*(instantiate_classes|By default only one)", DeprecationWarning)
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
@@ -181,7 +181,7 @@ def cli() -> Callable[..., int]:
 
 @pytest.fixture
 def tiny_model() -> dict[str, Any]:
-    """The `model` part of a config that trains in seconds."""
+    """The `model` section of a config that trains in seconds."""
     return deepcopy(TINY_MODEL)
 
 
@@ -190,18 +190,18 @@ def write_config() -> Callable[..., Path]:
     """Writes the config of a tiny run, `<folder>/config-in.yaml`, whose results go to `<folder>/run`."""
     import yaml
 
-    def write(folder: Path, tasks: list[dict[str, Any]], *, epochs: int = 1, **parts: dict[str, Any]) -> Path:
+    def write(folder: Path, tasks: list[dict[str, Any]], *, epochs: int = 1, **sections: dict[str, Any]) -> Path:
         config = {
             "seed_everything": 0,
-            "model": TINY_MODEL | parts.get("model", {}),
-            "data": {"tasks": tasks, "batch_size": 8} | parts.get("data", {}),
+            "model": TINY_MODEL | sections.get("model", {}),
+            "data": {"tasks": tasks, "batch_size": 8} | sections.get("data", {}),
             "trainer": {
                 "default_root_dir": str(folder / "run"),
                 "max_epochs": epochs,
                 "accelerator": "cpu",
                 "enable_progress_bar": False,
             }
-            | parts.get("trainer", {}),
+            | sections.get("trainer", {}),
         }
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "config-in.yaml"
@@ -213,10 +213,10 @@ def write_config() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def synthetic(build_once: Callable[[str, Callable[[Path], object]], Path], cli: Callable[..., int]) -> Path:
-    """A folder with synthetic RSVQA-LR, LEVIR-CC and ERA; read it only."""
+    """A folder with synthetic RSVQA-LR, LEVIR-CC and ERA; read-only."""
 
     def write(root: Path) -> None:
-        # A class gives videos to ERA's validation split from two on; 20 videos are two of some of its 15 classes.
+        # ERA's validation split takes videos of classes with two or more: of 20 videos, some of 15 classes have two.
         assert cli("synth", "--out", root, "--size", 16, "--tasks", "rsvqa_lr", "levir_cc") == 0
         assert cli("synth", "--out", root, "--size", 20, "--tasks", "era") == 0
 
@@ -225,7 +225,7 @@ def synthetic(build_once: Callable[[str, Callable[[Path], object]], Path], cli: 
 
 @pytest.fixture(scope="session")
 def colours(build_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
-    """A folder with four media of each kind and `plugin.py`, a task that reads them; all splits show the same."""
+    """A folder with four inputs of each modality and `plugin.py`, a task that reads them; all splits are equal."""
     return build_once("colours", write_colours)
 
 
@@ -254,17 +254,17 @@ def write_colours(root: Path) -> None:
         ],
         "video": [([f"{n}.mp4"], [("", f"a {n} video")]) for n in names],
     }
-    for kind, content in rows.items():
-        listed = [{"id": f"{kind}{n}", "files": files, "turns": turns} for n, (files, turns) in enumerate(content)]
-        (root / f"{kind}.json").write_text(json.dumps(listed))
+    for modality, content in rows.items():
+        listed = [{"id": f"{modality}{n}", "files": files, "turns": turns} for n, (files, turns) in enumerate(content)]
+        (root / f"{modality}.json").write_text(json.dumps(listed))
 
 
 @pytest.fixture(scope="session")
 def colour_tasks(colours: Path) -> list[dict[str, Any]]:
-    """The tasks of `colours` as a config names them, one a kind."""
+    """Config entries of the tasks of `colours`, one per modality."""
     return [
-        {"name": str(colours / "plugin.py"), "root": str(colours), "kind": kind, "label": kind}
-        for kind in ("image", "pair", "video")
+        {"name": str(colours / "plugin.py"), "root": str(colours), "modality": modality, "label": modality}
+        for modality in ("image", "pair", "video")
     ]
 
 
@@ -275,7 +275,7 @@ def joint_run(
     cli: Callable[..., int],
     write_config: Callable[..., Path],
 ) -> Path:
-    """The folder of a tiny run on all three benchmarks, trained by the installed command and tested; read it only."""
+    """The folder of a tiny run on all three benchmarks, trained by the installed command and tested; read-only."""
     tasks = [
         {"name": "rsvqa_lr", "root": str(synthetic / "rsvqa_lr")},
         {"name": "levir_cc", "root": str(synthetic / "levir_cc"), "weight": 0.5},
@@ -287,7 +287,7 @@ def joint_run(
         command = [str(Path(sys.executable).with_name("unirs")), "fit", "--config", str(config)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
         assert done.returncode == 0, done.stderr
-        # No Java in reach: METEOR takes seconds to start, and has tests of its own.
+        # Without Java: METEOR takes seconds to start, and has its own tests.
         with patch.dict(os.environ, {"PATH": ""}):
             assert cli("test", "--config", folder / "run" / "config.yaml") == 0
 
@@ -301,7 +301,7 @@ def learnt_run(
     cli: Callable[..., int],
     write_config: Callable[..., Path],
 ) -> Path:
-    """The folder of a run that has `colours` by heart after 100 steps of one batch, and was tested; read it only."""
+    """The folder of a run that has memorised `colours` in 100 steps of one batch, and was tested; read-only."""
 
     def train(folder: Path) -> None:
         trainer = {"check_val_every_n_epoch": 100, "log_every_n_steps": 1}

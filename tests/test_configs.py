@@ -45,14 +45,14 @@ def scaled_down(config: dict[str, Any], tiny: dict[str, Any], data: Path, folder
 
 @pytest.fixture
 def data(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data sets in folders of their tasks' names: the synthetic ones, and pictures in class folders."""
+    """Data sets in folders named after their tasks: the synthetic ones, and images in class folders."""
     root = tmp_path_factory.mktemp("data")
     for task in synthetic.iterdir():
         if task.is_dir():
             (root / task.name).symlink_to(task)
-    for part in ("train", "test"):
+    for split in ("train", "test"):
         for name, colour in {"field": (0, 200, 0), "river": (0, 0, 200)}.items():
-            folder = root / "scene_folder" / part / name
+            folder = root / "scene_folder" / split / name
             folder.mkdir(parents=True)
             for number in range(4):
                 Pillow.new("RGB", (64, 64), colour).save(folder / f"{number}.png")
@@ -91,5 +91,5 @@ def test_config_parses_and_trains(
     small.write_text(yaml.safe_dump(scaled_down(yaml.safe_load(text), tiny_model, data, tmp_path)))
     assert cli("fit", "--config", small) == 0
     assert (tmp_path / "run" / "config.yaml").is_file()
-    # Nothing is written but where the config says.
+    # Files are written only to the folders of the config.
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["as-written.yaml", "run", "scaled-down.yaml"]

@@ -30,7 +30,7 @@ def build(tmp_path: Path, source: str, root: Path) -> Task:
 
 
 def write_lines(root: Path) -> None:
-    """The page's lines of JSON in each split, with images of its own."""
+    """Writes the page's JSON lines to each split, with different images per split."""
     (lines,) = blocks("json")
     for shade, split in enumerate(("train", "val", "test")):
         rows = [json.loads(line) for line in lines.splitlines()]
@@ -41,7 +41,7 @@ def write_lines(root: Path) -> None:
         (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_commands_in_their_order(
+def test_commands_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -58,7 +58,7 @@ def test_commands_in_their_order(
     assert {"jsonl_sheet.png", "my_task_sheet.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_config_of_the_task_without_code(tmp_path: Path) -> None:
+def test_config_of_a_task_without_code(tmp_path: Path) -> None:
     (config,) = blocks("yaml")
     (spec,) = yaml.safe_load(config)["data"]["tasks"]
     write_lines(tmp_path)
@@ -86,7 +86,7 @@ def test_class_folders(tmp_path: Path) -> None:
     assert report.turns["test"] == {"field": 1, "forest": 1}
 
 
-def test_levir_cc_reads_as_the_first_party_plugin_does(tmp_path: Path, synthetic: Path) -> None:
+def test_levir_cc_equals_the_first_party_plugin(tmp_path: Path, synthetic: Path) -> None:
     bare = build(tmp_path, blocks("python")[2], synthetic / "levir_cc")
     full: Task = plugins.create("unirs.tasks", {"name": "levir_cc", "root": synthetic / "levir_cc"})
     for one, other in zip(bare.load_split("test"), full.load_split("test"), strict=True):

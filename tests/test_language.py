@@ -1,4 +1,4 @@
-"""Identifiers and config keys keep to the field's terms: names that the project has given up do not come back."""
+"""Identifiers and config keys are the field's terms: former names of the project are not used."""
 
 import ast
 from collections.abc import Iterator

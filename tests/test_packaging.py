@@ -31,7 +31,7 @@ def test_wheel_holds_three_typed_packages(wheel: zipfile.ZipFile) -> None:
     assert modules == written
 
 
-def test_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
+def test_wheel_metadata(wheel: zipfile.ZipFile) -> None:
     metadata, entries = (
         next(wheel.read(name).decode() for name in wheel.namelist() if name.endswith(f".dist-info/{file}"))
         for file in ("METADATA", "entry_points.txt")
@@ -43,7 +43,7 @@ def test_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     assert f"Version: {project['version']}\n" in metadata
 
 
-def test_version_is_told_once() -> None:
+def test_version_is_defined_once() -> None:
     import unirs
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -76,7 +76,7 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
-def test_links_between_pages_lead_somewhere() -> None:
+def test_links_between_pages_have_targets() -> None:
     broken = {
         (str(page.relative_to(ROOT)), link)
         for page in tracked()
@@ -90,7 +90,7 @@ def test_links_between_pages_lead_somewhere() -> None:
 MACHINE = re.compile(r"(?<![\w.~/-])/(?:home|root|Users|mnt|tmp|work|scratch|opt|srv)/[\w.-]+")
 
 
-def test_no_file_names_a_path_of_a_machine() -> None:
+def test_no_file_contains_a_path_of_a_machine() -> None:
     found = {}
     for path in tracked():
         try:

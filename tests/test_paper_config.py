@@ -1,4 +1,4 @@
-"""The paper's recipe, `configs/unirs_3b.yaml`, on tiny stand-ins of the classes that its checkpoint is made of."""
+"""The paper's recipe, `configs/unirs_3b.yaml`, with tiny models of the classes in its checkpoint."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def write_conversations(root: Path, synthetic: Path) -> None:
     rows = []
     for path in sorted((synthetic / "rsvqa_lr" / "Images_LR").iterdir())[:8]:
         shutil.copy(path, images)
-        conversation = [{"from": speaker, "value": text} for speaker, text in said]
+        conversation = [{"from": role, "value": text} for role, text in said]
         rows.append({"id": path.stem, "image": path.name, "conversations": conversation})
     (root / "GeoChat_Instruct.json").write_text(json.dumps(rows))
 
 
-# Lightning counts the summary's megabytes as if weights were float32, which they are.
+# Lightning's model summary warns that it assumes float32 weights, which is correct here.
 @pytest.mark.filterwarnings("ignore:Precision bf16-mixed is not supported by the model summary")
 def test_recipe_trains_a_step(
     tmp_path: Path, synthetic: Path, cli: Callable[..., int], monkeypatch: pytest.MonkeyPatch
@@ -105,8 +105,8 @@ def test_recipe_trains_a_step(
     assert trained.model.projector.num_tokens == 196
     # Frozen, and from the checkpoint.
     for name, value in trained.model.projector.state_dict().items():
-        part, kind = name.split(".")
-        assert torch.equal(value, before[f"{NAMES[part]}.{kind}"])
+        component, parameter = name.split(".")
+        assert torch.equal(value, before[f"{NAMES[component]}.{parameter}"])
     start = load_file(tmp_path / "checkpoints" / "VILA1.5-3b" / "llm" / "model.safetensors")
     learnt = trained.model.llm.state_dict()
     assert all(not torch.equal(learnt[name], value) for name, value in start.items() if value.ndim > 1)

@@ -1,4 +1,4 @@
-"""The scripts of `benchmarks/speed` for media and for large data sets, run whole on tiny sizes."""
+"""Complete runs of the speed scripts for media and for large data sets, with tiny sizes."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def test_media(tmp_path: Path) -> None:
 def test_scale(tmp_path: Path) -> None:
     rows = run("scale.py", tmp_path, "--rows", "200", "400", "--rounds", "1", "--items", "100", "--workers", "1")
     assert len(rows) == 2 * 2 * 7
-    for kind in ("rsvqa_hr", "jsonl"):
-        assert rows[f"{kind}, 200 rows: processor time, of the first's"]["ratio"] == 1
-        assert rows[f"{kind}, 400 rows: processor time, of the first's"]["baseline"] > 0
-        assert rows[f"{kind}, 400 rows: wall time"]["baseline"] is None
+    for task in ("rsvqa_hr", "jsonl"):
+        assert rows[f"{task}, 200 rows: processor time, of the first's"]["ratio"] == 1
+        assert rows[f"{task}, 400 rows: processor time, of the first's"]["baseline"] > 0
+        assert rows[f"{task}, 400 rows: wall time"]["baseline"] is None

@@ -1,4 +1,4 @@
-"""The speed scripts that need a model, run whole with tiny parts: both sides must agree before they are timed."""
+"""Complete runs of the speed scripts with models, with tiny components: results of both sides must agree."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ SCRIPTS = Path(__file__).parents[1] / "benchmarks" / "speed"
     ],
     ids=lambda value: value[0].partition(".")[0],
 )
-def test_sides_agree(tmp_path: Path, command: list[str], names: list[str]) -> None:
+def test_both_sides_agree(tmp_path: Path, command: list[str], names: list[str]) -> None:
     script, *arguments = command
     done = subprocess.run(
         [sys.executable, str(SCRIPTS / script), "--tiny", *arguments],

@@ -1,4 +1,4 @@
-"""The speed scripts of the command line and the captions, run whole but small."""
+"""Complete runs of the speed scripts for the command line and for captions, with small sizes."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ KEYS = ["name", "ours", "baseline", "unit", "ratio"]
 
 
 def run(folder: Path, script: str, *arguments: str) -> tuple[str, list[dict[str, float | str | None]]]:
-    """What a script prints, and the rows it writes."""
+    """Runs a script and returns its output and the rows that it writes."""
     command = [sys.executable, str(SCRIPTS / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The suites that come with the project: what they say is what was published, and what they name is there."""
+"""The project's suites: their numbers are as published, and their tasks and statistics exist."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -90,7 +90,7 @@ def published(suite: Suite, label: str) -> dict[str, Published]:
 
 
 def average(entry: Published) -> tuple[str, Decimal]:
-    """The one average of an entry, and the statistic that it stands under."""
+    """The average of an entry, with the statistic under which it is listed."""
     ((statistic, number),) = ((name, Decimal(value)) for name, value in entry.numbers.items() if "/" not in name)
     return statistic, number
 
@@ -101,8 +101,8 @@ def texts(entry: Published, *statistics: str) -> tuple[str, ...]:
 
 def test_rsvqa_lr_is_as_published(paper: Suite) -> None:
     found = published(paper, "rsvqa_lr")
-    kinds = ("accuracy/presence", "accuracy/comp", "accuracy/rural_urban")
-    assert {model: texts(entry, *kinds) for model, entry in found.items()} == LR
+    categories = ("accuracy/presence", "accuracy/comp", "accuracy/rural_urban")
+    assert {model: texts(entry, *categories) for model, entry in found.items()} == LR
     assert [model for model, entry in found.items() if entry.zero_shot] == ["VILA-1.5-3B"]
 
 
@@ -130,20 +130,22 @@ def test_every_number_has_a_source(paper: Suite) -> None:
     assert all(paper.sources[entry.source] for task in paper.tasks for entry in task.published)
 
 
-# What the averages are.
+# The statistic of each average.
 
 
 def mean(entry: Published) -> Decimal:
-    kinds = [Decimal(number) for name, number in entry.numbers.items() if "/" in name]
-    return sum(kinds, Decimal()) / len(kinds)
+    categories = [Decimal(number) for name, number in entry.numbers.items() if "/" in name]
+    return sum(categories, Decimal()) / len(categories)
 
 
 def weighted(entry: Published, weights: dict[str, int]) -> Decimal:
-    total = sum((Decimal(entry.numbers[f"accuracy/{kind}"]) * weight for kind, weight in weights.items()), Decimal())
+    total = sum(
+        (Decimal(entry.numbers[f"accuracy/{category}"]) * weight for category, weight in weights.items()), Decimal()
+    )
     return total / sum(weights.values())
 
 
-def test_rsvqa_lr_averages_are_what_they_stand_under(paper: Suite) -> None:
+def test_rsvqa_lr_averages_have_the_right_statistic(paper: Suite) -> None:
     questions = {"presence": 2955, "comp": 4002, "rural_urban": 100}
     for entry in published(paper, "rsvqa_lr").values():
         statistic, number = average(entry)
@@ -156,8 +158,8 @@ def test_rsvqa_lr_averages_are_what_they_stand_under(paper: Suite) -> None:
     assert not micro & {"RSGPT", "SkyEyeGPT-7B"}
 
 
-def test_rsvqa_hr_averages_are_what_they_stand_under(paper: Suite) -> None:
-    # The share of comparison questions that GeoChat's numbers tell fits all but the unclear ones.
+def test_rsvqa_hr_averages_have_the_right_statistic(paper: Suite) -> None:
+    # The share of comparison questions that follows from GeoChat's numbers matches all entries except the unclear ones.
     entries = published(paper, "rsvqa_hr")
     presence, comparison, overall = map(Decimal, HR["GeoChat"])
     share = (overall - presence) / (comparison - presence)
@@ -172,7 +174,7 @@ def test_rsvqa_hr_averages_are_what_they_stand_under(paper: Suite) -> None:
     assert [model for model, entry in entries.items() if entry.unclear] == ["VILA-1.5-3B", "EarthGPT"]
 
 
-# What the suites name.
+# Tasks and statistics of the suites.
 
 
 def tasks_of(name: str) -> list[tuple[str, dict[str, object], tuple[str, ...]]]:
@@ -181,7 +183,7 @@ def tasks_of(name: str) -> list[tuple[str, dict[str, object], tuple[str, ...]]]:
 
 
 @pytest.mark.parametrize("name", ["paper.yaml", "quick.yaml"])
-def test_tasks_are_installed_and_take_their_options(name: str) -> None:
+def test_tasks_are_installed_and_accept_their_options(name: str) -> None:
     for _, spec, _ in tasks_of(name):
         options = {key: value for key, value in spec.items() if key not in ("synthetic", "label")}
         task: Task = plugins.create("unirs.tasks", options | {"root": Path(str(spec["root"]))})
@@ -193,15 +195,15 @@ KINDS = {"rsvqa_lr": ("presence", "comp", "rural_urban", "count"), "rsvqa_hr": (
 
 @pytest.mark.parametrize("name", ["paper.yaml", "quick.yaml"])
 def test_columns_are_statistics_of_the_task(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")  # no Java: METEOR is known to be one
+    monkeypatch.setenv("PATH", "")  # no Java: METEOR is excluded from the comparison
     for label, spec, columns in tasks_of(name):
         task: Task = plugins.create("unirs.tasks", {"name": spec["name"], "root": Path("x")})
-        kinds = KINDS.get(label, ("changed", "unchanged"))
-        rows = [Prediction(kind, label, ("a",), kind, "", "a road", ("a road",)) for kind in kinds]
+        categories = KINDS.get(label, ("changed", "unchanged"))
+        rows = [Prediction(category, label, ("a",), category, "", "a road", ("a road",)) for category in categories]
         assert set(columns) - {"meteor"} <= set(task.scorer.evaluate(rows).statistics)
 
 
-def test_the_suite_in_the_docs_is_one(tmp_path: Path) -> None:
+def test_the_suite_in_the_docs_is_valid(tmp_path: Path) -> None:
     text = (SUITES.parents[1] / "docs" / "scoring.md").read_text(encoding="utf-8")
     path = tmp_path / "suite.yaml"
     path.write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What all encoder plugins do alike."""
+"""Behaviour that all encoder plugins share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -66,7 +66,7 @@ def test_fits_the_protocol(make: Make, frames: torch.Tensor) -> None:
     check_components(encoder, None)
 
 
-def test_frozen_stays_as_it_is(make: Make, frames: torch.Tensor) -> None:
+def test_frozen_does_not_change(make: Make, frames: torch.Tensor) -> None:
     encoder = make()
     # Nothing has called `train` or `eval` yet.
     before = state(encoder)
@@ -79,7 +79,7 @@ def test_frozen_stays_as_it_is(make: Make, frames: torch.Tensor) -> None:
     assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
 
 
-def test_full_learns(make: Make, frames: torch.Tensor) -> None:
+def test_full_trains_all_weights(make: Make, frames: torch.Tensor) -> None:
     encoder = make(tune="full", pretrained=False)
     assert encoder.training
     encoder(frames).square().sum().backward()
@@ -91,7 +91,7 @@ def test_full_learns(make: Make, frames: torch.Tensor) -> None:
     assert not encoder.eval().training
 
 
-def test_lora_learns_beside_what_rests(make: Make, frames: torch.Tensor) -> None:
+def test_lora_trains_adapters_only(make: Make, frames: torch.Tensor) -> None:
     torch.manual_seed(1)
     plain = make()
     torch.manual_seed(1)
@@ -107,13 +107,13 @@ def test_lora_learns_beside_what_rests(make: Make, frames: torch.Tensor) -> None
     moved = {key for key, value in encoder.state_dict().items() if not torch.equal(value, before[key])}
     assert moved
     assert all(".lora_B." in key for key in moved)
-    # The adapters' dropout is on in training mode alone.
+    # The adapters' dropout is active in training mode only.
     assert not torch.equal(encoder(frames), encoder(frames))
     encoder.eval()
     assert torch.equal(encoder(frames), encoder(frames))
 
 
-def test_no_gradient_where_none_is_asked_for(make: Make, frames: torch.Tensor) -> None:
+def test_no_gradient_unless_required(make: Make, frames: torch.Tensor) -> None:
     with torch.no_grad():
         encoder = make(tune="full", pretrained=False)
         assert not encoder(frames).requires_grad
@@ -121,7 +121,7 @@ def test_no_gradient_where_none_is_asked_for(make: Make, frames: torch.Tensor) -
 
 
 @pytest.mark.parametrize("mode", ["stretch", "pad", "center_crop"])
-def test_fit(make: Make, mode: str) -> None:
+def test_resize_modes(make: Make, mode: str) -> None:
     # Its mean colour, as bytes.
     fill = (124, 116, 104) if make is convolutions else (128, 64, 0)
     assert make(resize_mode=mode).resize == ResizeSpec(mode, fill)  # type: ignore[arg-type]
@@ -145,10 +145,10 @@ def test_follows_the_precision_of_the_model(make: Make, frames: torch.Tensor) ->
         ({"image_size": 1}, "does not take frames of 1x1 pixels"),
     ],
 )
-def test_options_that_are_wrong(make: Make, options: dict[str, Any], message: str) -> None:
+def test_wrong_options(make: Make, options: dict[str, Any], message: str) -> None:
     if make is convolutions and "image_size" in options:
         options = {"image_size": 0}
         message = "does not take frames of 0x0 pixels"
-    with pytest.raises(ModelError) as told:
+    with pytest.raises(ModelError) as caught:
         make(**options)
-    assert message in str(told.value)
+    assert message in str(caught.value)

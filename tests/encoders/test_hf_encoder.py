@@ -46,7 +46,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], str, dict[str, Any], int]] = {
         {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}},
         1,
     ),
-    # Made for larger frames than its processor makes, as the published ones.
+    # For larger frames than its processor returns, as in the published models.
     "dinov2": (
         {key: value for key, value in VIT.items() if key != "intermediate_size"} | {"image_size": 64},
         "BitImageProcessor",
@@ -70,15 +70,15 @@ FAMILIES: dict[str, tuple[dict[str, Any], str, dict[str, Any], int]] = {
 
 
 def stir(model: nn.Module) -> None:
-    """Weights of the size that training gives them, so that no layer is nearly the identity."""
+    """Scales weights as training does, so that no layer is close to the identity."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
 
 
-def processor(folder: Path, kind: str, **options: object) -> Any:  # noqa: ANN401 - one class a family
-    made = getattr(transformers, kind)(image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25], **options)
+def processor(folder: Path, model_type: str, **options: object) -> Any:  # noqa: ANN401 - one class a family
+    made = getattr(transformers, model_type)(image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25], **options)
     made.save_pretrained(folder)
     return made
 
@@ -94,25 +94,25 @@ def two_towers(folder: Path, config: type[Any], model: type[Any]) -> Any:  # noq
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folders of the families by model type, made when first asked for; read them only."""
+    """Folders of the families by model type, built on first use; read-only."""
     made: dict[str, Path] = {}
 
-    def make(kind: str) -> Path:
-        if kind not in made:
-            options, processes, processing, _ = FAMILIES[kind]
-            made[kind] = tmp_path_factory.mktemp(kind)
+    def make(model_type: str) -> Path:
+        if model_type not in made:
+            options, processes, processing, _ = FAMILIES[model_type]
+            made[model_type] = tmp_path_factory.mktemp(model_type)
             torch.manual_seed(0)
-            model = AutoModel.from_config(transformers.AutoConfig.for_model(kind, **options))
+            model = AutoModel.from_config(transformers.AutoConfig.for_model(model_type, **options))
             stir(model)
-            model.save_pretrained(made[kind])
-            processor(made[kind], processes, **processing)
-        return made[kind]
+            model.save_pretrained(made[model_type])
+            processor(made[model_type], processes, **processing)
+        return made[model_type]
 
     return make
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Callable[[int], Path]:
+def make_image(tmp_path: Path) -> Callable[[int], Path]:
     def draw(side: int) -> Path:
         noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
         PIL.Image.fromarray(noise).save(tmp_path / f"{side}.png")
@@ -126,7 +126,7 @@ def noise(side: int) -> torch.Tensor:
 
 
 def expected(model: Any, encoder: FrameEncoder, layer: int, side: int) -> torch.Tensor:  # noqa: ANN401
-    """What the whole model's hidden state says, without what is not of a patch."""
+    """The hidden state of the complete model, without tokens that are not patches."""
     values = (noise(side) - encoder.mean) / encoder.std
     more = {"interpolate_pos_encoding": True} if side != model.config.image_size else {}
     more = more if model.config.model_type in ("siglip_vision_model", "clip_vision_model") else {}
@@ -138,43 +138,45 @@ def expected(model: Any, encoder: FrameEncoder, layer: int, side: int) -> torch.
 
 
 @pytest.mark.parametrize("layer", [-2, -1, 1])
-@pytest.mark.parametrize("kind", FAMILIES)
-def test_tokens_are_the_whole_models_hidden_state(kind: str, layer: int, folder: Callable[[str], Path]) -> None:
-    whole = AutoModel.from_pretrained(folder(kind)).eval()
-    encoder = build(str(folder(kind)), layer=layer)
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_tokens_are_the_whole_models_hidden_state(model_type: str, layer: int, folder: Callable[[str], Path]) -> None:
+    whole = AutoModel.from_pretrained(folder(model_type)).eval()
+    encoder = build(str(folder(model_type)), layer=layer)
     side = encoder.image_size[0]
-    assert side == (64 if kind == "dinov3_convnext" else 32)
+    assert side == (64 if model_type == "dinov3_convnext" else 32)
     tokens = encoder(noise(side))
     assert tokens.shape == (2, encoder.grid[0] * encoder.grid[1], encoder.embed_dim)
     torch.testing.assert_close(tokens, expected(whole, encoder, layer, side), atol=1e-5, rtol=1e-5)
     check_components(encoder, None)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
-def test_another_size(kind: str, folder: Callable[[str], Path]) -> None:
-    whole = AutoModel.from_pretrained(folder(kind)).eval()
-    encoder = build(str(folder(kind)), image_size=96)
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_another_size(model_type: str, folder: Callable[[str], Path]) -> None:
+    whole = AutoModel.from_pretrained(folder(model_type)).eval()
+    encoder = build(str(folder(model_type)), image_size=96)
     assert encoder.image_size == (96, 96)
-    assert encoder.grid == ((6, 6) if kind == "dinov3_convnext" else (12, 12))
+    assert encoder.grid == ((6, 6) if model_type == "dinov3_convnext" else (12, 12))
     torch.testing.assert_close(encoder(noise(96)), expected(whole, encoder, -2, 96), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_pixels_are_those_of_the_image_processor(
-    kind: str, folder: Callable[[str], Path], picture: Callable[[int], Path]
+    model_type: str, folder: Callable[[str], Path], make_image: Callable[[int], Path]
 ) -> None:
-    encoder = build(str(folder(kind)))
-    path = picture(encoder.image_size[0])
-    seen: list[torch.Tensor] = []
-    encoder.tower.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    encoder = build(str(folder(model_type)))
+    path = make_image(encoder.image_size[0])
+    pixels_in: list[torch.Tensor] = []
+    encoder.tower.register_forward_pre_hook(lambda _, inputs: pixels_in.append(inputs[0]))
     encoder(Image(path).load_frames(encoder.image_size, encoder.resize))
-    theirs = transformers.AutoImageProcessor.from_pretrained(folder(kind))
+    theirs = transformers.AutoImageProcessor.from_pretrained(folder(model_type))
     # It may enlarge before it crops.
     pixels = theirs(PIL.Image.open(path), do_resize=False, return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(seen[0], pixels, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pixels_in[0], pixels, atol=1e-5, rtol=1e-5)
 
 
-def test_pixels_of_other_ranges(folder: Callable[[str], Path], tmp_path: Path, picture: Callable[[int], Path]) -> None:
+def test_pixels_of_other_ranges(
+    folder: Callable[[str], Path], tmp_path: Path, make_image: Callable[[int], Path]
+) -> None:
     source = str(folder("siglip_vision_model"))
     ranges: list[dict[str, object]] = [{"rescale_factor": 1 / 127.5}, {"do_normalize": False}, {"do_rescale": False}]
     for number, options in enumerate(ranges):
@@ -184,12 +186,12 @@ def test_pixels_of_other_ranges(folder: Callable[[str], Path], tmp_path: Path, p
             (other / name).symlink_to(Path(source) / name)
         theirs = processor(other, "SiglipImageProcessor", size={"height": 32, "width": 32}, **options)
         encoder = build(str(other))
-        pixels = theirs(PIL.Image.open(picture(32)), return_tensors="pt")["pixel_values"]
-        ours = (Image(picture(32)).load_frames() - encoder.mean) / encoder.std
+        pixels = theirs(PIL.Image.open(make_image(32)), return_tensors="pt")["pixel_values"]
+        ours = (Image(make_image(32)).load_frames() - encoder.mean) / encoder.std
         torch.testing.assert_close(ours, pixels.float(), atol=1e-4, rtol=1e-5)
 
 
-def test_later_layers_and_heads_are_dropped(folder: Callable[[str], Path]) -> None:
+def test_later_layers_and_heads_are_removed(folder: Callable[[str], Path]) -> None:
     encoder = build(str(folder("siglip_vision_model")), layer=2)
     kept = {".".join(name.split(".")[2:5]) for name, _ in encoder.named_parameters()}
     assert {name for name in kept if not name.startswith("embeddings")} == {"encoder.layers.0", "encoder.layers.1"}
@@ -201,14 +203,14 @@ def test_attention_is_fused(folder: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize(("config", "model"), [(CLIPConfig, CLIPModel), (SiglipConfig, SiglipModel)])
-def test_vision_part_of_a_model_with_text(config: type[Any], model: type[Any], tmp_path: Path) -> None:
+def test_vision_tower_of_a_model_with_text(config: type[Any], model: type[Any], tmp_path: Path) -> None:
     whole = two_towers(tmp_path, config, model)
     encoder = build(str(tmp_path))
     torch.testing.assert_close(encoder(noise(32)), expected(whole.vision_model, encoder, -2, 32), atol=1e-5, rtol=1e-5)
     assert encoder.init_config["config"]["model_type"] == whole.config.vision_config.model_type
 
 
-def test_vision_part_of_a_model_with_a_head(tmp_path: Path) -> None:
+def test_vision_tower_of_a_model_with_a_head(tmp_path: Path) -> None:
     torch.manual_seed(0)
     whole = CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**VIT)).eval()
     whole.save_pretrained(tmp_path)
@@ -226,14 +228,14 @@ def test_keys_of_older_releases(folder: Callable[[str], Path], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("tune", ["frozen", "lora", "full"])
-@pytest.mark.parametrize("kind", FAMILIES)
-def test_spec_builds_the_same_architecture(kind: str, tune: str, folder: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_init_config_builds_the_same_architecture(model_type: str, tune: str, folder: Callable[[str], Path]) -> None:
     lora = {"r": 4} if tune == "lora" else None
-    encoder = build(str(folder(kind)), tune=tune, lora=lora, resize_mode="pad")  # type: ignore[arg-type]
+    encoder = build(str(folder(model_type)), tune=tune, lora=lora, resize_mode="pad")  # type: ignore[arg-type]
     spec = json.loads(json.dumps(encoder.init_config))
     assert spec == encoder.init_config
     assert "source" not in spec
-    assert str(folder(kind)) not in json.dumps(spec)
+    assert str(folder(model_type)) not in json.dumps(spec)
     again = build(**spec)
     assert again.init_config == spec
     assert (again.image_size, again.resize, again.grid, again.embed_dim) == (
@@ -269,16 +271,16 @@ def test_from_scratch() -> None:
 # Sources that are wrong.
 
 
-def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+def test_weights_of_another_model(tmp_path: Path) -> None:
     two_towers(tmp_path, CLIPConfig, CLIPModel)
     weights = load_file(tmp_path / "model.safetensors")
     del weights["vision_model.pre_layrnorm.bias"]
     weights["vision_model.post_layernorm.bias"] = torch.zeros(3)
     weights["vision_model.extra"] = torch.zeros(1)
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError) as told:
+    with pytest.raises(ModelError) as caught:
         build(str(tmp_path))
-    message = str(told.value)
+    message = str(caught.value)
     assert "'missing_keys': ['vision_model.pre_layrnorm.bias']" in message
     assert "'unexpected_keys': ['vision_model.extra']" in message
     assert "vision_model.post_layernorm.bias" in message.split("mismatched_keys")[1]
@@ -311,7 +313,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_folders_that_are_no_vision_model(files: dict[str, str], message: str, tmp_path: Path) -> None:
+def test_folders_without_a_vision_model(files: dict[str, str], message: str, tmp_path: Path) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ModelError, match=f"(?s){message}"):
@@ -326,7 +328,7 @@ def test_no_image_processor(folder: Callable[[str], Path], tmp_path: Path) -> No
     assert build(str(tmp_path), image_size=32, **COLOURS).grid == (4, 4)
 
 
-def test_an_image_processor_of_oblong_frames(folder: Callable[[str], Path], tmp_path: Path) -> None:
+def test_an_image_processor_for_oblong_frames(folder: Callable[[str], Path], tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).symlink_to(folder("siglip_vision_model") / name)
     processor(tmp_path, "SiglipImageProcessor", size={"height": 32, "width": 48})
@@ -390,10 +392,10 @@ SWIN: dict[str, Any] = {
         ({"config": SWIN, "pretrained": "given"}, "has 64 tokens after layer -2, where its patches are 16x16"),
     ],
 )
-def test_options_that_are_wrong(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelError) as told:
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError) as caught:
         build(**COLOURS | options)
-    assert message in str(told.value)
+    assert message in str(caught.value)
 
 
 # In a run.
@@ -415,6 +417,6 @@ def test_a_saved_model_needs_no_source(
     model = UniRS.from_pretrained(tmp_path / "run", device="cpu")
     model.save_pretrained(tmp_path / "saved")
     shutil.rmtree(source)
-    asked = ([Image(colours / "red.png"), Image(colours / "blue.png")], "Which colour?")
+    arguments = ([Image(colours / "red.png"), Image(colours / "blue.png")], "Which colour?")
     again = UniRS.from_pretrained(tmp_path / "saved", device="cpu")
-    assert [a.logprobs for a in again.predict(*asked)] == [a.logprobs for a in model.predict(*asked)]
+    assert [a.logprobs for a in again.predict(*arguments)] == [a.logprobs for a in model.predict(*arguments)]

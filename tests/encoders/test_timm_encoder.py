@@ -65,12 +65,12 @@ def test_transformer_tokens(size: int) -> None:
     assert encoder(noise(size=size)).shape == (2, (size // 16) ** 2, 24)
 
 
-def test_own_size_where_none_is_given() -> None:
+def test_the_models_own_size_is_the_default() -> None:
     assert vit(image_size=None).image_size == (224, 224)
     assert resnet(image_size=None).image_size == (224, 224)
 
 
-def test_later_layers_are_dropped_and_negative_layers_count_from_the_end() -> None:
+def test_later_layers_are_removed_and_negative_indices_count_from_the_end() -> None:
     first, last = vit(layer=-3), vit(layer=2)
     assert first.init_config["layer"] == -3
     assert len(list(backbone(first).get_submodule("blocks").children())) == 1
@@ -104,18 +104,18 @@ def test_other_colours() -> None:
     assert build(**encoder.init_config).resize == encoder.resize
 
 
-def test_a_transformers_file_is_brought_to_another_size(tmp_path: Path) -> None:
+def test_weights_of_a_transformer_are_adapted_to_another_size(tmp_path: Path) -> None:
     model: Any = timm.create_model("vit_tiny_patch16_224", **SMALL)
     save_file(model.state_dict(), tmp_path / "vit.safetensors")
     weights: dict[str, object] = {"pretrained": True, "weights": str(tmp_path / "vit.safetensors")}
     torch.testing.assert_close(backbone(vit(image_size=224, **weights)).get_parameter("pos_embed"), model.pos_embed)
     encoder = vit(image_size=64, **weights)
     assert encoder.grid == (4, 4)
-    # And an architecture of that size takes its weights.
+    # An architecture of that size loads its weights.
     build(**encoder.init_config).load_state_dict(encoder.state_dict())
 
 
-def test_a_file_for_a_model_that_cannot_be_brought_to_another_size(tmp_path: Path) -> None:
+def test_weights_that_cannot_be_adapted_to_another_size(tmp_path: Path) -> None:
     torch.save(timm.create_model("mixer_s32_224").state_dict(), tmp_path / "mixer.pth")
     with pytest.raises(ModelError, match="'mixer_s32_224' with 'weights' of your own takes frames of 224x224 only"):
         build("mixer_s32_224", weights=str(tmp_path / "mixer.pth"), image_size=64)
@@ -123,7 +123,7 @@ def test_a_file_for_a_model_that_cannot_be_brought_to_another_size(tmp_path: Pat
 
 @pytest.mark.parametrize("tune", ["full", "frozen", "lora"])
 @pytest.mark.parametrize("make", [resnet, vit])
-def test_spec_builds_the_same_architecture(make: Callable[..., FrameEncoder], tune: str) -> None:
+def test_init_config_builds_the_same_architecture(make: Callable[..., FrameEncoder], tune: str) -> None:
     encoder = make(pretrained="given", tune=tune, lora={"r": 4} if tune == "lora" else None, resize_mode="center_crop")
     spec = json.loads(json.dumps(encoder.init_config))
     assert spec == encoder.init_config
@@ -141,7 +141,7 @@ def test_spec_builds_the_same_architecture(make: Callable[..., FrameEncoder], tu
     torch.testing.assert_close(again.eval()(frames), encoder.eval()(frames), rtol=0, atol=0)
 
 
-def test_spec_names_the_weights_release() -> None:
+def test_init_config_names_the_release_of_the_weights() -> None:
     # Which one a name without a tag means, and with it mean and standard deviation, differs between releases of timm.
     assert resnet().init_config["model"] == "resnet18.a1_in1k"
 
@@ -158,7 +158,7 @@ def test_weights_from_a_package_by_order() -> None:
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(state, tensors, strict=False))
 
 
-def test_weights_by_order_that_do_not_fit(narrow: Path, tmp_path: Path) -> None:
+def test_weights_by_order_with_other_shapes(narrow: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"holds 128 tensors, timm model 'resnet10t' has \d+"):
         build("resnet10t", weights=str(narrow), by_order=True)
     state = torch.load(narrow, weights_only=True)
@@ -167,15 +167,15 @@ def test_weights_by_order_that_do_not_fit(narrow: Path, tmp_path: Path) -> None:
         resnet(pretrained=True, weights=str(tmp_path / "reversed.pth"), by_order=True)
 
 
-def test_weights_that_do_not_fit(narrow: Path, tmp_path: Path) -> None:
+def test_weights_of_another_model(narrow: Path, tmp_path: Path) -> None:
     state = torch.load(narrow, weights_only=True)
     del state["conv1.weight"]
     state["conv9.weight"] = torch.zeros(1)
     state["bn1.bias"] = torch.zeros(5)
     torch.save({"state_dict": state}, tmp_path / "other.pth")
-    with pytest.raises(ModelError) as told:
+    with pytest.raises(ModelError) as caught:
         resnet(pretrained=True, weights=str(tmp_path / "other.pth"))
-    message = str(told.value)
+    message = str(caught.value)
     assert "'missing': ['conv1.weight'], 'unexpected': ['conv9.weight']" in message
     assert "'mismatched': ['bn1.bias [5] for [64]']" in message
 
@@ -192,13 +192,13 @@ def test_damaged_weights(content: bytes, suffix: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"), [([1, 2], "does not load as weights"), ({"epoch": 3}, r"holds more than tensors.*epoch")]
 )
-def test_weights_that_are_none(content: object, message: str, tmp_path: Path) -> None:
+def test_files_without_weights(content: object, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ModelError, match=message):
         resnet(pretrained=True, weights=str(tmp_path / "other.pth"))
 
 
-def test_weights_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_weights(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"absent\.pth, are not a file"):
         resnet(pretrained=True, weights=str(tmp_path / "absent.pth"))
     with pytest.raises(ModelError, match="needs the Python package 'absent'"):
@@ -237,12 +237,12 @@ def test_unknown_weights() -> None:
         ({"image_size": 0}, "'resnet18' does not take frames of 0x0 pixels"),
     ],
 )
-def test_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:
+def test_incompatible_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         resnet(**options)
 
 
-def test_size_that_the_model_does_not_take() -> None:
+def test_size_that_the_model_does_not_support() -> None:
     # Its attention wants whole windows.
     with pytest.raises(
         ModelError, match=r"'halonet26t' does not take frames of 100x100 pixels\. Set another 'image_size'"

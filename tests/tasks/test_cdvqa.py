@@ -40,7 +40,7 @@ def test_all_questions_about_a_pair_are_one_sample(tmp_path: Path) -> None:
     assert (task.modality, task.required_paths) == ("pair", (tmp_path / "im1", tmp_path / "im2"))
 
 
-def test_own_protocol_keeps_words_as_they_are_written(tmp_path: Path) -> None:
+def test_own_protocol_does_not_rewrite_words(tmp_path: Path) -> None:
     task = build(write(tmp_path), "cdvqa")
     (sample,) = task.load_split("val")
     assert [turn.references for turn in sample.turns] == [("10_to_20",), ("NVG_surface",)]

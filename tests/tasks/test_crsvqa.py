@@ -98,7 +98,7 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
         build(tmp_path).load_split("tset")  # type: ignore[arg-type]
 
 
-def test_task_says_what_it_needs(tmp_path: Path) -> None:
+def test_required_paths_and_download_hint(tmp_path: Path) -> None:
     task = build(tmp_path)
     assert (task.modality, task.required_paths) == ("image", (tmp_path / "image", tmp_path / "text"))
     assert "MQVQA" in task.download_hint

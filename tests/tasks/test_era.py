@@ -25,7 +25,7 @@ def ids(root: Path, split: str) -> list[str]:
     return [sample.id for sample in build(root).load_split(split)]  # type: ignore[arg-type]
 
 
-def test_one_turn_a_video(tmp_path: Path) -> None:
+def test_one_turn_per_video(tmp_path: Path) -> None:
     touch(tmp_path, "Test/PoliceChase/b.mp4", "Test/PoliceChase/a.MP4", "Test/Fire/c.mp4")
     split = build(tmp_path, num_frames=4).load_split("test")
     assert [sample.id for sample in split] == ["Fire/c.mp4", "PoliceChase/a.MP4", "PoliceChase/b.mp4"]
@@ -64,12 +64,12 @@ def test_frames_come_from_the_video(tmp_path: Path) -> None:
         ("baseball", "baseball"),
     ],
 )
-def test_folder_names_match_whatever_their_spelling(tmp_path: Path, folder: str, name: str) -> None:
+def test_folder_names_match_in_any_spelling(tmp_path: Path, folder: str, name: str) -> None:
     touch(tmp_path, f"Test/{folder}/a.mp4")
     assert build(tmp_path).load_split("test")[0].turns[0].references == (name,)
 
 
-def test_choices_are_the_sentences_that_are_learnt(tmp_path: Path) -> None:
+def test_choices_are_the_training_answers(tmp_path: Path) -> None:
     task = build(touch(tmp_path, "Test/PoliceChase/a.mp4"))
     (turn,) = task.load_split("test")[0].turns
     assert len(task.choices) == 25
@@ -86,13 +86,13 @@ def test_two_spellings_of_a_class_are_one_class(tmp_path: Path) -> None:
     assert ids(tmp_path, "test") == ["CarRacing/a.mp4", "car racing/a.mp4"]
 
 
-def test_samples_come_in_the_order_of_the_classes(tmp_path: Path) -> None:
+def test_samples_are_in_the_order_of_the_classes(tmp_path: Path) -> None:
     touch(tmp_path, *(f"Test/{name.replace('/', '')}/a.mp4" for name in reversed(CLASSES)))
     assert [sample.turns[0].category for sample in build(tmp_path).load_split("test")] == list(CLASSES)
     assert len(set(CLASSES)) == 25
 
 
-def test_validation_is_a_tenth_of_each_class_that_train_leaves_out(tmp_path: Path) -> None:
+def test_validation_is_a_tenth_of_each_class_and_not_in_train(tmp_path: Path) -> None:
     sizes = {"Fire": 60, "Flood": 20, "Party": 7, "Concert": 2, "Boating": 1}
     touch(tmp_path, *(f"Train/{name}/{i:03}.mp4" for name, size in sizes.items() for i in range(size)))
     train, val = ids(tmp_path, "train"), ids(tmp_path, "val")
@@ -104,7 +104,7 @@ def test_validation_is_a_tenth_of_each_class_that_train_leaves_out(tmp_path: Pat
 
 @given(size=st.integers(2, 60), others=st.integers(0, 20))
 @settings(max_examples=20, deadline=None)
-def test_validation_does_not_move_when_another_class_grows(
+def test_validation_does_not_depend_on_other_classes(
     tmp_path_factory: pytest.TempPathFactory, size: int, others: int
 ) -> None:
     root = tmp_path_factory.mktemp("era")
@@ -115,18 +115,18 @@ def test_validation_does_not_move_when_another_class_grows(
     assert 1 <= len(before) < size
 
 
-def test_validation_does_not_depend_on_where_the_data_lies(tmp_path: Path) -> None:
+def test_validation_does_not_depend_on_the_location_of_the_data(tmp_path: Path) -> None:
     names = [f"Train/Fire/{i}.mp4" for i in range(30)]
     assert ids(touch(tmp_path / "a", *names), "val") == ids(touch(tmp_path / "b", *reversed(names)), "val")
 
 
-def test_unknown_class_folder_names_the_nearest(tmp_path: Path) -> None:
+def test_unknown_class_folder_suggests_the_nearest(tmp_path: Path) -> None:
     touch(tmp_path, "Train/Fire/a.mp4", "Train/PoliceChas/a.mp4")
     with pytest.raises(DataError, match=r"PoliceChas is not one of ERA's classes\. Did you mean 'police chase'"):
         build(tmp_path).load_split("train")
 
 
-def test_a_file_that_is_no_mp4_is_an_error_and_hidden_files_are_not(tmp_path: Path) -> None:
+def test_files_other_than_mp4_are_errors_and_hidden_files_are_ignored(tmp_path: Path) -> None:
     touch(tmp_path, "Test/Fire/a.mp4", "Test/Fire/.DS_Store", "Test/.cache/x", "Test/readme.txt")
     assert ids(tmp_path, "test") == ["Fire/a.mp4"]
     touch(tmp_path, "Test/Fire/b.avi")
@@ -150,7 +150,7 @@ def test_unknown_split_and_too_few_frames(tmp_path: Path) -> None:
         build(tmp_path, num_frames=0)
 
 
-def test_task_says_what_it_needs_and_where_from(tmp_path: Path) -> None:
+def test_required_paths_and_download_hint(tmp_path: Path) -> None:
     task = build(tmp_path)
     assert (task.modality, task.required_paths) == ("video", (tmp_path / "Train", tmp_path / "Test"))
     assert "lcmou.github.io/ERA_Dataset" in task.download_hint

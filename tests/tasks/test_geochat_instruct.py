@@ -17,8 +17,8 @@ Row = dict[str, Any]
 
 
 def row(*texts: str, **values: object) -> Row:
-    said = [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
-    return {"id": "a.jpg", "image": "imgs/a.jpg", "conversations": said, **values}
+    messages = [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
+    return {"id": "a.jpg", "image": "imgs/a.jpg", "conversations": messages, **values}
 
 
 GOOD = row("<image>\n[refer] where is <p>a ship</p> ?", "{<16><55><24><63>|<11>}", "And the pier?", "There is none.")
@@ -42,7 +42,7 @@ def test_each_question_is_a_turn(tmp_path: Path) -> None:
     assert split.turns(1) == 2
 
 
-def test_dialogues_come_with_what_was_said(tmp_path: Path) -> None:
+def test_dialogues_include_previous_turns(tmp_path: Path) -> None:
     (sample,) = build(write(tmp_path, [GOOD]), dialogue=True).load_split("train")
     assert [turn.prompt_fields["question"] for turn in sample.turns] == [
         "[refer] where is <p>a ship</p> ?",
@@ -50,7 +50,7 @@ def test_dialogues_come_with_what_was_said(tmp_path: Path) -> None:
     ]
 
 
-def test_it_is_only_trained_on(tmp_path: Path) -> None:
+def test_it_has_no_evaluation_splits(tmp_path: Path) -> None:
     task = build(write(tmp_path, [GOOD]), images="pictures")
     assert task.splits == ("train",)
     assert task.required_paths == (tmp_path / "GeoChat_Instruct.json", tmp_path / "pictures")

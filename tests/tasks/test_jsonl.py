@@ -22,7 +22,7 @@ def write(root: Path, *rows: Row | str, split: str = "train") -> Path:
 ROW = {"image": "a.png", "question": "Is there a {road}?", "answer": "yes"}
 
 
-def test_a_question_a_line(tmp_path: Path) -> None:
+def test_one_question_per_line(tmp_path: Path) -> None:
     write(tmp_path, ROW, "", ROW | {"id": "b", "category": "presence"}, ROW | {"id": 7})
     task = build(tmp_path)
     split = task.load_split("train")
@@ -43,7 +43,7 @@ def test_pairs_and_videos(tmp_path: Path) -> None:
     assert sample.media == Video(tmp_path / "a.mp4", 3)
 
 
-def test_references_are_scored_and_the_answer_is_learnt(tmp_path: Path) -> None:
+def test_references_are_for_scoring_and_the_answer_for_training(tmp_path: Path) -> None:
     write(tmp_path, ROW | {"references": ["yes", "a road"]}, {**ROW, "references": ["no"], "answer": "It is not."})
     first, second = (sample.turns[0] for sample in build(tmp_path).load_split("train"))
     assert (first.references, first.targets) == (("yes", "a road"), ("yes",))
@@ -53,7 +53,7 @@ def test_references_are_scored_and_the_answer_is_learnt(tmp_path: Path) -> None:
     assert sample.turns[0].targets == ("one", "two")
 
 
-def test_any_text_may_stand_in_the_instruction(tmp_path: Path) -> None:
+def test_the_instruction_may_use_any_text_field(tmp_path: Path) -> None:
     write(tmp_path, ROW | {"place": "Paris", "year": 2020})
     task = build(tmp_path, instruction="In {place}: {question}", tag="")
     assert task.prompt(task.load_split("train")[0].turns[0].prompt_fields) == "In Paris: Is there a {road}?"
@@ -102,7 +102,7 @@ def test_a_pair_has_two_paths(tmp_path: Path, images: object) -> None:
         build(tmp_path, modality="pair").load_split("train")
 
 
-def test_files_that_are_missing_or_empty(tmp_path: Path) -> None:
+def test_missing_or_empty_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"test\.jsonl does not exist"):
         build(tmp_path).load_split("test")
     write(tmp_path, "", split="test")
@@ -111,7 +111,7 @@ def test_files_that_are_missing_or_empty(tmp_path: Path) -> None:
     assert build(tmp_path).required_paths == tuple(tmp_path / f"{split}.jsonl" for split in ("train", "val", "test"))
 
 
-def test_splits_are_those_that_are_named(tmp_path: Path) -> None:
+def test_splits_are_those_of_the_option(tmp_path: Path) -> None:
     task = build(write(tmp_path, ROW), splits=["train"])
     assert (task.splits, task.required_paths) == (("train",), (tmp_path / "train.jsonl",))
     with pytest.raises(DataError, match=r"Unknown split 'test'\. Known: train"):

@@ -37,7 +37,7 @@ def write(root: Path, rows: list[Row]) -> Path:
     return root
 
 
-def test_one_turn_a_pair_with_all_its_sentences(tmp_path: Path) -> None:
+def test_one_turn_per_pair_with_all_sentences(tmp_path: Path) -> None:
     write(tmp_path, [row("train", 2, 1), row("val", 1, 0), row("train", 1, 0), row("test", 1, 1)])
     split = build(tmp_path).load_split("train")
     assert [sample.id for sample in split] == ["train/train_000002.png", "train/train_000001.png"]
@@ -49,7 +49,7 @@ def test_one_turn_a_pair_with_all_its_sentences(tmp_path: Path) -> None:
     assert [len(build(tmp_path).load_split(name)) for name in ("train", "val", "test")] == [2, 1, 1]
 
 
-def test_pictures_lie_where_filepath_says(tmp_path: Path) -> None:
+def test_images_are_in_the_folder_of_filepath(tmp_path: Path) -> None:
     write(tmp_path, [row("train", 1, 1) | {"split": "test"}])
     (sample,) = build(tmp_path).load_split("test")
     folder = tmp_path / "images" / "train"
@@ -69,7 +69,7 @@ def test_pictures_lie_where_filepath_says(tmp_path: Path) -> None:
         ({"tokens": [], "raw": "The same."}, "the same"),
     ],
 )
-def test_sentence_is_its_tokens_else_its_raw_words(tmp_path: Path, entry: Row, text: str) -> None:
+def test_sentence_is_its_tokens_or_else_its_raw_text(tmp_path: Path, entry: Row, text: str) -> None:
     write(tmp_path, [row("train", 1, 1, sentences=[entry])])
     assert build(tmp_path).load_split("train")[0].turns[0].references == (text,)
 
@@ -130,12 +130,12 @@ def test_a_bad_file_is_an_error(tmp_path: Path, text: str, message: str) -> None
         build(tmp_path).load_split("train")
 
 
-def test_unknown_split_names_the_known(tmp_path: Path) -> None:
+def test_unknown_split_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Unknown split 'tset'\. Did you mean 'test'"):
         build(tmp_path).load_split("tset")  # type: ignore[arg-type]
 
 
-def test_task_says_what_it_needs_and_where_from(tmp_path: Path) -> None:
+def test_required_paths_and_download_hint(tmp_path: Path) -> None:
     task = build(tmp_path)
     assert task.modality == "pair"
     assert task.required_paths == (tmp_path / "LevirCCcaptions.json", tmp_path / "images")

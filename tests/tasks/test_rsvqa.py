@@ -22,7 +22,7 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 def rows() -> Rows:
-    """Three pictures, ids far from positions, rows in no order, inactive rows that hold only an id."""
+    """Three images, with ids that are not positions, unordered rows, and inactive rows with only an id."""
     questions: list[dict[str, Any]] = [
         {"id": 0, "active": False},
         {"id": 31, "img_id": 12, "type": "rural_urban", "question": "Is it rural or urban?", "answers_ids": [94]},
@@ -72,14 +72,14 @@ def test_row_order_does_not_matter(tmp_path: Path) -> None:
     assert summary(build_lr(tmp_path, "rsvqa")) == before
 
 
-def test_vlm_protocol_drops_counts_and_says_how_many(tmp_path: Path) -> None:
+def test_vlm_protocol_excludes_counts_and_reports_their_number(tmp_path: Path) -> None:
     write(tmp_path, rows())
     split = build_lr(tmp_path).load_split("train")
     assert split.num_excluded == {"count": 2}
     assert {turn.category for sample in split for turn in sample.turns} == {"presence", "comp", "rural_urban"}
 
 
-def test_rsvqa_protocol_keeps_counts_as_ranges(tmp_path: Path) -> None:
+def test_rsvqa_protocol_has_counts_as_ranges(tmp_path: Path) -> None:
     write(tmp_path, rows())
     assert summary(build_lr(tmp_path, "rsvqa")) == {
         "3": [("40", "count", ("0",))],
@@ -90,7 +90,7 @@ def test_rsvqa_protocol_keeps_counts_as_ranges(tmp_path: Path) -> None:
     assert build_lr(tmp_path, "rsvqa").prompt({"question": "Is it urban?"}) == "[vqa] Is it urban?"
 
 
-def test_hr_keeps_count_as_number_and_area_as_range(tmp_path: Path) -> None:
+def test_hr_has_counts_as_numbers_and_areas_as_ranges(tmp_path: Path) -> None:
     content = rows()
     content["questions"][1]["type"] = "area"
     content["answers"][0]["answer"] = "57m2"
@@ -208,14 +208,14 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         build_lr(tmp_path).load_split("train")
 
 
-def test_a_row_that_is_no_object_is_an_error(tmp_path: Path) -> None:
+def test_a_row_that_is_not_an_object_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, rows())
     (tmp_path / "LR_split_train_images.json").write_text('{"images": [5]}')
     with pytest.raises(DataError, match=r"train_images\.json, row 0 of 'images' has no 'id'"):
         build_lr(tmp_path).load_split("train")
 
 
-def test_unknown_split_and_options_name_the_nearest(tmp_path: Path) -> None:
+def test_unknown_split_and_options_suggest_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Unknown split 'trian'\. Did you mean 'train'"):
         build_lr(tmp_path).load_split("trian")  # type: ignore[arg-type]
     with pytest.raises(PluginError, match=r"Unknown protocol 'vml'\. Did you mean 'vlm'"):
@@ -224,7 +224,7 @@ def test_unknown_split_and_options_name_the_nearest(tmp_path: Path) -> None:
         build_hr(tmp_path, test_split="test_phil")  # type: ignore[arg-type]
 
 
-def test_pictures_are_read_only_when_frames_are_asked_for(tmp_path: Path) -> None:
+def test_images_are_read_on_demand(tmp_path: Path) -> None:
     write(tmp_path, rows())
     (tmp_path / "Images_LR").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
@@ -235,7 +235,7 @@ def test_pictures_are_read_only_when_frames_are_asked_for(tmp_path: Path) -> Non
         second.media.load_frames((256, 256))
 
 
-def test_task_says_what_it_needs_and_where_from(tmp_path: Path) -> None:
+def test_required_paths_and_download_hint(tmp_path: Path) -> None:
     task = build_lr(tmp_path)
     assert (task.modality, task.required_paths) == ("image", (tmp_path / "Images_LR",))
     assert "zenodo.org/records/6344334" in task.download_hint
@@ -273,11 +273,11 @@ def test_building_tasks_imports_no_torch() -> None:
 
 
 def test_large_files_are_read_with_little_memory(tmp_path: Path) -> None:
-    count, pictures = 100_000, 2_000
+    count, num_images = 100_000, 2_000
     rows: dict[str, Callable[[int], dict[str, Any]]] = {
         "questions": lambda i: {
             "id": i,
-            "img_id": i % pictures,
+            "img_id": i % num_images,
             "type": "presence",
             "question": f"Is there road number {i % 500}?",
             "answers_ids": [i],
@@ -287,7 +287,7 @@ def test_large_files_are_read_with_little_memory(tmp_path: Path) -> None:
     }
     for name, row in rows.items():
         with (tmp_path / f"USGS_split_train_{name}.json").open("w") as file:
-            lines = (json.dumps(row(i)) for i in range(pictures if name == "images" else count))
+            lines = (json.dumps(row(i)) for i in range(num_images if name == "images" else count))
             file.write(f'{{"{name}": [' + next(lines))
             file.writelines(f", {line}" for line in lines)
             file.write("]}")

@@ -13,10 +13,10 @@ from unirs.tasks.media import Image
 RSSCN7 = Path(__file__).parents[3] / "shared" / "data" / "rsscn7"
 
 
-def touch(root: Path, *pictures: str) -> Path:
-    """Files of no content: a split is read without opening its pictures."""
-    for picture in pictures:
-        path = root / picture
+def touch(root: Path, *names: str) -> Path:
+    """Writes empty files: a split is read without opening its images."""
+    for name in names:
+        path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return root
@@ -41,29 +41,29 @@ def test_splits_in_folders(tmp_path: Path) -> None:
     assert task.choices == ("forest", "river lake")
 
 
-def test_validation_is_a_share_of_each_class_where_there_is_no_folder_of_it(tmp_path: Path) -> None:
+def test_validation_is_a_share_of_each_class_without_a_folder(tmp_path: Path) -> None:
     touch(tmp_path, *(f"train/forest/{i}.png" for i in range(30)), *(f"train/pond/{i}.png" for i in range(2)))
     touch(tmp_path, "test/pond/a.png")
     train, val = ids(tmp_path, "train"), ids(tmp_path, "val")
     assert not set(train) & set(val)
     assert len(train) + len(val) == 32
-    assert [sum(name.startswith(part) for name in val) for part in ("forest", "pond")] == [3, 1]
+    assert [sum(name.startswith(prefix) for name in val) for prefix in ("forest", "pond")] == [3, 1]
     assert len(ids(tmp_path, "val", val_share=0.5)) == 16
     assert ids(tmp_path, "val", seed=1) != val
 
 
 def test_one_folder_is_split_by_hash(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{name}/{i}.png" for name in ("forest", "pond") for i in range(50)))
-    parts = {split: ids(tmp_path, split) for split in ("train", "val", "test")}
-    assert {split: len(names) for split, names in parts.items()} == {"train": 72, "val": 8, "test": 20}
-    assert len({name for names in parts.values() for name in names}) == 100
-    assert ids(tmp_path, "test", seed=1) != parts["test"]
+    splits = {split: ids(tmp_path, split) for split in ("train", "val", "test")}
+    assert {split: len(names) for split, names in splits.items()} == {"train": 72, "val": 8, "test": 20}
+    assert len({name for names in splits.values() for name in names}) == 100
+    assert ids(tmp_path, "test", seed=1) != splits["test"]
     assert len(ids(tmp_path, "test", test_share=0.5)) == 50
 
 
 @given(size=st.integers(2, 40), others=st.integers(1, 20))
 @settings(max_examples=10, deadline=None)
-def test_a_class_that_grows_does_not_move_another(
+def test_a_larger_class_does_not_change_the_split_of_others(
     tmp_path_factory: pytest.TempPathFactory, size: int, others: int
 ) -> None:
     root = tmp_path_factory.mktemp("scenes")
@@ -158,7 +158,7 @@ def test_a_task_without_data_builds(tmp_path: Path) -> None:
         task.load_split("test")
 
 
-def test_empty_classes_and_files_that_are_no_pictures(tmp_path: Path) -> None:
+def test_empty_classes_and_files_that_are_not_images(tmp_path: Path) -> None:
     touch(tmp_path, "train/pond/0.png", "test/pond/0.png", "test/pond/.hidden", "test/.cache/x")
     assert ids(tmp_path, "test") == ["pond/0.png"]
     (tmp_path / "test" / "forest").mkdir()
@@ -175,13 +175,13 @@ def test_empty_classes_and_files_that_are_no_pictures(tmp_path: Path) -> None:
         ids(tmp_path, "val")
 
 
-def test_a_file_that_only_claims_to_be_a_picture(tmp_path: Path) -> None:
+def test_a_text_file_with_an_image_suffix(tmp_path: Path) -> None:
     touch(tmp_path, "test/pond/0.png")
     with pytest.raises(MediaError, match=r"0\.png does not decode"):
         build(tmp_path).load_split("test")[0].media.load_frames()
 
 
-def test_check_finds_pictures_that_are_in_two_splits(tmp_path: Path) -> None:
+def test_check_finds_images_in_two_splits(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for index in range(4):
             path = tmp_path / split / "pond" / f"{split}{index}.png"
@@ -193,7 +193,7 @@ def test_check_finds_pictures_that_are_in_two_splits(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not RSSCN7.is_dir(), reason="RSSCN7 is not beside the checkout")
-def test_real_pictures() -> None:
+def test_real_images() -> None:
     task = build(RSSCN7)
     assert [len(task.load_split(split)) for split in task.splits] == [1260, 140, 560]
     assert task.choices == ("field", "forest", "grass", "industry", "parking", "resident", "river lake")

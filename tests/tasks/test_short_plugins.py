@@ -38,22 +38,25 @@ def build(name: str, root: Path, **options: object) -> Task:
     return task
 
 
-def seen(task: Task, turn: Turn) -> tuple[object, ...]:
+def as_tuple(task: Task, turn: Turn) -> tuple[object, ...]:
     return turn.id, task.prompt(turn.prompt_fields), turn.references, turn.targets, turn.category
 
 
 def content(task: Task) -> dict[str, object]:
-    """By split: what is shown, asked, learnt and scored, and how much is dropped."""
+    """By split: media, prompts, training answers and references, and the number of excluded turns."""
     splits = {name: task.load_split(name) for name in task.splits}
     assert all(splits.values()), "a comparison of nothing"
     return {
-        name: ([(one.id, one.media, [seen(task, turn) for turn in one.turns]) for one in split], split.num_excluded)
+        name: (
+            [(one.id, one.media, [as_tuple(task, turn) for turn in one.turns]) for one in split],
+            split.num_excluded,
+        )
         for name, split in splits.items()
     }
 
 
 def assert_equal(name: str, root: Path, own: dict[str, object] | None = None, **options: object) -> None:
-    """Compares the short plugin with the first-party one, which alone is given the options `own`."""
+    """Compares the short plugin with the first-party one, which is called with the additional options `own`."""
     short, full = build(str(SHORT / f"{name}.py"), root, **options), build(name, root, **options, **(own or {}))
     assert (short.modality, short.splits) == (full.modality, full.splits)
     assert (short.prompt, short.metric, short.choices) == (full.prompt, full.metric, full.choices)
@@ -67,7 +70,7 @@ def test_all_are_short() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_they_use_the_public_api_alone(path: Path) -> None:
+def test_they_use_only_the_public_api(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = [
         (node.module, alias.name) if isinstance(node, ast.ImportFrom) else (alias.name, "")
@@ -93,7 +96,7 @@ def test_rsvqa_lr(protocol: str, tmp_path: Path, synthetic: Path) -> None:
     assert_equal("rsvqa_lr", tmp_path, protocol=protocol)
 
 
-def test_rsvqa_lr_writes_counts_alike(tmp_path: Path) -> None:
+def test_rsvqa_lr_formats_counts_like_the_first_party_plugin(tmp_path: Path) -> None:
     tests = writer("rsvqa")
     counts = ("0", "1", "10", "11", "100", "101", "1000", "1001", "many")
     rows = {
@@ -135,8 +138,12 @@ def test_cdvqa_reads_all_real_rows() -> None:
 
 
 def test_crsvqa(tmp_path: Path) -> None:
-    asked = ("What is the theme of it?", "How many Planes are there\N{FULLWIDTH QUESTION MARK}", "What is beside it")
-    text = "".join(f"{question}\r\nA Pond \r\n" for question in asked)
+    questions = (
+        "What is the theme of it?",
+        "How many Planes are there\N{FULLWIDTH QUESTION MARK}",
+        "What is beside it",
+    )
+    text = "".join(f"{question}\r\nA Pond \r\n" for question in questions)
     writer("crsvqa")["write"](tmp_path, **{f"n{i}": text for i in range(40)})
     assert_equal("crsvqa", tmp_path)
     assert_equal("crsvqa", tmp_path, seed=1)
@@ -146,8 +153,8 @@ def test_crsvqa(tmp_path: Path) -> None:
 
 
 def test_scene_folder(tmp_path: Path) -> None:
-    pictures = [f"{name}/{i}.png" for name in ("River_Lake", "Forest") for i in range(20)]
-    writer("scene_folder")["touch"](tmp_path, *pictures)
+    images = [f"{name}/{i}.png" for name in ("River_Lake", "Forest") for i in range(20)]
+    writer("scene_folder")["touch"](tmp_path, *images)
     assert_equal("scene_folder", tmp_path)
     assert_equal("scene_folder", tmp_path, seed=1)
     named = tmp_path / "splits.csv"
@@ -157,7 +164,7 @@ def test_scene_folder(tmp_path: Path) -> None:
 
 def test_geochat_instruct(tmp_path: Path) -> None:
     tests = writer("geochat_instruct")
-    # Bytes and characters differ, and a tag that does not begin a question is none.
+    # Bytes and characters differ, and a tag within a question is not a tag.
     other = tests["row"]("<image>\nWhat?\n[refer] is no tag here", "\N{SNOWMAN}")
     tests["write"](tmp_path, [tests["GOOD"], other, tests["GOOD"]])
     assert_equal("geochat_instruct", tmp_path)
@@ -166,8 +173,13 @@ def test_geochat_instruct(tmp_path: Path) -> None:
 
 def test_jsonl(tmp_path: Path) -> None:
     rows = [
-        {"id": f"p{i}", "images": [f"{i}a.png", f"{i}b.png"], "references": ["a road", f"{i} roads"], "category": kind}
-        for i, kind in enumerate(("changed", "unchanged"))
+        {
+            "id": f"p{i}",
+            "images": [f"{i}a.png", f"{i}b.png"],
+            "references": ["a road", f"{i} roads"],
+            "category": category,
+        }
+        for i, category in enumerate(("changed", "unchanged"))
     ]
     for split in ("train", "val", "test"):
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -182,7 +194,7 @@ def test_jsonl(tmp_path: Path) -> None:
         ({"question": None}, r"row 2: 'question' must be of type str, it is None"),
     ],
 )
-def test_a_bad_row_is_told_by_file_and_row(values: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_a_bad_row_is_an_error_that_names_file_and_row(values: dict[str, object], message: str, tmp_path: Path) -> None:
     tests = writer("rsvqa")
     rows = tests["rows"]()
     rows["questions"][2] |= values
@@ -191,6 +203,6 @@ def test_a_bad_row_is_told_by_file_and_row(values: dict[str, object], message: s
         build(str(SHORT / "rsvqa_lr.py"), tmp_path).load_split("train")
 
 
-def test_a_mistyped_option_is_told() -> None:
+def test_a_mistyped_option_is_an_error() -> None:
     with pytest.raises(PluginError, match=r"has no option 'protocl'\. Did you mean 'protocol'"):
         build(str(SHORT / "rsvqa_lr.py"), Path(), protocl="vlm")

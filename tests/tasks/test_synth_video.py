@@ -36,7 +36,7 @@ def scene(name: str, number: int) -> Scene:
 
 
 def shot(of: Scene, frame: int) -> Pixels:
-    """One frame of a scene under a camera that stands still."""
+    """One frame of a scene from a static camera."""
     world = of.ground.copy()
     for layer in of.layers:
         layer.draw(world, frame)
@@ -48,13 +48,13 @@ def test_folders_and_counts(written: Path) -> None:
         return [len(list(folder.iterdir())) for folder in (written / split).iterdir()]
 
     assert {path.name for path in written.iterdir()} == {"Train", "Test"}
-    # At least two a class, of which the task takes one for validation.
+    # At least two per class, of which the task uses one for validation.
     assert counts("Train") == [2] * len(EVENTS)
     assert {path.name for path in (written / "Test").iterdir()} == set(EVENTS)
     assert set(counts("Test")) == {2}
 
 
-def test_the_task_reads_what_was_written(written: Path) -> None:
+def test_the_task_reads_the_written_data(written: Path) -> None:
     task = build(written)
     train, test = (task.load_split(split) for split in ("train", "test"))
     assert len(train) == len(task.load_split("val")) == len(EVENTS)
@@ -62,7 +62,7 @@ def test_the_task_reads_what_was_written(written: Path) -> None:
     assert test[0].media.load_frames((96, 96)).shape == (8, 3, 96, 96)
 
 
-def test_every_video_is_four_seconds_of_h264(written: Path) -> None:
+def test_every_video_has_four_seconds_of_h264(written: Path) -> None:
     for path in written.glob("Test/*/00000.mp4"):
         assert np.stack(read_frames(path, FRAMES)).shape == (FRAMES, SIZE, SIZE, 3)
         with av.open(str(path)) as container:
@@ -72,7 +72,7 @@ def test_every_video_is_four_seconds_of_h264(written: Path) -> None:
             assert stream.average_rate == FRAMES / 4
 
 
-def test_equal_seeds_write_equal_bytes_with_and_without_a_pool(
+def test_equal_seeds_give_equal_bytes_with_and_without_a_pool(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 1)
@@ -104,23 +104,23 @@ def test_classes_share_the_videos_evenly(tmp_path: Path) -> None:
     assert len(list((tmp_path / "even" / "Train" / "Swimming").iterdir())) == 2
 
 
-def test_nothing_is_written_over(tmp_path: Path) -> None:
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="not an empty folder"):
         era.write(tmp_path, 1, seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_an_empty_set_is_refused(tmp_path: Path) -> None:
+def test_an_empty_set_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be 1 or more"):
         era.write(tmp_path / "none", 0, seed=0)
 
 
-def test_encoding_keeps_the_picture(tmp_path: Path) -> None:
+def test_encoding_preserves_the_frames(tmp_path: Path) -> None:
     frames = render(scene("Soccer", 0), Camera.still())
     encode(frames, tmp_path / "a.mp4")
-    shown = np.stack(read_frames(tmp_path / "a.mp4", FRAMES))
-    assert np.abs(shown.astype(int) - frames).mean() < 6
+    decoded = np.stack(read_frames(tmp_path / "a.mp4", FRAMES))
+    assert np.abs(decoded.astype(int) - frames).mean() < 6
 
 
 def cameras() -> Iterator[Camera]:
@@ -136,7 +136,7 @@ def test_the_camera_moves_and_at_most_a_tenth_of_the_frame() -> None:
         assert np.ptp(camera.angle) + np.ptp(camera.zoom) > 0
 
 
-def test_the_camera_never_sees_beyond_the_world() -> None:
+def test_the_camera_never_leaves_the_world() -> None:
     white = np.full((WORLD, WORLD, 3), 255, np.uint8)
     for camera in cameras():
         assert render(Scene(_picture(white), ()), camera).min() == 255
@@ -167,14 +167,14 @@ MOVING = {name: SMALL if name in {"Boating", "Soccer", "Swimming"} else LARGE fo
 
 
 @pytest.mark.parametrize("name", sorted(set(EVENTS) - {still for _, still in TWINS} - {"Post Earthquake"}))
-def test_events_change_the_picture(name: str) -> None:
+def test_events_change_the_frames(name: str) -> None:
     pixels = ends(name, 3)
     changed = (np.abs(pixels[:, 1] - pixels[:, 0]).max(axis=3) > 10).mean(axis=(1, 2))
     assert changed.min() > MOVING[name]
 
 
 @pytest.mark.parametrize("name", ["Non Event", "Post Earthquake"])
-def test_where_nothing_happens_nothing_changes(name: str) -> None:
+def test_without_an_event_nothing_changes(name: str) -> None:
     pixels = ends(name, 3)
     assert (pixels[:, 0] == pixels[:, 1]).all()
 
@@ -192,9 +192,9 @@ def accuracy(moving: Pixels, still: Pixels) -> float:
 
 
 @pytest.mark.parametrize(("moving", "still"), TWINS)
-def test_twins_are_told_by_time_and_not_by_a_frame(moving: str, still: str) -> None:
+def test_twin_classes_differ_over_time_but_not_in_a_frame(moving: str, still: str) -> None:
     pixels = [ends(name, 40) for name in (moving, still)]
-    looks = [np.concatenate([each[:, 0].mean(axis=(1, 2)), each[:, 0].std(axis=(1, 2))], axis=1) for each in pixels]
+    stats = [np.concatenate([each[:, 0].mean(axis=(1, 2)), each[:, 0].std(axis=(1, 2))], axis=1) for each in pixels]
     changes = [np.abs(each[:, 1] - each[:, 0]).mean(axis=(1, 2, 3))[:, None] for each in pixels]
-    assert accuracy(looks[0], looks[1]) <= 0.7
+    assert accuracy(stats[0], stats[1]) <= 0.7
     assert accuracy(changes[0], changes[1]) >= 0.9

@@ -74,7 +74,7 @@ def test_framework_arguments_come_first() -> None:
         create("unirs.change_extractors", {"name": "change_extraction", "dim": 4}, (2, 3), 4)
 
 
-def test_installed_by_someone_else(site: Path) -> None:
+def test_plugin_of_another_package(site: Path) -> None:
     install(site, "stranger", "stranger_encoder")
     assert list(list_plugins(ENCODERS)) == ["hf", "mine", "timm"]
     assert create(ENCODERS, {"name": "mine", "width": 4}) == "stranger 4"
@@ -129,7 +129,7 @@ def test_local_file(tmp_path: Path) -> None:
     assert type(wide) is type(part)
 
 
-def test_local_files_of_one_name_are_two_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_files_of_equal_name_are_two_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "plugin.py", f"def build():\n    return '{folder}'\n")
@@ -200,7 +200,7 @@ def test_missing_option() -> None:
 
 
 @pytest.mark.parametrize("error", ["TypeError", "PluginError", "KeyError", "ImportError"])
-def test_errors_inside_a_plugin_come_out(site: Path, error: str) -> None:
+def test_errors_inside_a_plugin_propagate(site: Path, error: str) -> None:
     path = write(
         site / "constructor.py",
         f"from unirs.errors import PluginError\ndef build(a=1):\n    raise {error}('build() got it wrong')\n",
@@ -259,7 +259,7 @@ def test_framework_imports_no_plugin() -> None:
 
 
 @pytest.mark.parametrize("folder", ["tasks/unirs_tasks", "encoders/unirs_encoders", "tests/tasks/short"])
-def test_plugins_import_public_faces_only(folder: str) -> None:
+def test_plugins_import_public_modules_only(folder: str) -> None:
     imports = {path: imported(path) for path in (ROOT / folder).rglob("*.py")}
     assert "unirs.errors" in set().union(*imports.values())
     private = {path: {n for n in names if n.partition(".")[0] == "unirs"} - FACES for path, names in imports.items()}
@@ -267,7 +267,7 @@ def test_plugins_import_public_faces_only(folder: str) -> None:
 
 
 @pytest.mark.parametrize("face", sorted(PACKAGES))
-def test_faces_are_whole(face: str) -> None:
+def test_public_names_exist(face: str) -> None:
     module = importlib.import_module(face)
     assert sorted(module.__all__) == list(module.__all__)
     assert all(getattr(module, name) is not None for name in module.__all__)

@@ -1,4 +1,4 @@
-"""CDVQA: questions about what changed between two aerial pictures."""
+"""CDVQA: questions about changes between two aerial images."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -31,15 +31,15 @@ def build(root: Path, test_split: str = "test") -> Task:
         files = {key: field(row, "file_name", str, where) for key, (where, row) in sorted(images.items())}
         turns: defaultdict[str, list[Turn]] = defaultdict(list)
         for key, (where, row) in sorted(active_rows(split, "questions").items()):
-            kind, question = texts(row, where, "type", "question")
+            category, question = texts(row, where, "type", "question")
             ids: list[int] = field(row, "answers_ids", list, where)
             if not ids or ids[0] not in answers or row.get("img_id") not in files:
                 raise DataError(f"{where}: its answer or its image is not active. Download all files again.")
             there, answer = answers[ids[0]]
             text = in_words(field(answer, "answer", str, there))
-            turns[files[row["img_id"]]].append(Turn(str(key), (text,), {"question": question}, category=kind))
+            turns[files[row["img_id"]]].append(Turn(str(key), (text,), {"question": question}, category=category))
         pairs = {file: Pair(root / "im1" / file, root / "im2" / file) for file in turns}
-        # A pair is listed several times, with some of its questions each: its lowest id takes them all.
+        # A pair is listed several times with some of its questions: its lowest id gets all of them.
         return TaskSplit([Sample(str(key), pairs[f], tuple(turns.pop(f))) for key, f in files.items() if f in turns])
 
     return Task(
@@ -47,7 +47,7 @@ def build(root: Path, test_split: str = "test") -> Task:
         load_split=samples,
         prompt=PromptTemplate("vqa", "{question}\nAnswer the question using a single word or phrase."),
         metric=VqaAccuracy(),
-        choices={kind: tuple(map(in_words, choices)) for kind, choices in CHOICES.items()},
+        choices={category: tuple(map(in_words, choices)) for category, choices in CHOICES.items()},
         required_paths=(root / "im1", root / "im2"),
         download_hint="https://github.com/YZHJessica/CDVQA",
     )

@@ -1,4 +1,4 @@
-"""CRSVQA: questions that people wrote about scenes. A tenth of the pictures is test, or a file names the splits."""
+"""CRSVQA: questions about scenes, written by people. A tenth of the images is test, or a file names the splits."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ def build(root: Path, split_file: str = "", seed: int = 0) -> Task:
 
 
 def turn(key: str, question: str, answer: str) -> Turn:
-    # Some questions end with a full-width mark, some with none.
+    # Some questions end with a full-width question mark, some without one.
     question = re.split(r"[?\N{FULLWIDTH QUESTION MARK}]", question)[0].strip()
-    kind = next((kind for kind, words in WORDS.items() if words.intersection(question.split())), "relation")
-    return Turn(key, (answer.strip(),), {"question": f"{question}?"}, category=kind)
+    category = next((category for category, words in WORDS.items() if words.intersection(question.split())), "relation")
+    return Turn(key, (answer.strip(),), {"question": f"{question}?"}, category=category)

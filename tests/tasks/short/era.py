@@ -19,10 +19,10 @@ CLASSES = tuple(NAMES.split(", "))
 def build(root: Path, num_frames: int = 8) -> Task:
     def samples(split: str) -> TaskSplit:
         folders = class_folders(root / ("Test" if split == "test" else "Train"))
-        return TaskSplit([sample(path) for folder in sorted(folders, key=place) for path in videos(folder, split)])
+        return TaskSplit([sample(path) for folder in sorted(folders, key=position) for path in videos(folder, split)])
 
     def sample(path: Path) -> Sample:
-        key, name = f"{path.parent.name}/{path.name}", CLASSES[place(path.parent)]
+        key, name = f"{path.parent.name}/{path.name}", CLASSES[position(path.parent)]
         return Sample(
             key, Video(path, num_frames), (Turn(key, (name,), train_answers=(sentence(name),), category=name),)
         )
@@ -44,8 +44,8 @@ def videos(folder: Path, split: str) -> list[Path]:
     return [path for path in paths if split == "test" or (path.name in val) == (split == "val")]
 
 
-def place(folder: Path) -> int:
-    """Where in `CLASSES` a folder's class stands: `PoliceChase` is `police chase`."""
+def position(folder: Path) -> int:
+    """Index in `CLASSES` of a folder's class: `PoliceChase` is `police chase`."""
     spelt = [re.sub(r"[\s\-_/]", "", name).lower() for name in (folder.name, *CLASSES)]
     if spelt[0] not in spelt[1:]:
         raise DataError(f"{folder} is not one of ERA's classes. {did_you_mean(folder.name, CLASSES)}")

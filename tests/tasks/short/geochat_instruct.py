@@ -1,4 +1,4 @@
-"""GeoChat-Instruct, only trained on: its rows stay in the file, and are read again when their samples are asked for."""
+"""GeoChat-Instruct, for training only: rows are read from the file when their samples are accessed."""
 
 import re
 from array import array
@@ -45,10 +45,10 @@ class Rows:
 
     def sample(self, row: dict[str, Any], index: int) -> Sample:
         where = f"{self.file}, row {index}"
-        said: list[dict[str, Any]] = field(row, "conversations", list, where)
-        if not said or [entry.get("from") for entry in said] != ["human", "gpt"] * (len(said) // 2):
+        messages: list[dict[str, Any]] = field(row, "conversations", list, where)
+        if not messages or [entry.get("from") for entry in messages] != ["human", "gpt"] * (len(messages) // 2):
             raise DataError(f"{where}: 'conversations' holds no questions and answers in turn. Correct the row.")
-        values = [field(entry, "value", str, where).replace("<image>", "").strip() for entry in said]
+        values = [field(entry, "value", str, where).replace("<image>", "").strip() for entry in messages]
         turns = [
             Turn(f"{index}-{number}", (answer,), {"question": question}, category="".join(re.findall(TAG, question)))
             for number, (question, answer) in enumerate(zip(values[::2], values[1::2], strict=True))

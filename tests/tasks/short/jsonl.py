@@ -10,10 +10,10 @@ from unirs.tasks import field, read_json_lines, texts
 
 def build(root: Path) -> Task:
     def sample(where: str, row: dict[str, Any]) -> Sample:
-        key, kind = texts(row, where, "id", "category")
+        key, category = texts(row, where, "id", "category")
         before, after = (root / path for path in field(row, "images", list, where))
         return Sample(
-            key, Pair(before, after), (Turn(key, tuple(field(row, "references", list, where)), category=kind),)
+            key, Pair(before, after), (Turn(key, tuple(field(row, "references", list, where)), category=category),)
         )
 
     def samples(split: str) -> TaskSplit:

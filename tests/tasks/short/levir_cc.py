@@ -1,4 +1,4 @@
-"""LEVIR-CC: what changed between two aerial pictures, in one sentence."""
+"""LEVIR-CC: one sentence about the changes between two aerial images."""
 
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ def build(root: Path) -> Task:
         before, after = (images / folder / time / name for time in "AB")
         sentences: list[dict[str, Any]] = field(row, "sentences", list, where)
         captions = tuple(" ".join(field(sentence, "tokens", list, where)) for sentence in sentences)
-        kind = "changed" if field(row, "changeflag", int, where) else "unchanged"
-        return Sample(f"{folder}/{name}", Pair(before, after), (Turn(f"{folder}/{name}", captions, category=kind),))
+        category = "changed" if field(row, "changeflag", int, where) else "unchanged"
+        return Sample(f"{folder}/{name}", Pair(before, after), (Turn(f"{folder}/{name}", captions, category=category),))
 
     return Task(
         modality="pair",

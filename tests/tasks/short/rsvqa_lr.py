@@ -1,4 +1,4 @@
-"""RSVQA, low resolution: questions about satellite pictures. Its own protocol keeps counts, as ranges."""
+"""RSVQA, low resolution: questions about satellite images. Its own protocol has counts, as ranges."""
 
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -24,17 +24,17 @@ def build(root: Path, protocol: str = "vlm") -> Task:
         turns: defaultdict[int, list[Turn]] = defaultdict(list)
         dropped: Counter[str] = Counter()
         for key, (where, row) in sorted(questions.items()):
-            kind, question = texts(row, where, "type", "question")
-            if kind not in choices:
-                dropped[kind] += 1
+            category, question = texts(row, where, "type", "question")
+            if category not in choices:
+                dropped[category] += 1
                 continue
             ids: list[int] = field(row, "answers_ids", list, where)
             if not ids or ids[0] not in answers:
                 raise DataError(f"{where}: none of the answers {ids} is active. Download both files again.")
             there, answer = answers[ids[0]]
             text = in_words(field(answer, "answer", str, there))
-            asked = Turn(str(key), (text,), {"question": question}, category=kind)
-            turns[field(row, "img_id", int, where)].append(asked)
+            turn = Turn(str(key), (text,), {"question": question}, category=category)
+            turns[field(row, "img_id", int, where)].append(turn)
         found = [Sample(str(key), Image(root / "Images_LR" / f"{key}.tif"), tuple(turns[key])) for key in sorted(turns)]
         return TaskSplit(found, dropped)
 

@@ -1,4 +1,4 @@
-"""Scenes in <class>/<picture>: a file names the splits, or else a hash chooses them."""
+"""Scenes in <class>/<image>: splits by a file, or else by a hash."""
 
 from pathlib import Path
 

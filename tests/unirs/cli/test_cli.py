@@ -19,7 +19,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def error(capfd: Capture) -> str:
-    """The one line that tells the user what went wrong."""
+    """The error message, which is a single line."""
     captured = capfd.readouterr()
     assert "Traceback" not in captured.err
     (line,) = (line for line in captured.err.splitlines() if line.startswith("unirs: error: "))
@@ -83,12 +83,12 @@ print(code, *(name for name in slow if name in sys.modules))
 """
 
 
-def test_help_imports_nothing_that_takes_time() -> None:
+def test_help_imports_nothing_slow() -> None:
     done = subprocess.run([sys.executable, "-c", QUICK, "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0"
 
 
-def test_tasks_are_listed_at_once() -> None:
+def test_tasks_are_listed_fast() -> None:
     arguments = [sys.executable, "-c", QUICK, "tasks", "--root", "nowhere"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     *table, verdict = done.stdout.splitlines()
@@ -108,7 +108,7 @@ def test_tasks_are_listed_at_once() -> None:
     assert all("missing: nowhere/" in line and "unirs_tasks." in line for line in table[1:])
 
 
-def test_tasks_tell_which_data_are_there(
+def test_tasks_show_which_data_exist(
     synthetic: Path, cli: Cli, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert cli("tasks", "--root", synthetic) == 0
@@ -142,21 +142,21 @@ def test_synth_overwrites_nothing(synthetic: Path, cli: Cli, capfd: Capture) -> 
         (["--tasks", "levir_cc", "rsvqa_hr", "--size", "1"], "'rsvqa_hr' has no synthetic form"),
     ],
 )
-def test_synth_that_cannot_be(arguments: list[str], message: str, tmp_path: Path, cli: Cli, capfd: Capture) -> None:
+def test_wrong_options_of_synth(arguments: list[str], message: str, tmp_path: Path, cli: Cli, capfd: Capture) -> None:
     assert cli("synth", "--out", tmp_path / "new", *arguments) == 1
     assert message in error(capfd)
     assert not (tmp_path / "new").exists()
 
 
-# Configs that are wrong.
+# Wrong configs.
 
 
 def changed(config: Path, *keys: str, value: object) -> Path:
     content = yaml.safe_load(config.read_text())
-    part = content
+    node = content
     for key in keys[:-1]:
-        part = part[key]
-    part[keys[-1]] = value
+        node = node[key]
+    node[keys[-1]] = value
     config.write_text(yaml.safe_dump(content))
     return config
 
@@ -196,8 +196,8 @@ def test_wrong_configs(
     config = write_config(tmp_path, colour_tasks)
     changed(config, *keys, value=value)
     assert cli("fit", "--config", config) == 1
-    told = error(capfd)
-    assert [part for part in message if part not in told] == []
+    text = error(capfd)
+    assert [words for words in message if words not in text] == []
     assert not (tmp_path / "run").exists()
 
 
@@ -207,7 +207,7 @@ def test_config_that_does_not_exist(tmp_path: Path, cli: Cli, capfd: Capture) ->
 
 
 @pytest.mark.parametrize("text", ["model: {encoder: [\n", "just words", "- a\n- b\n"])
-def test_config_that_is_no_config(text: str, tmp_path: Path, cli: Cli, capfd: Capture) -> None:
+def test_config_that_is_not_a_mapping(text: str, tmp_path: Path, cli: Cli, capfd: Capture) -> None:
     (tmp_path / "broken.yaml").write_text(text)
     assert cli("fit", "--config", tmp_path / "broken.yaml") == 1
     assert "broken.yaml" in error(capfd)
@@ -245,25 +245,25 @@ def test_checkpoint_of_another_model(
     config = write_config(tmp_path, colour_tasks, model={"change": None})
     checkpoint = trained / "run" / "checkpoints" / "best.ckpt"
     assert cli("test", "--config", config, "--ckpt_path", checkpoint) == 1
-    told = error(capfd)
-    assert "weights do not fit the config's model" in told
-    assert "model.change.rows.weight" in told
+    text = error(capfd)
+    assert "weights do not fit the config's model" in text
+    assert "model.change.rows.weight" in text
     assert not (tmp_path / "run" / "test").exists()
 
 
 # Runs.
 
 
-def test_fit_over_a_run_leaves_it_alone(trained: Path, cli: Cli, capfd: Capture) -> None:
+def test_fit_does_not_overwrite_a_run(trained: Path, cli: Cli, capfd: Capture) -> None:
     before = contents(trained / "run")
     assert cli("fit", "--config", trained / "config-in.yaml", "--trainer.max_epochs", 2) == 1
-    told = error(capfd)
-    assert f"{trained / 'run'} already holds a run" in told
-    assert "--ckpt_path last" in told
+    text = error(capfd)
+    assert f"{trained / 'run'} already holds a run" in text
+    assert "--ckpt_path last" in text
     assert contents(trained / "run") == before
 
 
-def test_a_test_leaves_what_training_wrote(trained: Path, cli: Cli) -> None:
+def test_a_test_does_not_change_files_of_the_training(trained: Path, cli: Cli) -> None:
     run = trained / "run"
 
     def of_training() -> dict[str, str]:
@@ -289,7 +289,7 @@ def test_validate_writes_results_of_the_validation_split(trained: Path, cli: Cli
     assert document["tasks"] == tested["tasks"]
 
 
-def test_training_goes_on_and_the_same_seed_gives_the_same(
+def test_training_resumes_and_is_reproducible(
     trained: Path, tmp_path: Path, colour_tasks: list[dict[str, Any]], cli: Cli, write_config: WriteConfig
 ) -> None:
     config = write_config(tmp_path, colour_tasks)
@@ -312,7 +312,7 @@ def test_training_goes_on_and_the_same_seed_gives_the_same(
     assert last_step() == 6
 
 
-def test_worker_processes_make_the_same_batches(
+def test_worker_processes_give_the_same_batches(
     trained: Path, tmp_path: Path, colour_tasks: list[dict[str, Any]], cli: Cli, write_config: WriteConfig
 ) -> None:
     assert cli("fit", "--config", write_config(tmp_path, colour_tasks), "--data.num_workers", 1) == 0
@@ -331,7 +331,7 @@ def test_another_seed_gives_another_model(
 
 
 @pytest.mark.slow
-def test_two_processes_score_as_one(
+def test_two_processes_have_the_scores_of_one(
     tmp_path: Path, colour_tasks: list[dict[str, Any]], cli: Cli, write_config: WriteConfig
 ) -> None:
     config = write_config(tmp_path, colour_tasks, data={"batch_size": 2})

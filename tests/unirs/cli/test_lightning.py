@@ -45,7 +45,7 @@ class Patches(nn.Module):
 def config(
     tmp_path_factory: pytest.TempPathFactory, colour_tasks: list[dict[str, Any]], write_config: WriteConfig
 ) -> Path:
-    """The config of a run with a frozen encoder, of which a training takes a fraction of a second."""
+    """The config of a run with a frozen encoder, which trains in a fraction of a second."""
     folder = tmp_path_factory.mktemp("lightning")
     (folder / "patches.py").write_text(ENCODER)
     llm = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -73,7 +73,7 @@ def fit(config: Path, cli: Cli, tmp_path: Path) -> Callable[..., Path]:
 
 
 def message(capfd: Capture) -> str:
-    """The one message that the command ends with."""
+    """The error message, which is a single line."""
     captured = capfd.readouterr()
     assert "Traceback" not in captured.err
     (line,) = (line for line in captured.err.splitlines() if line.startswith("unirs: error: "))
@@ -88,8 +88,8 @@ def callback(name: str, **options: object) -> dict[str, Any]:
     return {"callbacks": [{"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": options}]}
 
 
-def logger(kind: str, /, **options: object) -> dict[str, Any]:
-    return {"logger": [{"class_path": f"lightning.pytorch.loggers.{kind}", "init_args": options}]}
+def logger(name: str, /, **options: object) -> dict[str, Any]:
+    return {"logger": [{"class_path": f"lightning.pytorch.loggers.{name}", "init_args": options}]}
 
 
 OURS = ["checkpoints/best.ckpt", "checkpoints/last.ckpt"]
@@ -174,14 +174,14 @@ def test_training_without_validation_or_checkpoints(
     ],
     ids=str,
 )
-def test_what_cannot_run_ends_in_one_message(
+def test_impossible_settings_end_in_one_message(
     trainer: dict[str, Any], text: str, fit: Callable[..., Path], capfd: Capture
 ) -> None:
     fit(code=1, **trainer)
     assert text in message(capfd)
 
 
-def test_a_training_of_a_given_time(fit: Callable[..., Path]) -> None:
+def test_training_for_a_given_time(fit: Callable[..., Path]) -> None:
     schedule = ("--model.lr_scheduler", "torch.optim.lr_scheduler.ConstantLR", "--model.lr_scheduler.factor", 1)
     fit(*schedule, max_epochs=-1, max_time={"seconds": 1})
 

@@ -78,9 +78,9 @@ def test_wrong_overrides(parse: Callable[..., dict[str, Any]], override: tuple[s
 def test_help_of_a_plugin(parse: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse("--data.tasks.help", "era")
-    shown = capsys.readouterr().out
-    assert "  num_frames: int (default: 8)" in shown
-    assert "  weight: float (default: 1.0)" in shown
+    output = capsys.readouterr().out
+    assert "  num_frames: int (default: 8)" in output
+    assert "  weight: float (default: 1.0)" in output
 
 
 def test_lists_and_describes(cli: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:

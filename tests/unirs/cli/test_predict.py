@@ -15,17 +15,17 @@ Capture = pytest.CaptureFixture[str]
 def vqa_run(
     tmp_path_factory: pytest.TempPathFactory, colour_tasks: list[dict[str, Any]], cli: Cli, write_config: WriteConfig
 ) -> Path:
-    """A run with one task, for pictures."""
+    """A run with one task, for images."""
     folder = tmp_path_factory.mktemp("predict_vqa")
     assert cli("fit", "--config", write_config(folder, colour_tasks[:1])) == 0
     return folder / "run"
 
 
 @pytest.fixture
-def ask(
+def predict(
     learnt_run: Path, cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., list[dict[str, Any]]]:
-    """Calls `unirs predict` and returns the rows of `--out`; checks that the same is printed."""
+    """Calls `unirs predict` and returns the rows of `--out`; checks that the same answers are printed."""
 
     def call(*arguments: object) -> list[dict[str, Any]]:
         out = tmp_path / "out" / "answers.jsonl"
@@ -51,55 +51,55 @@ def refused(learnt_run: Path, cli: Cli, capfd: Capture) -> Callable[..., str]:
     return call
 
 
-def test_a_picture(ask: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
-    (row,) = ask(colours / "green.png", "--question", "Which colour?")
+def test_an_image(predict: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
+    (row,) = predict(colours / "green.png", "--question", "Which colour?")
     assert set(row) == {"task", "media", "prompt", "clue", "text"}
     assert (row["task"], row["media"], row["text"]) == ("image", [str(colours / "green.png")], "green")
     assert "[vqa] Which colour?" in row["prompt"]
-    (row,) = ask(colours / "red.png", "--question", "Is it red?")
+    (row,) = predict(colours / "red.png", "--question", "Is it red?")
     assert row["text"] == "yes"
 
 
-def test_a_pair(ask: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
-    (row,) = ask(colours / "red.png", colours / "green.png")
+def test_a_pair(predict: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
+    (row,) = predict(colours / "red.png", colours / "green.png")
     assert (row["task"], row["text"]) == ("pair", "from red to green")
     assert row["media"] == [str(colours / "red.png"), str(colours / "green.png")]
-    # A question of one's own takes the place of the task's instruction.
-    (row,) = ask(colours / "red.png", colours / "green.png", "--question", "Anything new?")
+    # A given question replaces the task's instruction.
+    (row,) = predict(colours / "red.png", colours / "green.png", "--question", "Anything new?")
     assert "[pair] Anything new?" in row["prompt"]
 
 
-def test_a_video(ask: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
-    (row,) = ask(colours / "blue.mp4", "--num-frames", 2)
+def test_a_video(predict: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
+    (row,) = predict(colours / "blue.mp4", "--num-frames", 2)
     assert (row["task"], row["text"]) == ("video", "a blue video")
     assert row["prompt"].count("<|visual|>") == 2
 
 
-def test_a_folder(ask: Callable[..., list[dict[str, Any]]], colours: Path, tmp_path: Path) -> None:
+def test_a_folder(predict: Callable[..., list[dict[str, Any]]], colours: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name in ("white", "blue"):
         shutil.copy(colours / f"{name}.png", folder)
     (folder / "notes.txt").write_text("no picture")
-    rows = ask(folder, "--question", "Which colour?", "--task", "image")
+    rows = predict(folder, "--question", "Which colour?", "--task", "image")
     assert [(Path(row["media"][0]).name, row["text"]) for row in rows] == [
         ("blue.png", "blue"),
         ("white.png", "white"),
     ]
 
 
-def test_a_folder_of_pairs(ask: Callable[..., list[dict[str, Any]]], colours: Path, tmp_path: Path) -> None:
+def test_a_folder_of_pairs(predict: Callable[..., list[dict[str, Any]]], colours: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pairs"
-    for part, names in {"A": ("red", "blue"), "B": ("green", "white")}.items():
-        (folder / part).mkdir(parents=True)
+    for time, names in {"A": ("red", "blue"), "B": ("green", "white")}.items():
+        (folder / time).mkdir(parents=True)
         for number, name in enumerate(names):
-            shutil.copy(colours / f"{name}.png", folder / part / f"{number}.png")
-    rows = ask(folder)
+            shutil.copy(colours / f"{name}.png", folder / time / f"{number}.png")
+    rows = predict(folder)
     assert [row["text"] for row in rows] == ["from red to green", "from blue to white"]
     assert rows[1]["media"] == [str(folder / "A" / "1.png"), str(folder / "B" / "1.png")]
 
 
-def test_paths_that_do_not_fit(refused: Callable[..., str], colours: Path, tmp_path: Path) -> None:
+def test_unsuitable_paths(refused: Callable[..., str], colours: Path, tmp_path: Path) -> None:
     red, green, video = colours / "red.png", colours / "green.png", colours / "red.mp4"
     assert refused(tmp_path / "absent.png") == f"{tmp_path / 'absent.png'} does not exist."
     assert "got 3 paths" in refused(red, green, red)
@@ -109,15 +109,15 @@ def test_paths_that_do_not_fit(refused: Callable[..., str], colours: Path, tmp_p
     assert "holds no picture or video" in refused(tmp_path)
 
 
-def test_folders_of_pairs_that_do_not_fit(refused: Callable[..., str], colours: Path, tmp_path: Path) -> None:
-    for part in "AB":
-        (tmp_path / part).mkdir()
+def test_unsuitable_folders_of_pairs(refused: Callable[..., str], colours: Path, tmp_path: Path) -> None:
+    for time in "AB":
+        (tmp_path / time).mkdir()
     assert "A holds no picture" in refused(tmp_path)
     shutil.copy(colours / "red.png", tmp_path / "B" / "new.png")
     assert "new.png is only in B/" in refused(tmp_path)
 
 
-def test_media_that_do_not_decode(refused: Callable[..., str], colours: Path, tmp_path: Path) -> None:
+def test_media_that_cannot_be_decoded(refused: Callable[..., str], colours: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes((colours / "red.png").read_bytes()[:50])
     out = tmp_path / "answers.jsonl"
@@ -127,7 +127,7 @@ def test_media_that_do_not_decode(refused: Callable[..., str], colours: Path, tm
     assert "cannot be shown as 0 frames" in refused(colours / "red.mp4", "--num-frames", "0")
 
 
-def test_questions_and_tasks_that_do_not_fit(refused: Callable[..., str], vqa_run: Path, colours: Path) -> None:
+def test_unsuitable_questions_and_tasks(refused: Callable[..., str], vqa_run: Path, colours: Path) -> None:
     red, green, video = colours / "red.png", colours / "green.png", colours / "red.mp4"
     assert "Task 'image' needs a question" in refused(red)
     assert "no task 'imag' for image media. Did you mean 'image'?" in refused(red, "--task", "imag")
@@ -136,7 +136,7 @@ def test_questions_and_tasks_that_do_not_fit(refused: Callable[..., str], vqa_ru
     assert "no task for video media" in refused(video, "--num-frames", "2", run_folder=vqa_run)
 
 
-def test_folders_that_are_no_run(refused: Callable[..., str], learnt_run: Path, colours: Path, tmp_path: Path) -> None:
+def test_folders_without_a_run(refused: Callable[..., str], learnt_run: Path, colours: Path, tmp_path: Path) -> None:
     red = colours / "red.png"
     assert f"{tmp_path} is not a saved UniRS model" in refused(red, run_folder=tmp_path)
     shutil.copy(learnt_run / "config.yaml", tmp_path)

@@ -16,8 +16,8 @@ def suite(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
     """A suite of the colours, with one published number."""
     plugin = {"name": str(colours / "plugin.py"), "root": str(colours)}
     tasks: list[dict[str, Any]] = [
-        {"title": kind, "task": {**plugin, "kind": kind, "label": kind}, "columns": {"accuracy": "Acc."}}
-        for kind in ("image", "pair", "video")
+        {"title": name, "task": {**plugin, "modality": name, "label": name}, "columns": {"accuracy": "Acc."}}
+        for name in ("image", "pair", "video")
     ]
     tasks[0]["published"] = [{"model": "Other", "source": "paper", "numbers": {"accuracy": "12.34"}}]
     path = tmp_path_factory.mktemp("suite") / "colours.yaml"

@@ -433,8 +433,8 @@ def test_it_can_be_benchmarked(
 ) -> None:
     plugin = {"name": str(colours / "plugin.py"), "root": str(colours)}
     tasks = [
-        {"title": kind, "task": {**plugin, "kind": kind, "label": kind}, "columns": {"accuracy": "Acc."}}
-        for kind in ("image", "pair", "video")
+        {"title": name, "task": {**plugin, "modality": name, "label": name}, "columns": {"accuracy": "Acc."}}
+        for name in ("image", "pair", "video")
     ]
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump({"title": "Colours", "tasks": tasks}))
     command = ("bench", "--suite", tmp_path / "suite.yaml", "--model", folders[family], "--device", "cpu")

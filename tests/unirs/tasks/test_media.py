@@ -76,7 +76,7 @@ class TestImage:
         assert frames.min() == 255
 
     @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
-    def test_more_than_eight_bits_is_an_error_not_a_white_picture(self, tmp_path: Path, dtype: type) -> None:
+    def test_more_than_eight_bits_is_an_error(self, tmp_path: Path, dtype: type) -> None:
         path = write_picture(tmp_path / "a.tif", np.full((32, 48), 3000, dtype=dtype))
         with pytest.raises(MediaError, match=r"a\.tif has more than 8 bits"):
             Image(path).load_frames(SIZE)
@@ -86,7 +86,7 @@ class TestImage:
             Image(tmp_path / "no.png").load_frames(SIZE)
 
     @pytest.mark.parametrize("content", [b"", b"not a picture", b"II*\x00", b"\x89PNG\r\n\x1a\n"])
-    def test_what_is_no_picture_is_named(self, tmp_path: Path, content: bytes) -> None:
+    def test_a_file_that_is_not_an_image_is_named(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "a.png"
         path.write_bytes(content)
         with pytest.raises(MediaError, match=r"a\.png does not decode"):
@@ -100,7 +100,7 @@ class TestImage:
     @pytest.mark.parametrize("name", list(FORMATS))
     @given(share=st.floats(0.0, 0.98))
     @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_truncated_file_is_an_error_not_part_of_a_picture(self, tmp_path: Path, name: str, share: float) -> None:
+    def test_truncated_file_is_an_error_not_a_partial_image(self, tmp_path: Path, name: str, share: float) -> None:
         path = write_picture(tmp_path / f"a.{name}", noise())
         content = path.read_bytes()
         path.write_bytes(content[: int(share * len(content))])
@@ -109,7 +109,7 @@ class TestImage:
 
 
 class TestPair:
-    def test_before_comes_first(self, tmp_path: Path) -> None:
+    def test_before_is_the_first_frame(self, tmp_path: Path) -> None:
         before, after = noise(seed=1), noise(seed=2)
         media = Pair(write_picture(tmp_path / "a.png", before), write_picture(tmp_path / "b.png", after))
         frames = media.load_frames(SIZE)
@@ -123,7 +123,7 @@ class TestPair:
             media.load_frames(SIZE)
 
     @pytest.mark.parametrize("missing", ["a", "b"])
-    def test_missing_half_is_named(self, tmp_path: Path, missing: str) -> None:
+    def test_missing_image_is_named(self, tmp_path: Path, missing: str) -> None:
         for name in {"a", "b"} - {missing}:
             write_picture(tmp_path / f"{name}.png", noise())
         with pytest.raises(MediaError, match=rf"{missing}\.png does not exist"):
@@ -141,7 +141,7 @@ class TestVideo:
     def test_resizes_to_height_and_width(self, tmp_path: Path) -> None:
         assert Video(write_video(tmp_path / "a.mp4"), 2).load_frames((8, 10)).shape == (2, 3, 8, 10)
 
-    def test_too_few_frames_says_how_many_there_are(self, tmp_path: Path) -> None:
+    def test_too_few_frames_names_their_number(self, tmp_path: Path) -> None:
         path = write_video(tmp_path / "a.mp4", frames=5)
         with pytest.raises(MediaError, match=r"a\.mp4 has 5 frames, 8 are needed"):
             Video(path).load_frames(SIZE)
@@ -156,7 +156,7 @@ class TestVideo:
             Video(tmp_path / "a.mp4").load_frames(SIZE)
 
     @pytest.mark.parametrize("content", [b"", b"not a video " * 100, b"\x00\x00\x00\x18ftypmp42"])
-    def test_what_is_no_video_is_named(self, tmp_path: Path, content: bytes) -> None:
+    def test_a_file_that_is_not_a_video_is_named(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "a.mp4"
         path.write_bytes(content)
         with pytest.raises(MediaError, match=r"a\.mp4 does not open"):
@@ -172,7 +172,7 @@ class TestVideo:
             Video(path).load_frames(SIZE)
 
     @pytest.mark.parametrize("faststart", [False, True])
-    def test_wherever_the_end_is_lost_no_frame_is_made_up(self, tmp_path: Path, faststart: bool) -> None:
+    def test_a_file_truncated_anywhere_never_gives_wrong_frames(self, tmp_path: Path, faststart: bool) -> None:
         path = write_video(tmp_path / "a.mp4", faststart=faststart)
         content, whole = path.read_bytes(), Video(path).load_frames(SIZE)
         refused = 0
@@ -211,7 +211,7 @@ class TestOwnSize:
         assert torch.equal(media.load_frames(), media.load_frames((32, 64)))
 
 
-def test_kinds_are_explicit() -> None:
+def test_modalities_are_explicit() -> None:
     path = Path("a")
     assert [Image(path).modality, Pair(path, path).modality, Video(path).modality] == ["image", "pair", "video"]
     assert [Image(path).sources, Video(path).sources] == [("a",), ("a",)]
@@ -233,19 +233,19 @@ class TestFit:
         assert frame[0, :, :8].min() == 255
         assert frame[2, :, 12:].min() == 255
 
-    def test_pad_fills_up_above_and_below(self, picture: Image) -> None:
+    def test_pad_adds_equal_borders(self, picture: Image) -> None:
         (frame,) = picture.load_frames((20, 20), ResizeSpec("pad", (1, 2, 3)))
         assert frame[:, :5].permute(1, 2, 0).reshape(-1, 3).unique(dim=0).tolist() == [[1, 2, 3]]
         assert frame[:, 15:].permute(1, 2, 0).reshape(-1, 3).unique(dim=0).tolist() == [[1, 2, 3]]
         assert frame[0, 6:14, :8].min() == 255
 
-    def test_crop_cuts_both_ends(self, picture: Image) -> None:
+    def test_center_crop_cuts_both_ends(self, picture: Image) -> None:
         (frame,) = picture.load_frames((20, 20), ResizeSpec("center_crop"))
         assert frame[0, :, :9].min() == 255
         assert frame[2, :, 11:].min() == 255
 
     @pytest.mark.parametrize("mode", ["resize", "pad", "center_crop"])
-    def test_what_fits_is_left_alone(self, tmp_path: Path, mode: ResizeMode) -> None:
+    def test_an_image_of_the_right_size_is_unchanged(self, tmp_path: Path, mode: ResizeMode) -> None:
         pixels = noise()
         media = Image(write_picture(tmp_path / "a.png", pixels))
         assert torch.equal(media.load_frames(SIZE, ResizeSpec(mode)), media.load_frames())
@@ -265,11 +265,11 @@ class TestAltered:
         pair = Pair(*(write_picture(tmp_path / f"{n}.png", noise(seed=n)) for n in range(2)))
         assert torch.equal(PerturbedMedia(pair, "swap_times").load_frames(SIZE), pair.load_frames(SIZE).flip(0))
 
-    def test_the_first_all_along(self, video: Video) -> None:
+    def test_first_frame_repeated(self, video: Video) -> None:
         frames = PerturbedMedia(video, "repeat_first").load_frames(SIZE)
         assert torch.equal(frames, video.load_frames(SIZE)[:1].expand(4, -1, -1, -1))
 
-    def test_shuffled_is_never_the_right_order(self, tmp_path: Path) -> None:
+    def test_shuffled_is_never_the_original_order(self, tmp_path: Path) -> None:
         seen = set()
         for name in "abcdef":
             video = Video(write_video(tmp_path / f"{name}.mp4"), 3)
@@ -301,7 +301,7 @@ def all_forms(path: Path) -> list[Any]:
 
 
 class TestSources:
-    def test_the_form_does_not_change_the_frames(self, tmp_path: Path) -> None:
+    def test_frames_do_not_depend_on_the_form_of_the_source(self, tmp_path: Path) -> None:
         path = write_picture(tmp_path / "a.png", noise())
         expected = Image(path).load_frames((20, 20))
         for form in all_forms(path):

@@ -17,7 +17,7 @@ KINDS = ("image", "pair", "video")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_new_task_works_at_once(kind: str, tmp_path: Path, cli: Cli, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_new_task_works_unchanged(kind: str, tmp_path: Path, cli: Cli, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "tasks" / "mine.py"
     assert cli("tasks", "new", "my_task", "--modality", kind, "--out", path) == 0
     assert f"pytest {path.with_name('test_mine.py')}" in capfd.readouterr().out
@@ -33,7 +33,7 @@ def test_a_new_task_works_at_once(kind: str, tmp_path: Path, cli: Cli, capfd: py
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_test_passes_and_finds_faults(kind: str, tmp_path: Path) -> None:
+def test_its_test_passes_and_can_fail(kind: str, tmp_path: Path) -> None:
     written = write_task("my_task", kind, tmp_path / "my_task.py")  # type: ignore[arg-type]
     run = runpy.run_path(str(written.test))["test_reads_its_example"]
     run()
@@ -71,13 +71,13 @@ def test_nothing_is_overwritten(tmp_path: Path, existing: str) -> None:
         ("task", "a.txt", r"a\.txt does not end with \.py"),
     ],
 )
-def test_names_that_will_not_do(tmp_path: Path, name: str, file: str, message: str) -> None:
+def test_invalid_names(tmp_path: Path, name: str, file: str, message: str) -> None:
     with pytest.raises(UniRSError, match=message):
         write_task(name, "image", tmp_path / file)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_kind_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+def test_modality_is_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli("tasks", "new", "my_task") == 2
     assert cli("tasks", "new", "my_task", "--modality", "sound") == 2

@@ -58,7 +58,7 @@ def test_every_file_is_in_one_split(groups: list[set[str]], test: float, val: fl
     assert sorted(found) == sorted(name for group in named for name in group)
 
 
-def test_what_a_file_names_goes_before_the_hash() -> None:
+def test_a_split_file_has_precedence_over_the_hash() -> None:
     group = ["a", "b", "c", "d"]
     shares = Shares(0.5, 0.5, 0)
     given_val = {"a": "train", "b": "val", "c": "test"}
@@ -103,7 +103,7 @@ def test_folders(tmp_path: Path) -> None:
         files_of(tmp_path / "a", {".png"}, "a .png file")
 
 
-def test_types_are_told() -> None:
+def test_types_in_error_messages() -> None:
     row: dict[str, Any] = {"a": [1]}
     with pytest.raises(DataError, match="must be of type dict"):
         field(row, "a", dict, "here")

@@ -39,7 +39,7 @@ def sample(index: int) -> Sample:
     return Sample(str(index), Image("a.png"), tuple(Turn(f"{index}-{n}", ("yes",)) for n in range(index + 1)))
 
 
-def test_lazy_samples_are_made_when_asked_for() -> None:
+def test_lazy_samples_are_built_on_access() -> None:
     made: list[int] = []
 
     def make(index: int) -> Sample:

@@ -49,7 +49,7 @@ def read_through(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("name", "codec", "options", "container"), FILES, ids=[name for name, *_ in FILES])
-def test_frames_are_those_of_reading_through(
+def test_frames_equal_those_of_sequential_decoding(
     tmp_path: Path, name: str, codec: str, options: dict[str, str], container: dict[str, str]
 ) -> None:
     path = write(tmp_path / name, codec, options, **container)
@@ -60,7 +60,7 @@ def test_frames_are_those_of_reading_through(
         np.testing.assert_array_equal(np.stack(read_frames(path, count)), whole[indices])
 
 
-def test_what_no_shown_frame_is_built_from_is_not_decoded(tmp_path: Path) -> None:
+def test_unreferenced_frames_are_not_decoded(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", options={"g": "12"})
     before = read_frames(path, 2)
     with av.open(str(path)) as file:
@@ -78,7 +78,7 @@ def test_what_no_shown_frame_is_built_from_is_not_decoded(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("turns", "matrix"), [(1, (0, -1, 1, 0)), (2, (-1, 0, 0, -1)), (-1, (0, 1, -1, 0))])
-def test_a_turned_camera_gives_upright_frames(tmp_path: Path, turns: int, matrix: tuple[int, ...]) -> None:
+def test_rotated_videos_give_upright_frames(tmp_path: Path, turns: int, matrix: tuple[int, ...]) -> None:
     path = write(tmp_path / "a.mp4")
     whole = read_through(path)
     content = path.read_bytes()
@@ -91,7 +91,7 @@ def test_a_turned_camera_gives_upright_frames(tmp_path: Path, turns: int, matrix
     np.testing.assert_array_equal(read_frames(path, 2), np.rot90(whole[[0, -1]], turns, axes=(1, 2)))
 
 
-def test_sound_alone_is_named(tmp_path: Path) -> None:
+def test_a_file_with_only_audio_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 8000, 0, "NONE", ""))

@@ -24,7 +24,7 @@ def row(number: int) -> Prediction:
 
 @pytest.fixture
 def copied_run(learnt_run: Path, tmp_path: Path) -> Path:
-    """A tested run, in a folder of its own, whose tests take one example a batch."""
+    """A tested run in a separate folder, with one example per evaluation batch."""
     run = Path(shutil.copytree(learnt_run, tmp_path / "run"))
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["trainer"]["default_root_dir"] = str(run)

@@ -19,7 +19,7 @@ from unirs.models.llm import LLMConfig
 from unirs.training.module import UniRSModule
 from unirs.training.optim import OptimConfig
 
-# Advice of Lightning's, and a call of its own that it means to replace.
+# Lightning's advice, and its call of a deprecated function.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning:lightning.pytorch.utilities._pytree"),
@@ -103,12 +103,12 @@ def weights(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def moved(module: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
-    """The parts of the model, as `model.part`, of which a parameter is another than before."""
+    """The components of the model with changed parameters, as `model.component`."""
     after = weights(module)
     return {".".join(name.split(".")[:2]) for name, value in before.items() if not torch.equal(value, after[name])}
 
 
-def test_a_few_samples_are_learnt_by_heart(learnt_run: Path) -> None:
+def test_a_few_samples_are_memorised(learnt_run: Path) -> None:
     (path,) = learnt_run.glob("logs/*/metrics.csv")
     with path.open() as file:
         logged = [row for row in csv.DictReader(file) if row["train/loss"]]
@@ -122,12 +122,12 @@ def test_a_few_samples_are_learnt_by_heart(learnt_run: Path) -> None:
         "pair": 1.0,
         "video": 1.0,
     }
-    # It looks: without pictures it can only guess.
+    # It uses the media: on black frames it can only guess.
     blank = document["baselines"]["blank_media"]
     assert all(blank[task]["accuracy"]["value"] < 1 for task in ("image", "pair", "video"))
 
 
-def test_frozen_encoder_stays_as_it_is(encoder: str, train: Callable[[UniRSModule], Trainer]) -> None:
+def test_frozen_encoder_does_not_change(encoder: str, train: Callable[[UniRSModule], Trainer]) -> None:
     optim = OptimConfig(lr=0.01)
     module = UniRSModule({"name": encoder, "frozen": True}, LLM, {"name": "change_extraction"}, optim=optim)
     before = weights(module)
@@ -176,7 +176,7 @@ def test_weight_decay_is_for_matrices(encoder: str, train: Callable[[UniRSModule
     assert not [name for name in decayed if name.endswith("bias") or "norm" in name]
 
 
-def test_learning_rate_rises_and_falls(encoder: str, train: Callable[..., Trainer]) -> None:
+def test_learning_rate_schedule(encoder: str, train: Callable[..., Trainer]) -> None:
     rates: list[float] = []
 
     class Watched(UniRSModule):
@@ -190,7 +190,7 @@ def test_learning_rate_rises_and_falls(encoder: str, train: Callable[..., Traine
     assert 0 < rates[-1] < 0.001
 
 
-def test_an_encoder_that_is_none(encoder: str) -> None:
+def test_a_plugin_that_is_not_an_encoder(encoder: str) -> None:
     with pytest.raises(ModelError, match="built a Linear without image_size, resize, grid, embed_dim or init_config"):
         UniRSModule({"name": f"{encoder}:no_encoder"}, LLM)
 
@@ -200,7 +200,7 @@ def test_no_tokenizer_before_training(encoder: str) -> None:
         UniRSModule({"name": encoder}, LLM).processor.collator(training=False)
 
 
-def test_checkpoint_carries_its_tokenizer(
+def test_checkpoint_contains_the_tokenizer(
     encoder: str, train: Callable[[UniRSModule], Trainer], tmp_path: Path
 ) -> None:
     module = UniRSModule({"name": encoder}, LLM)
@@ -232,15 +232,15 @@ def test_frozen_encoder_from_a_config(
     assert resolved["model"]["encoder"] == {"name": encoder, "frozen": True}
 
 
-PARTS = '''\
+COMPONENTS = '''\
 import torch
 from torch import nn
 
 from unirs.tasks.media import ResizeSpec
 
 
-class Liar(nn.Module):
-    """Says that it has 4x4 tokens, and returns 2x2."""
+class WrongGrid(nn.Module):
+    """Declares a grid of 4x4 tokens and returns 2x2."""
 
     image_size, resize, grid, embed_dim, init_config = (64, 64), ResizeSpec(), (4, 4), 8, {}
 
@@ -253,7 +253,7 @@ class Liar(nn.Module):
 
 
 class SmallGrid(nn.Module):
-    """Takes tokens of a 2x2 grid, whatever it is told."""
+    """Takes tokens of a 2x2 grid for any `grid`."""
 
     def __init__(self, grid: tuple[int, int], dim: int) -> None:
         super().__init__()
@@ -270,31 +270,31 @@ class OneToken(SmallGrid):
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> str:
-    (tmp_path / "parts.py").write_text(PARTS)
-    return str(tmp_path / "parts.py")
+def components(tmp_path: Path) -> str:
+    (tmp_path / "components.py").write_text(COMPONENTS)
+    return str(tmp_path / "components.py")
 
 
-def test_an_encoder_that_breaks_its_promise(parts: str) -> None:
-    with pytest.raises(ModelError, match=r"Liar.* must return \[1, 16, 8\].*but returned \[1, 4, 8\]"):
-        UniRSModule({"name": f"{parts}:Liar"}, LLM)
+def test_an_encoder_with_a_wrong_output_shape(components: str) -> None:
+    with pytest.raises(ModelError, match=r"WrongGrid.* must return \[1, 16, 8\].*but returned \[1, 4, 8\]"):
+        UniRSModule({"name": f"{components}:WrongGrid"}, LLM)
 
 
-def test_a_change_extractor_for_another_grid(encoder: str, parts: str) -> None:
+def test_a_change_extractor_for_another_grid(encoder: str, components: str) -> None:
     with pytest.raises(ModelError, match=r"SmallGrid does not take the encoder's tokens \[1, 16, 8\].* 4x4"):
-        UniRSModule({"name": encoder}, LLM, {"name": f"{parts}:SmallGrid"})
+        UniRSModule({"name": encoder}, LLM, {"name": f"{components}:SmallGrid"})
     with pytest.raises(ModelError, match=r"OneToken.* must return \[1, 16, 8\].*but returned \[1, 1, 8\]"):
-        UniRSModule({"name": encoder}, LLM, {"name": f"{parts}:OneToken"})
+        UniRSModule({"name": encoder}, LLM, {"name": f"{components}:OneToken"})
 
 
-def test_weights_that_are_to_come_are_for_saved_models_only(encoder: str) -> None:
+def test_given_weights_are_for_saved_models_only(encoder: str) -> None:
     with pytest.raises(ModelError, match="'pretrained: given' is for saved models"):
         UniRSModule({"name": "timm", "model": "resnet18", "pretrained": "given"}, LLM)
     with pytest.raises(ModelError, match=r"projector is frozen with random weights.*'source'"):
         UniRSModule({"name": encoder}, LLM, projector=ProjectorConfig(tune="frozen"))
 
 
-def test_learning_rates_by_part(encoder: str, train: Callable[[UniRSModule], Trainer]) -> None:
+def test_learning_rates_by_component(encoder: str, train: Callable[[UniRSModule], Trainer]) -> None:
     optim = OptimConfig(lr=0.01, lr_multipliers={"encoder": 0.0})
     module = UniRSModule({"name": encoder}, LLM, optim=optim)
     before = weights(module)

@@ -9,14 +9,14 @@ import yaml
 
 import unirs
 
-HEADLINES = {"rsvqa_lr": "accuracy", "levir_cc": "cider", "era": "top1"}
+PRIMARY = {"rsvqa_lr": "accuracy", "levir_cc": "cider", "era": "top1"}
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_what_a_run_leaves(joint_run: Path) -> None:
+def test_files_of_a_run(joint_run: Path) -> None:
     assert sorted(path.name for path in joint_run.iterdir()) == [
         "checkpoints",
         "config.yaml",
@@ -32,9 +32,9 @@ def test_what_a_run_leaves(joint_run: Path) -> None:
         "table.txt",
     ]
     names = [
-        f"{task}{part}.jsonl"
+        f"{task}{baseline}.jsonl"
         for task in ("era", "levir_cc", "rsvqa_lr")
-        for part in ("", ".blank_media", ".most_frequent")
+        for baseline in ("", ".blank_media", ".most_frequent")
     ]
     assert sorted(path.name for path in (joint_run / "test" / "predictions").iterdir()) == sorted(names)
     checkpoint = torch.load(joint_run / "checkpoints" / "best.ckpt", weights_only=True)
@@ -51,12 +51,12 @@ def test_metrics_of_a_run(joint_run: Path) -> None:
     assert list(document["baselines"]) == ["blank_media", "most_frequent"]
     for tasks in (document["tasks"], *document["baselines"].values()):
         for task, metrics in tasks.items():
-            assert HEADLINES[task] in metrics
+            assert PRIMARY[task] in metrics
             for numbers in metrics.values():
                 assert set(numbers) == {"value", "ci_low", "ci_high", "n"}
                 assert numbers["value"] is None or numbers["ci_low"] <= numbers["ci_high"]
     table = (joint_run / "test" / "table.txt").read_text()
-    assert all(f"{task} (test, step {document['step']})" in table for task in HEADLINES)
+    assert all(f"{task} (test, step {document['step']})" in table for task in PRIMARY)
     assert document["excluded"]["rsvqa_lr"]["count"] > 0
     assert sum(document["evaluated"]["era"].values()) == document["tasks"]["era"]["top1"]["n"] == 30
 
@@ -76,7 +76,7 @@ def test_predictions_of_a_run(joint_run: Path, synthetic: Path) -> None:
             assert all(Path(file).is_relative_to(synthetic / task) for file in row["media"])
         if task != "levir_cc":
             scores = metrics["baselines"][baseline] if baseline else metrics["tasks"]
-            accuracy = scores[task][HEADLINES[task]]["value"]
+            accuracy = scores[task][PRIMARY[task]]["value"]
             assert sum(row["score"] for row in answered) / len(answered) == pytest.approx(accuracy)
     pair = rows(joint_run / "test" / "predictions" / "levir_cc.jsonl")[0]
     assert len(pair["media"]) == 2
@@ -84,15 +84,16 @@ def test_predictions_of_a_run(joint_run: Path, synthetic: Path) -> None:
     assert len(pair["references"]) == 5
 
 
-def test_most_frequent_answers_are_those_of_the_training_split(joint_run: Path) -> None:
+def test_most_frequent_answers_are_from_the_training_split(joint_run: Path) -> None:
     guesses = rows(joint_run / "test" / "predictions" / "rsvqa_lr.most_frequent.jsonl")
-    by_kind = {
-        kind: {row["text"] for row in guesses if row["category"] == kind} for kind in ("presence", "rural_urban")
+    by_category = {
+        category: {row["text"] for row in guesses if row["category"] == category}
+        for category in ("presence", "rural_urban")
     }
-    assert all(len(answers) == 1 for answers in by_kind.values())
-    assert by_kind["presence"] <= {"yes", "no"}
-    assert by_kind["rural_urban"] <= {"rural", "urban"}
-    # A class is what is asked for, so one answer serves all.
+    assert all(len(answers) == 1 for answers in by_category.values())
+    assert by_category["presence"] <= {"yes", "no"}
+    assert by_category["rural_urban"] <= {"rural", "urban"}
+    # Classes are the answers, so the baseline has one answer for all.
     videos = rows(joint_run / "test" / "predictions" / "era.most_frequent.jsonl")
     assert len({row["text"] for row in videos}) == 1
     assert videos[0]["text"].startswith("This is a video about ")
@@ -105,27 +106,27 @@ def test_manifest_of_a_run(joint_run: Path) -> None:
     assert manifest["versions"]["unirs"] == unirs.__version__
     assert len(manifest["weights"]) == 64
     assert {name: sorted(hashes) for name, hashes in manifest["tasks"].items()} == {
-        name: ["data", "prompt"] for name in HEADLINES
+        name: ["data", "prompt"] for name in PRIMARY
     }
     assert len({hashes["data"] for hashes in manifest["tasks"].values()}) == 3
 
 
-def test_validation_score_is_the_mean_of_the_headlines(joint_run: Path) -> None:
+def test_validation_score_is_the_mean_of_the_primary_metrics(joint_run: Path) -> None:
     (path,) = joint_run.glob("logs/*/metrics.csv")
     with path.open() as file:
         scores = [row for row in csv.DictReader(file) if row["val/score"]]
     assert len(scores) == 2
     for row in scores:
-        headlines = [float(row[f"val/{task}/{headline}"]) for task, headline in HEADLINES.items()]
-        assert float(row["val/score"]) == pytest.approx(sum(headlines) / 3, abs=1e-6)
+        values = [float(row[f"val/{task}/{metric}"]) for task, metric in PRIMARY.items()]
+        assert float(row["val/score"]) == pytest.approx(sum(values) / 3, abs=1e-6)
 
 
-def test_config_of_a_run_is_the_whole_config(joint_run: Path) -> None:
+def test_config_of_a_run_is_complete(joint_run: Path) -> None:
     config = yaml.safe_load((joint_run / "config.yaml").read_text())
     assert set(config) == {"seed_everything", "trainer", "model", "data"}
     assert config["seed_everything"] == 0
     assert config["trainer"]["max_epochs"] == 2
-    # What the user left out is there with its default.
+    # Omitted options have their defaults.
     assert config["data"]["max_turns"] == 8
     assert config["data"]["tasks"][1]["weight"] == 0.5
     assert config["model"]["encoder"]["options"] == {"channels": [16, 16, 32, 64]}

@@ -40,7 +40,7 @@ def rows(root: Path, split: str, name: str) -> list[dict[str, Any]]:
 
 
 def joined(root: Path, split: str) -> list[tuple[int, str, str, str]]:
-    """Picture, type, question and answer, joined by id as the real files must be."""
+    """Image id, type, question and answer, joined by id as the real files must be."""
     answers = {row["id"]: row for row in rows(root, split, "answers") if row["active"]}
     out = []
     for question in rows(root, split, "questions"):
@@ -76,20 +76,20 @@ def facts() -> list[SceneFacts]:
 # RSVQA-LR
 
 
-def test_vqa_files_join_by_id_and_pictures_are_there(vqa: Path) -> None:
-    seen: set[int] = set()
+def test_vqa_files_join_by_id_and_images_exist(vqa: Path) -> None:
+    image_ids: set[int] = set()
     for split, count in zip(SPLITS, (16, 8, 8), strict=True):
         images = {row["id"]: row for row in rows(vqa, split, "images") if row["active"]}
         assert len(images) == count
-        assert not seen & images.keys()
-        seen |= images.keys()
-        asked = joined(vqa, split)
+        assert not image_ids & images.keys()
+        image_ids |= images.keys()
+        joined_rows = joined(vqa, split)
         for number, row in images.items():
-            with Image.open(vqa / "Images_LR" / f"{number}.tif") as picture:
-                assert (picture.format, picture.mode, picture.size) == ("TIFF", "RGB", (256, 256))
+            with Image.open(vqa / "Images_LR" / f"{number}.tif") as file:
+                assert (file.format, file.mode, file.size) == ("TIFF", "RGB", (256, 256))
             assert 7 <= len(row["questions_ids"]) <= 12
-            assert len(row["questions_ids"]) == sum(image == number for image, *_ in asked)
-    assert len(list((vqa / "Images_LR").iterdir())) == len(seen)
+            assert len(row["questions_ids"]) == sum(image == number for image, *_ in joined_rows)
+    assert len(list((vqa / "Images_LR").iterdir())) == len(image_ids)
 
 
 def test_vqa_files_have_inactive_rows_with_only_an_id(vqa: Path) -> None:
@@ -100,14 +100,14 @@ def test_vqa_files_have_inactive_rows_with_only_an_id(vqa: Path) -> None:
             assert all(row.keys() == {"id", "active"} for row in inactive)
 
 
-def test_vqa_answers_do_not_stand_in_the_order_of_the_questions(vqa: Path) -> None:
+def test_vqa_answers_are_not_in_the_order_of_the_questions(vqa: Path) -> None:
     questions = [row["answers_ids"][0] for row in rows(vqa, "train", "questions") if row["active"]]
     answers = [row["id"] for row in rows(vqa, "train", "answers") if row["active"]]
     assert sorted(questions) == sorted(answers)
     assert questions != answers
 
 
-def test_vqa_is_the_same_in_one_process_and_in_several(
+def test_vqa_does_not_depend_on_the_number_of_processes(
     vqa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
@@ -115,7 +115,7 @@ def test_vqa_is_the_same_in_one_process_and_in_several(
     assert digest(tmp_path / "again") == digest(vqa)
 
 
-def test_another_seed_gives_other_pictures(vqa: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_images(vqa: Path, tmp_path: Path) -> None:
     rng = generator(2, 0)
     scene = compose(rng, random_plan(rng, "urban"))
     Image.fromarray(scene.render(random_acquisition(rng))).save(tmp_path / "0.tif")
@@ -131,14 +131,14 @@ def test_answers_are_balanced_by_type_and_wording(facts: list[SceneFacts]) -> No
         by_type[question.category][question.answer] += 1
         by_text[question.text][question.answer] += 1
     assert set(by_type) == {"presence", "comp", "count", "rural_urban"}
-    for kind, (one, other) in (
+    for question_type, (one, other) in (
         ("presence", ("yes", "no")),
         ("comp", ("yes", "no")),
         ("rural_urban", ("rural", "urban")),
     ):
-        total = by_type[kind].total()
+        total = by_type[question_type].total()
         assert total >= 240
-        assert abs(by_type[kind][one] - by_type[kind][other]) <= 0.04 * total
+        assert abs(by_type[question_type][one] - by_type[question_type][other]) <= 0.04 * total
     for text, answers in by_text.items():
         if not any(answer.isdigit() for answer in answers):
             assert abs(max(answers.values()) * 2 - answers.total()) <= 1, text
@@ -150,7 +150,7 @@ def test_answers_are_balanced_by_type_and_wording(facts: list[SceneFacts]) -> No
     assert len(buckets) == 3
 
 
-def test_each_question_about_a_picture_is_answered_from_its_facts() -> None:
+def test_answers_follow_from_the_facts_of_an_image() -> None:
     known = SceneFacts("rural", {"building": 3, "road": 0, "tree": 12}, {("building", "top"): True})
     expected = {
         "Is there a building?": "yes",
@@ -163,16 +163,16 @@ def test_each_question_about_a_picture_is_answered_from_its_facts() -> None:
         "Is it a rural or an urban area?": "rural",
         "How many trees are there?": "12",
     }
-    said = {
+    descriptions = {
         q.text: q.answer
         for seed in range(150)
         for q in BalancedQuestionSampler(np.random.default_rng(seed)).sample(known)
     }
-    assert expected.items() <= said.items()
-    assert not any("water" in text for text in said)
+    assert expected.items() <= descriptions.items()
+    assert not any("water" in text for text in descriptions)
 
 
-def test_sentences_tell_whether_something_changed(captions: Path) -> None:
+def test_sentences_state_whether_something_changed(captions: Path) -> None:
     for row in json.loads((captions / "LevirCCcaptions.json").read_text())["images"]:
         for sentence in row["sentences"]:
             assert describes_change(" ".join(sentence["tokens"])) == bool(row["changeflag"]), sentence["raw"]
@@ -192,7 +192,7 @@ def test_trees_of_a_forest_are_not_counted() -> None:
     assert "tree" not in known.counts
 
 
-def test_the_tasks_read_what_was_written(vqa: Path, captions: Path) -> None:
+def test_the_tasks_read_the_written_data(vqa: Path, captions: Path) -> None:
     for split, count in zip(SPLITS, (16, 8, 8), strict=True):
         samples = build_lr(vqa).load_split(split)
         assert len(samples) == count
@@ -243,7 +243,7 @@ def test_an_edited_scene_differs_only_where_it_was_edited() -> None:
 
 
 @pytest.mark.parametrize("shift", [(2.0, 0.0), (0.0, -2.0), (1.5, 0.5)])
-def test_a_shift_moves_the_picture_by_so_many_pixels(shift: tuple[float, float]) -> None:
+def test_a_shift_moves_the_image_by_that_many_pixels(shift: tuple[float, float]) -> None:
     scene = Scene("rural", "grass", 0, (Building((120.0, 130.0), 60, 40, 0.0, 3),))
     still, moved = (scene.render(Acquisition(noise=0.0, shift=way)).astype(float) for way in ((0.0, 0.0), shift))
     errors = {}
@@ -264,7 +264,7 @@ def test_a_shift_moves_the_picture_by_so_many_pixels(shift: tuple[float, float])
     azimuth=st.floats(0, 7),
     seed=st.integers(0, 1000),
 )
-def test_objects_may_stand_anywhere_and_touch_only_their_surroundings(
+def test_objects_draw_only_near_their_position(
     x: float, y: float, angle: float, length: float, elevation: float, azimuth: float, seed: int
 ) -> None:
     sun = paint.Sun(azimuth, elevation)
@@ -286,7 +286,7 @@ def test_objects_may_stand_anywhere_and_touch_only_their_surroundings(
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(["grass", "forest", "water", "crop_ripe"]), st.integers(1, 70), st.integers(1, 70))
-def test_textures_have_the_asked_size_and_range(cover: paint.Cover, height: int, width: int) -> None:
+def test_textures_have_the_given_size_and_range(cover: paint.Cover, height: int, width: int) -> None:
     made = paint.texture(np.random.default_rng(0), cover, height, width, "winter")
     assert made.shape == (height, width, 3)
     assert made.dtype == np.float32
@@ -339,14 +339,14 @@ def test_caption_file_has_the_real_format_and_half_of_the_pairs_unchanged(captio
             assert all(re.fullmatch("[a-z]+", token) for token in sentence["tokens"])
             assert sentence["imgid"] == entry["imgid"]
         for time in "AB":
-            with Image.open(captions / "images" / entry["filepath"] / time / entry["filename"]) as picture:
-                assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (256, 256))
+            with Image.open(captions / "images" / entry["filepath"] / time / entry["filename"]) as file:
+                assert (file.format, file.mode, file.size) == ("PNG", "RGB", (256, 256))
     for split in SPLITS:
         flags = [entry["changeflag"] for entry in entries if entry["split"] == split]
         assert sum(flags) * 2 == len(flags)
 
 
-def test_captions_are_the_same_in_one_process_and_in_several(
+def test_captions_do_not_depend_on_the_number_of_processes(
     captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
@@ -355,7 +355,7 @@ def test_captions_are_the_same_in_one_process_and_in_several(
 
 
 def middle_of_change(before: Scene, after: Scene) -> tuple[float, float, float]:
-    """Share of the picture that changed under one and the same acquisition, and where its middle is, all in 0..1."""
+    """Share of the image that changed under the same acquisition, and the centre of the change, all in 0..1."""
     acquisition = Acquisition(noise=0.0)
     difference = np.abs(before.render(acquisition).astype(int) - after.render(acquisition)).max(axis=2) > 16
     y, x = np.nonzero(difference)
@@ -363,7 +363,7 @@ def middle_of_change(before: Scene, after: Scene) -> tuple[float, float, float]:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_each_change_is_visible_and_where_its_sentences_say(seed: int) -> None:
+def test_each_change_is_visible_at_the_location_in_its_sentences(seed: int) -> None:
     scenario = levir.sample_scenario(generator(7, seed), changed=True)
     assert 1 <= len(scenario.changes) <= 2
     empty = Scene("rural", "grass", 0)
@@ -388,7 +388,7 @@ def test_each_change_is_visible_and_where_its_sentences_say(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_nothing_but_cars_differs_in_an_unchanged_pair(seed: int) -> None:
+def test_only_cars_differ_in_an_unchanged_pair(seed: int) -> None:
     scenario = levir.sample_scenario(generator(8, seed), changed=False)
     lasting = [
         {id(thing) for thing in scene.things if isinstance(thing, Area | Building | Road | Tree)}
@@ -398,7 +398,7 @@ def test_nothing_but_cars_differs_in_an_unchanged_pair(seed: int) -> None:
     assert not scenario.changes
 
 
-def test_pixel_differences_do_not_tell_changed_pairs() -> None:
+def test_pixel_differences_do_not_reveal_changed_pairs() -> None:
     differences, changed = [], []
     for index in range(64):
         rng = generator(9, index)
@@ -409,18 +409,18 @@ def test_pixel_differences_do_not_tell_changed_pairs() -> None:
         ]
         differences.append(np.abs(pair[0] - pair[1]).mean())
         changed.append(index % 2 == 0)
-    told = np.array(differences)[None] > np.sort(differences)[:, None]
-    accuracy = (told == np.array(changed)).mean(axis=1)
+    predicted_changed = np.array(differences)[None] > np.sort(differences)[:, None]
+    accuracy = (predicted_changed == np.array(changed)).mean(axis=1)
     assert max(accuracy.max(), 1 - accuracy.min()) <= 0.70
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000))
-def test_sentences_are_short_varied_and_say_what_came_and_went(seed: int) -> None:
+def test_sentences_are_short_and_varied_and_name_the_changes(seed: int) -> None:
     events: list[Any] = [("many houses", True, "top left"), ("a pond", False, "right")]
-    said = describe_changes(np.random.default_rng(seed), events, 5)
-    assert len(set(said)) == 5
-    for sentence in said:
+    sentences = describe_changes(np.random.default_rng(seed), events, 5)
+    assert len(set(sentences)) == 5
+    for sentence in sentences:
         assert 6 <= len(sentence.split()) <= 16
         assert not re.search(
             r"(houses|buildings) (are|have been) (removed|demolished)|(houses|buildings) disappear", sentence
@@ -442,7 +442,7 @@ def test_the_vocabulary_is_small() -> None:
 
 
 @pytest.mark.parametrize("write", [rsvqa.write, levir.write])
-def test_a_folder_that_holds_something_is_refused(write: Callable[[Path, int, int], None], tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_an_error(write: Callable[[Path, int, int], None], tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine.txt").write_text("keep")
     with pytest.raises(DataError, match="not an empty folder"):
@@ -461,7 +461,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_folder_is_filled_and_missing_parents_are_made(tmp_path: Path) -> None:
+def test_an_empty_folder_is_filled_and_missing_parents_are_created(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for root in (tmp_path / "empty", tmp_path / "a" / "b"):
         with new_folder(root) as folder:
@@ -475,10 +475,10 @@ def draw(item: int, rng: np.random.Generator) -> tuple[int, int]:
     return item, int(rng.integers(2**31))
 
 
-def test_items_get_their_own_randomness_in_order(
+def test_items_have_their_own_random_generators(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Progress is shown on terminals only; this makes one of the captured stderr.
+    # Progress is shown on terminals only; this makes the captured stderr a terminal.
     monkeypatch.setenv("FORCE_COLOR", "1")
     results = map_items(draw, [5, 6, 7], seed=3, description="some items")
     assert [item for item, _ in results] == [5, 6, 7]
