@@ -1,24 +1,21 @@
-"""CRSVQA: questions that people wrote about scenes and how objects lie to each other.
+"""CRSVQA: questions that people wrote about scenes and the spatial relations of objects.
 
 Source: "Multistep Question-Driven Visual Question Answering for Remote Sensing" (MQVQA), IEEE TGRS 61, 2023; files and
-question types as its public code reads them.
+question types as in its public code.
 """
 
 import re
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
+from unirs import Image, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
 from unirs.metrics import VqaAccuracy
-from unirs.tasks import Shares, SplitName, check_split, choose_split, files_of, pick, read_split_file
-from unirs_tasks.rsvqa_schema import SINGLE_WORD
+from unirs.tasks import FileSplits, SplitName, check_split, files_of, pick
+from unirs_tasks.rsvqa_schema import BARE, SINGLE_WORD
 
 Protocol = Literal["vlm", "crsvqa"]
-
-_INSTRUCTIONS: Mapping[Protocol, str] = {"vlm": SINGLE_WORD, "crsvqa": "{question}"}
 
 
 def build(
@@ -29,52 +26,48 @@ def build(
     val_share: float = 0.1,
     seed: int = 0,
 ) -> Task:
-    """CRSVQA: 4,639 scene pictures, their questions written by people.
+    """CRSVQA: 4,639 scene images with questions written by people.
 
-    A text file holds the questions of a picture, a line each, and below each the line of its answer. Published numbers
-    are of a test set of a tenth, which was not published: here a hash of the picture's name chooses it, so that no
-    picture is in two splits, or a split file names it.
+    A text file holds the questions of an image, each on a line above that of its answer. Published numbers are of an
+    unpublished test set of a tenth of the images. Here a hash of the image's name selects the test set, so that no
+    image is in two splits, or a split file defines the splits.
 
-    Questions come in three types, told by words as the public code does: `scene` (the words scene, theme), `object`
-    (many, object, shape) and `relation` (all others).
+    Questions have three categories by their words, as in the public code: `scene` (scene, theme), `object` (many,
+    object, shape) and `relation` (all others).
 
     Args:
         root: folder with `image/<name>.png` and `text/<name>.txt`.
-        protocol: `vlm`, as vision-language models are usually asked, asks for a single word or phrase; `crsvqa` asks
-            the bare question. Both keep all questions, and write questions and answers in lower case.
-        split_file: CSV with the columns `file` (the picture's name without ending) and `split` (`train`, `val` or
-            `test`); pictures that it does not name are left out. From the current folder.
-        test_share: share of the pictures that is `test` where no file says so, 0..1.
-        val_share: share of the training pictures that is `val` where no file says so, 0..1.
-        seed: another one chooses other pictures.
-
-    Returns:
-        The task.
+        protocol: `vlm`, usual for vision-language models, requests a single word or phrase; `crsvqa` prompts with the
+            bare question. Both evaluate all questions, and write questions and answers in lower case.
+        split_file: CSV with the columns `file` (the image's name without suffix) and `split` (`train`, `val` or
+            `test`), relative to the current folder; images that it omits are excluded.
+        test_share: share of the images that is `test` without a split file, 0..1.
+        val_share: share of the training images that is `val` if no file defines it, 0..1.
+        seed: changes the selection by hash.
 
     Raises:
         PluginError: the protocol is unknown, or a share is not from 0 to 1.
     """
-    named = None if split_file is None else Path(split_file)
+    splits = FileSplits(split_file, test_share, val_share, seed)
     return Task(
         modality="image",
-        load_split=partial(_samples, root, named, Shares(test_share, val_share, seed)),
-        prompt=PromptTemplate(task_tag="vqa", instruction=pick("protocol", protocol, _INSTRUCTIONS)),
+        load_split=partial(_read_split, root, splits),
+        prompt=pick("protocol", protocol, {"vlm": SINGLE_WORD, "crsvqa": BARE}),
         metric=VqaAccuracy(),
-        required_paths=tuple(path for path in (root / "image", root / "text", named) if path is not None),
+        required_paths=(root / "image", root / "text", *filter(None, [split_file])),
         download_hint="CRSVQA, https://github.com/MeimeiZhang-data/MQVQA",
     )
 
 
-def _samples(root: Path, split_file: Path | None, shares: Shares, split: SplitName) -> TaskSplit:
+def _read_split(root: Path, splits: FileSplits, split: SplitName) -> TaskSplit:
     check_split(split)
     folder = root / "text"
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. It must hold <name>.txt: download CRSVQA, or correct its root.")
     names = [path.stem for path in files_of(folder, {".txt"}, "a .txt file")]
-    given = None if split_file is None else read_split_file(split_file, set(names))
-    samples = [_sample(root, name) for name in choose_split(split, [names], given, shares)]
+    samples = [_sample(root, name) for name in splits.select(split, [names])]
     if not samples:
-        raise DataError(f"{folder} has no file for the split '{split}'. Add some, or raise the share chosen for it.")
+        raise DataError(f"{folder} has no file for the split '{split}'. Add some, or raise its share.")
     return TaskSplit(samples)
 
 
@@ -95,17 +88,12 @@ def _sample(root: Path, name: str) -> Sample:
 
 
 def _turn(key: str, question: str, answer: str) -> Turn:
-    # Some questions end with a full-width mark, some with none.
+    # Some questions end with a full-width question mark, some with none.
     question = re.split(r"[?\N{FULLWIDTH QUESTION MARK}]", question)[0].strip()
-    return Turn(
-        id=key,
-        prompt_fields={"question": f"{question}?"},
-        references=(answer.strip(),),
-        category=_kind(question.split()),
-    )
-
-
-def _kind(words: list[str]) -> str:
-    if {"scene", "theme"}.intersection(words):
-        return "scene"
-    return "object" if {"many", "object", "shape"}.intersection(words) else "relation"
+    words = set(question.split())
+    category = "relation"
+    if words & {"many", "object", "shape"}:
+        category = "object"
+    if words & {"scene", "theme"}:
+        category = "scene"
+    return Turn(id=key, prompt_fields={"question": f"{question}?"}, references=(answer.strip(),), category=category)

@@ -12,98 +12,69 @@ from unirs import PromptTemplate, Sample, Task, TaskSplit, Turn, Video
 from unirs.errors import DataError, PluginError, did_you_mean
 from unirs.metrics import Top1
 from unirs.tasks import SplitName, check_split, class_folders, files_of, held_out
+from unirs_tasks._shared import synthesize
 
-CLASSES = (
-    "post-earthquake",
-    "flood",
-    "fire",
-    "landslide",
-    "mudslide",
-    "traffic collision",
-    "traffic congestion",
-    "harvesting",
-    "ploughing",
-    "constructing",
-    "police chase",
-    "conflict",
-    "baseball",
-    "basketball",
-    "boating",
-    "cycling",
-    "running",
-    "soccer",
-    "swimming",
-    "car racing",
-    "party",
-    "concert",
-    "parade/protest",
-    "religious activity",
-    "non-event",
+_NAMES = (
+    "post-earthquake, flood, fire, landslide, mudslide, traffic collision, traffic congestion, harvesting, ploughing, "
+    "constructing, police chase, conflict, baseball, basketball, boating, cycling, running, soccer, swimming, "
+    "car racing, party, concert, parade/protest, religious activity, non-event"
 )
+CLASSES = tuple(_NAMES.split(", "))
 """ERA's 25 classes, in the paper's order."""
 
 
 def build(root: Path, num_frames: int = 8) -> Task:
-    """ERA: videos of five seconds, 24 frames a second, 640x640 pixels, 25 classes.
+    """ERA: videos of five seconds, 24 frames per second, 640x640 pixels, 25 classes.
 
-    ERA has no validation set: `val` is a tenth of each class of `Train`, at least one video where a class has two,
-    chosen by a hash of the file name; `train` is the rest. What is added to one class does not move another's videos.
+    ERA has no validation set: `val` is a tenth of each class of `Train`, at least one video if a class has two,
+    selected by a hash of the file name; `train` is the rest. Videos added to one class do not change the split of
+    another.
 
     Args:
         root: folder with `Train/<Class>/*.mp4` and `Test/<Class>/*.mp4`. Class folders are matched without regard to
             case, spaces, `-`, `_` and `/`.
-        num_frames: how many frames of a video are shown, spread evenly from its first to its last.
-
-    Returns:
-        The task.
+        num_frames: number of frames of a video, spread evenly from its first to its last.
 
     Raises:
         PluginError: `num_frames` is less than 1.
     """
     if num_frames < 1:
-        raise PluginError(f"ERA was asked to show {num_frames} frames a video. Set 'num_frames' to 1 or more.")
+        raise PluginError(f"ERA: 'num_frames' is {num_frames}, it must be 1 or more.")
     return Task(
         modality="video",
-        load_split=partial(_samples, root, num_frames),
+        load_split=partial(_read_split, root, num_frames),
         prompt=PromptTemplate(task_tag="video", instruction="What is the event in the video?"),
         metric=Top1(classes=CLASSES),
         required_paths=(root / "Train", root / "Test"),
         download_hint="ERA, https://lcmou.github.io/ERA_Dataset",
-        synthesize=partial(_synthesize, root),
+        synthesize=partial(synthesize, "era", root),
         choices=tuple(map(_sentence, CLASSES)),
     )
 
 
-def _samples(root: Path, num_frames: int, split: SplitName) -> TaskSplit:
+def _read_split(root: Path, num_frames: int, split: SplitName) -> TaskSplit:
     check_split(split)
     folder = root / ("Test" if split == "test" else "Train")
-    videos = _find(folder)
+    videos = _videos_by_class(folder)
     samples: list[Sample] = []
     for name in CLASSES:
-        paths = videos.get(name, [])
-        if split != "test":
-            val = held_out((path.name for path in paths), 0.1)
-            paths = [path for path in paths if (path.name in val) == (split == "val")]
-        samples += [_sample(path, name, num_frames) for path in paths]
+        val = set() if split == "test" else held_out((path.name for path in videos[name]), 0.1)
+        samples += [_sample(path, name, num_frames) for path in videos[name] if (path.name in val) == (split == "val")]
     if not samples:
         raise DataError(f"{folder} has no video for the split '{split}'. It must hold <Class>/*.mp4.")
     return TaskSplit(samples)
 
 
-def _find(folder: Path) -> dict[str, list[Path]]:
-    """The videos of each class, sorted."""
+def _videos_by_class(folder: Path) -> defaultdict[str, list[Path]]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. It must hold <Class>/*.mp4: download ERA, or correct its root.")
     known = {_key(name): name for name in CLASSES}
     videos: defaultdict[str, list[Path]] = defaultdict(list)
     for entry in class_folders(folder):
-        name = known.get(_key(entry.name))
-        if name is None:
-            raise DataError(
-                f"{entry} is not one of ERA's classes. {did_you_mean(entry.name.lower(), CLASSES)} "
-                "Rename or remove the folder."
-            )
-        videos[name] += files_of(entry, {".mp4"}, "an .mp4 file")
+        if _key(entry.name) not in known:
+            hint = did_you_mean(entry.name.lower(), CLASSES)
+            raise DataError(f"{entry} is not one of ERA's classes. {hint} Rename or remove the folder.")
+        videos[known[_key(entry.name)]] += files_of(entry, {".mp4"}, "an .mp4 file")
     return videos
 
 
@@ -119,9 +90,3 @@ def _sample(path: Path, name: str, num_frames: int) -> Sample:
     key = f"{path.parent.name}/{path.name}"
     turn = Turn(id=key, references=(name,), train_answers=(_sentence(name),), category=name)
     return Sample(id=key, media=Video(path, num_frames), turns=(turn,))
-
-
-def _synthesize(root: Path, size: int, seed: int) -> None:
-    from unirs_tasks.synth.era import write
-
-    write(root, size, seed)

@@ -1,7 +1,7 @@
-"""Reads RSVQA's schema: three JSON files a split that hold questions, answers and images, joined by id.
+"""Reads RSVQA's schema: three JSON files per split that hold questions, answers and images, joined by id.
 
-RSVQA, CDVQA and data sets made after them are written so. RSVQA's high resolution set has a million questions: rows are
-read one by one into columns of numbers, equal texts are held once, and samples are made when they are asked for.
+RSVQA, CDVQA and data sets derived from them use it. RSVQA's high resolution set has a million questions: rows are read
+one by one into columns of numbers, equal texts are stored once, and samples are made on access.
 """
 
 from __future__ import annotations
@@ -12,257 +12,218 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from unirs import Media, Modality, PromptTemplate, Sample, Task, TaskSplit, Turn
+from msgspec import Meta, Struct
+
+from unirs import Media, PromptTemplate, Sample, TaskSplit, Turn
 from unirs.errors import DataError, did_you_mean
-from unirs.metrics import VqaAccuracy
-from unirs.tasks import LazySamples, SplitName, check_split, field, read_json_list
+from unirs.tasks import LazySamples, SplitName, check_split, parse_row, read_json_list
 
 if TYPE_CHECKING:
     import numpy as np
 
 AnswerRule = Callable[[str], str] | None
-"""How the answers of a question type are written; None drops the type's questions."""
+"""How the answers of a question type are written; None excludes the type's questions."""
 
-SINGLE_WORD = "{question}\nAnswer the question using a single word or phrase."
-"""What vision-language models are usually told (LLaVA-1.5, arXiv 2310.03744)."""
+Prefixes = Mapping[SplitName, str]
 
-_NO_OWNER = -1
+BARE = PromptTemplate("vqa", "{question}")
+
+SINGLE_WORD = PromptTemplate("vqa", "{question}\nAnswer the question using a single word or phrase.")
+"""The usual prompt of vision-language models (LLaVA-1.5, arXiv 2310.03744)."""
+
+_NO_QUESTION = -1
 
 
-def vqa_task(
-    *,
-    root: Path,
-    kind: Modality,
-    prefixes: Mapping[SplitName, str],
-    media: Callable[[Mapping[str, Any], str], Media],
-    needs: tuple[Path, ...],
-    rules: Mapping[str, AnswerRule],
-    bare: bool,
-    source: str,
-    choices: Mapping[str, tuple[str, ...]],
-    synthesize: Callable[[int, int], None] | None = None,
-) -> Task:
-    """A task of RSVQA's schema.
+class ImageRow(Struct):
+    """A row of the images file."""
 
-    Args:
+    id: int
+
+    def media(self, root: Path) -> Media:
+        """Makes the media of the row; `root` is the folder of the data set."""
+        raise NotImplementedError
+
+
+class _QuestionRow(Struct):
+    id: int
+    img_id: int
+    type: str
+    question: str
+    # Each question has one answer; if there are more, RSVQA's public code reads the first.
+    answers_ids: Annotated[list[int], Meta(min_length=1)]
+
+
+class _AnswerRow(Struct):
+    id: int
+    answer: str
+    question_id: int | None = None
+
+
+_Row = TypeVar("_Row", bound=Struct)
+
+
+@dataclass(frozen=True)
+class SplitReader:
+    """Reads a split from `<prefix>_{questions,answers,images}.json`: the `load_split` of a task.
+
+    A sample is one input with all its questions, ordered by the (lowest) image id and by question id. Rows are joined
+    by id, never by position; inactive rows are skipped, and media files are not opened.
+
+    Attributes:
         root: folder of the JSON files.
-        kind: what its samples show.
-        prefixes: what the names of a split's three files begin with.
-        media: as in `read_split`.
-        needs: folders of the media. The files of a split are asked for when it is read: who only tests need not have
-            the training set.
-        rules: as in `read_split`.
-        bare: asks the bare question, and not for a single word or phrase.
-        source: where a user gets the data.
-        choices: closed answers by question type.
-        synthesize: writes a synthetic data set.
+        prefixes: start of the names of each split's files.
+        image_row: schema of the images file.
+        rules: every question type, and how its answers are written.
     """
 
-    def samples(split: SplitName) -> TaskSplit:
-        check_split(split, prefixes)
-        return read_split(root, prefixes[split], media, rules)
+    root: Path
+    prefixes: Prefixes
+    image_row: type[ImageRow]
+    rules: Mapping[str, AnswerRule]
 
-    return Task(
-        modality=kind,
-        load_split=samples,
-        prompt=PromptTemplate(task_tag="vqa", instruction="{question}" if bare else SINGLE_WORD),
-        metric=VqaAccuracy(),
-        required_paths=needs,
-        download_hint=source,
-        synthesize=synthesize,
-        choices={name: texts for name, texts in choices.items() if rules.get(name) is not None},
-    )
+    def __call__(self, split: SplitName) -> TaskSplit:
+        """Reads a split.
+
+        Raises:
+            DataError: a file does not read; a row lacks a field or repeats an id; a question is of unknown type, or
+                names an answer or image that does not exist.
+        """
+        check_split(split, self.prefixes)
+        names = ("questions", "answers", "images")
+        paths = {name: self.root / f"{self.prefixes[split]}_{name}.json" for name in names}
+        questions = _Questions(paths["questions"], self.rules)
+        answers = _Answers(paths["answers"])
+        media: dict[int, Media] = {}
+        for row in _active_rows(paths["images"], "images", self.image_row):
+            if row.id in media:
+                raise _repeated(paths["images"], row.id)
+            media[row.id] = row.media(self.root)
+        return TaskSplit(_join(questions, answers, media, paths, self.rules), questions.excluded)
+
+    def choices(self, choices: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        """Selects the closed answers of the question types that are not excluded."""
+        return {name: texts for name, texts in choices.items() if self.rules.get(name)}
 
 
-def read_split(
-    root: Path, prefix: str, media: Callable[[Mapping[str, Any], str], Media], rules: Mapping[str, AnswerRule]
-) -> TaskSplit:
-    """Reads a split: `<prefix>_{questions,answers,images}.json`.
-
-    Rows are joined by id, never by position; inactive rows are skipped. Media files are not opened.
-
-    Args:
-        root: folder of the three files.
-        prefix: what their names begin with.
-        media: from a row of the images file, and where it stands, to what is shown.
-        rules: for each question type there may be, how its answers are written, or None to drop its questions.
-
-    Returns:
-        One sample a medium, by its (lowest) image id, its questions as turns, by question id.
-
-    Raises:
-        DataError: a file does not read; a row lacks a key or repeats an id; a question is of unknown type, has no
-            answer, or names an answer or image that does not exist.
-    """
-    paths = {name: root / f"{prefix}_{name}.json" for name in ("questions", "answers", "images")}
-    questions = _Questions(paths["questions"], rules)
-    answers = _Answers(paths["answers"])
-    shown: dict[int, Media] = {}
-    for key, row, where in _active_rows(paths["images"], "images"):
-        if key in shown:
-            raise _repeated(paths["images"], key)
-        shown[key] = media(row, where)
-    return TaskSplit(_join(questions, answers, shown, paths, rules), questions.dropped)
+def _active_rows(path: Path, name: str, schema: type[_Row]) -> Iterator[_Row]:
+    for index, (row, _, _) in enumerate(read_json_list(path, name)):
+        if not isinstance(row, dict) or row.get("active", True):
+            yield parse_row(row, schema, f"{path}, row {index}")
 
 
 class _Questions:
-    """The kept questions, a column a field, in the file's order."""
+    """The questions that are not excluded, one column per field."""
 
     def __init__(self, path: Path, rules: Mapping[str, AnswerRule]) -> None:
         self.ids, self.images, self.answers = array("q"), array("q"), array("q")
-        self.kinds: list[str] = []
+        self.types: list[str] = []
         self.texts: list[str] = []
-        self.dropped: Counter[str] = Counter()
-        for key, row, where in _active_rows(path, "questions"):
-            kind = field(row, "type", str, where)
-            if kind not in rules:
-                raise DataError(f"{where}: unknown question type '{kind}'. {did_you_mean(kind, rules)}")
-            if rules[kind] is None:
-                self.dropped[kind] += 1
+        self.excluded: Counter[str] = Counter()
+        for row in _active_rows(path, "questions", _QuestionRow):
+            if row.type not in rules:
+                hint = did_you_mean(row.type, rules)
+                raise DataError(f"{path}, question {row.id}: unknown question type '{row.type}'. {hint}")
+            if rules[row.type] is None:
+                self.excluded[row.type] += 1
                 continue
-            self.ids.append(key)
-            self.images.append(field(row, "img_id", int, where))
-            self.answers.append(_only_answer(row, where))
-            self.kinds.append(sys.intern(kind))
-            self.texts.append(sys.intern(field(row, "question", str, where)))
+            self.ids.append(row.id)
+            self.images.append(row.img_id)
+            self.answers.append(row.answers_ids[0])
+            self.types.append(sys.intern(row.type))
+            self.texts.append(sys.intern(row.question))
 
 
 class _Answers:
-    """All answers, a column a field, in the file's order."""
+    """All answers, one column per field."""
 
     def __init__(self, path: Path) -> None:
-        self.ids, self.owners = array("q"), array("q")
+        self.ids, self.questions = array("q"), array("q")
         self.texts: list[str] = []
-        for key, row, where in _active_rows(path, "answers"):
-            self.ids.append(key)
-            owner = row.get("question_id")
-            self.owners.append(_NO_OWNER if owner is None else field(row, "question_id", int, where))
-            self.texts.append(sys.intern(field(row, "answer", str, where)))
-
-
-def _active_rows(path: Path, name: Literal["questions", "answers", "images"]) -> Iterator[tuple[int, Any, str]]:
-    for index, (row, _, _) in enumerate(read_json_list(path, name)):
-        if not isinstance(row, dict) or "id" not in row:
-            raise DataError(f"{path}, row {index} of '{name}' has no 'id'. Download the file again.")
-        where = f"{path}, {name.removesuffix('s')} {row['id']}"
-        key = field(row, "id", int, where)
-        if row.get("active", True):
-            yield key, row, where
-
-
-def _only_answer(row: Mapping[str, Any], where: str) -> int:
-    answers: list[object] = field(row, "answers_ids", list, where)
-    if not answers:
-        raise DataError(f"{where} has no answer ('answers_ids' is empty). Add one, or set its 'active' to false.")
-    # Each question has one answer; where there are more, RSVQA's public code reads the first.
-    answer = answers[0]
-    if not isinstance(answer, int):
-        raise DataError(f"{where}: 'answers_ids' must hold numbers, it holds {answer!r}. Correct the row.")
-    return answer
+        for row in _active_rows(path, "answers", _AnswerRow):
+            self.ids.append(row.id)
+            self.questions.append(_NO_QUESTION if row.question_id is None else row.question_id)
+            self.texts.append(sys.intern(row.answer))
 
 
 def _join(
     questions: _Questions,
     answers: _Answers,
-    shown: Mapping[int, Media],
+    media: Mapping[int, Media],
     paths: Mapping[str, Path],
     rules: Mapping[str, AnswerRule],
 ) -> LazySamples:
     import numpy as np
 
     ids, images, wanted = (np.asarray(column) for column in (questions.ids, questions.images, questions.answers))
-    _check_distinct(ids, paths["questions"])
-    unknown = ~np.isin(images, np.fromiter(shown, np.int64, len(shown)))
-    if unknown.any():
-        raise _misfit(paths, ids, unknown, f"image {images[_first(ids, unknown)]} is not in {paths['images'].name}")
-
     answer_ids = np.asarray(answers.ids)
-    _check_distinct(answer_ids, paths["answers"])
-    absent = ~np.isin(wanted, answer_ids)
-    if absent.any():
-        what = f"answer {wanted[_first(ids, absent)]} is not in {paths['answers'].name}, or not active"
-        raise _misfit(paths, ids, absent, what)
+
+    def check(correct: np.ndarray, describe: Callable[[int], str]) -> None:
+        if not correct.all():
+            indices = np.flatnonzero(~correct)
+            index = int(indices[ids[indices].argmin()])
+            where = f"{paths['questions']}, question {ids[index]}"
+            raise DataError(f"{where}: {describe(index)}. Download the files again.")
+
+    for column, path in ((ids, paths["questions"]), (answer_ids, paths["answers"])):
+        ranked = np.sort(column)
+        repeated = ranked[1:][ranked[1:] == ranked[:-1]]
+        if repeated.size:
+            raise _repeated(path, int(repeated[0]))
+    known = np.isin(images, np.fromiter(media, np.int64, len(media)))
+    check(known, lambda index: f"image {images[index]} is not in {paths['images'].name}, or not active")
+    known = np.isin(wanted, answer_ids)
+    check(known, lambda index: f"answer {wanted[index]} is not in {paths['answers'].name}, or not active")
     by_id = np.argsort(answer_ids)
-    places = by_id[np.searchsorted(answer_ids, wanted, sorter=by_id)]
-    owners = np.asarray(answers.owners)[places]
-    foreign = (owners != _NO_OWNER) & (owners != ids)
-    if foreign.any():
-        index = _first(ids, foreign)
-        what = f"answer {wanted[index]} belongs to question {owners[index]} in {paths['answers'].name}"
-        raise _misfit(paths, ids, foreign, what)
+    positions = by_id[np.searchsorted(answer_ids, wanted, sorter=by_id)]
+    owners = np.asarray(answers.questions)[positions]
+    check(
+        (owners == _NO_QUESTION) | (owners == ids),
+        lambda index: f"answer {wanted[index]} belongs to question {owners[index]} in {paths['answers'].name}",
+    )
 
     # CDVQA lists each pair several times, with some of its questions each.
-    lowest = {media: key for key, media in sorted(shown.items(), reverse=True)}
+    lowest = {each: key for key, each in sorted(media.items(), reverse=True)}
     unique, inverse = np.unique(images, return_inverse=True)
-    images = np.array([lowest[shown[key]] for key in unique.tolist()], np.int64)[inverse]
+    images = np.array([lowest[media[key]] for key in unique.tolist()], np.int64)[inverse]
     order = np.lexsort((ids, images))
     image_ids, starts = np.unique(images[order], return_index=True)
-    make = _Samples(questions, answers.texts, shown, rules, order, places, image_ids, np.append(starts, len(order)))
+    make = _Samples(
+        ids[order],
+        types := [questions.types[index] for index in order],
+        [questions.texts[index] for index in order],
+        [
+            sys.intern((rules[name] or str)(answers.texts[index]))
+            for name, index in zip(types, positions[order], strict=True)
+        ],
+        [media[key] for key in image_ids.tolist()],
+        image_ids,
+        np.append(starts, len(order)),
+    )
     return LazySamples(make, np.diff(make.bounds).tolist())
 
 
 @dataclass(frozen=True)
 class _Samples:
-    """Makes the sample of a number.
+    """Makes the sample of an index. One entry per question, and per image from `media` on; `bounds` index questions."""
 
-    Attributes:
-        questions: the kept ones.
-        answers: all texts.
-        shown: media by image id.
-        rules: how answers are written.
-        order: the questions by image and id.
-        places: where in `answers` each question's is.
-        images: the image id of each sample.
-        bounds: where in `order` each sample begins, and the last one ends.
-    """
-
-    questions: _Questions
+    ids: np.ndarray
+    types: list[str]
+    questions: list[str]
     answers: list[str]
-    shown: Mapping[int, Media]
-    rules: Mapping[str, AnswerRule]
-    order: np.ndarray
-    places: np.ndarray
+    media: list[Media]
     images: np.ndarray
     bounds: np.ndarray
 
-    def __call__(self, number: int) -> Sample:
-        image = int(self.images[number])
-        turns = tuple(map(self._turn, self.order[self.bounds[number] : self.bounds[number + 1]]))
-        return Sample(id=str(image), media=self.shown[image], turns=turns)
+    def __call__(self, index: int) -> Sample:
+        turns = tuple(map(self._turn, range(self.bounds[index], self.bounds[index + 1])))
+        return Sample(id=str(self.images[index]), media=self.media[index], turns=turns)
 
     def _turn(self, index: int) -> Turn:
-        kind = self.questions.kinds[index]
-        rule = self.rules[kind] or str
-        return Turn(
-            id=str(self.questions.ids[index]),
-            prompt_fields={"question": self.questions.texts[index]},
-            references=(rule(self.answers[self.places[index]]),),
-            category=kind,
-        )
-
-
-def _check_distinct(ids: np.ndarray, path: Path) -> None:
-    import numpy as np
-
-    ranked = np.sort(ids)
-    repeated = ranked[1:][ranked[1:] == ranked[:-1]]
-    if repeated.size:
-        raise _repeated(path, int(repeated[0]))
+        fields = {"question": self.questions[index]}
+        return Turn(str(self.ids[index]), (self.answers[index],), fields, category=self.types[index])
 
 
 def _repeated(path: Path, key: int) -> DataError:
     return DataError(f"{path} has two active rows with the id {key}. Ids must be unique: download the file again.")
-
-
-def _first(ids: np.ndarray, wrong: np.ndarray) -> int:
-    """The index of the lowest id among those that are wrong."""
-    import numpy as np
-
-    indices = np.flatnonzero(wrong)
-    return int(indices[ids[indices].argmin()])
-
-
-def _misfit(paths: Mapping[str, Path], ids: np.ndarray, wrong: np.ndarray, what: str) -> DataError:
-    return DataError(f"{paths['questions']}, question {ids[_first(ids, wrong)]}: {what}. Download both files again.")

@@ -1,4 +1,4 @@
-"""Scene classification from class folders: AID, UC Merced, RSSCN7, NWPU-RESISC45 and their like."""
+"""Scene classification from class folders: AID, UC Merced, RSSCN7, NWPU-RESISC45 and others."""
 
 import re
 from collections.abc import Mapping
@@ -9,17 +9,7 @@ from typing import Literal, get_args
 from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
 from unirs.metrics import Top1
-from unirs.tasks import (
-    IMAGE_SUFFIXES,
-    Shares,
-    SplitName,
-    check_split,
-    choose_split,
-    class_folders,
-    files_of,
-    pick,
-    read_split_file,
-)
+from unirs.tasks import IMAGE_SUFFIXES, FileSplits, SplitName, check_split, class_folders, files_of, pick
 
 Preset = Literal["short", "classes", "plain"]
 
@@ -29,9 +19,7 @@ _INSTRUCTIONS: Mapping[Preset, str] = {
     "Answer in one word or a short phrase.",
     "plain": "What kind of scene does the image show?",
 }
-
-
-_PICTURE = f"a picture ({', '.join(sorted(IMAGE_SUFFIXES))})"
+_IMAGE_FILE = f"an image ({', '.join(sorted(IMAGE_SUFFIXES))})"
 
 
 def build(
@@ -42,74 +30,73 @@ def build(
     val_share: float = 0.1,
     seed: int = 0,
 ) -> Task:
-    """Pictures in class folders. The class is the folder's name in lower case, its words parted by spaces.
+    """Images in class folders. The class is the folder's name in lower case, its words separated by spaces.
 
-    The pictures lie either in `root/{train,test}/<class>/<picture>`, with or without `root/val`, or in
-    `root/<class>/<picture>`. Then a split file, or else a hash of the file names, says which split a picture is in.
-    Where neither a folder nor the split file names validation pictures, `val` is a share of each class's training
-    pictures, chosen by hash, and `train` is the rest. A share is at least one picture where a class has two; what is
-    added to one class does not move another's pictures.
+    The images are either in `root/{train,test}/<class>/<image>`, with or without `root/val`, or in
+    `root/<class>/<image>`. In the second case a split file or a hash of the file names defines the splits. If neither a
+    folder nor the split file names validation images, `val` is a share of each class's training images, selected by
+    hash, and `train` is the rest. A share is at least one image if a class has two; images added to one class do not
+    change the split of another.
 
     Args:
-        root: folder with the pictures.
-        preset: the instruction. `short` and `classes` are the two that papers use, `classes` with the list of all
-            classes; `plain` asks in a few words.
-        split_file: CSV with the columns `file` (path from `root`) and `split` (`train`, `val` or `test`); pictures that
-            it does not name are left out. From the current folder.
-        test_share: share of each class's pictures that is `test` where nothing else says so, 0..1.
-        val_share: share of each class's training pictures that is `val` where nothing else says so, 0..1.
-        seed: another one chooses other pictures.
+        root: folder with the images.
+        preset: the instruction. `short` and `classes` are used in papers, `classes` with the list of all classes;
+            `plain` is a short question.
+        split_file: CSV with the columns `file` (path from `root`) and `split` (`train`, `val` or `test`), relative to
+            the current folder; images that it omits are excluded.
+        test_share: share of each class's images that is `test` if no folder or file defines it, 0..1.
+        val_share: share of each class's training images that is `val` if no folder or file defines it, 0..1.
+        seed: changes the selection by hash.
 
     Returns:
-        The task. Where `root` does not exist, it has no classes.
+        The task, without classes if `root` does not exist.
 
     Raises:
         PluginError: the preset is unknown, or a share is not from 0 to 1.
     """
     instruction = pick("preset", preset, _INSTRUCTIONS)
-    shares = Shares(test_share, val_share, seed)
-    named = None if split_file is None else Path(split_file)
-    parts = [folder for split in get_args(SplitName) for folder in class_folders(root / split)]
-    # None if a class is named `train`: it holds images, a split holds folders.
-    if parts and named is None:
-        samples, folders = partial(_of_folders, root, shares), parts
+    splits = FileSplits(split_file, test_share, val_share, seed)
+    split_folders = [folder for split in get_args(SplitName) for folder in class_folders(root / split)]
+    # Empty if a class is named `train`: it holds images, a split holds folders.
+    if split_folders and split_file is None:
+        load_split, folders = partial(_of_folders, root, splits), split_folders
     else:
-        samples, folders = partial(_of_one_folder, root, named, shares), class_folders(root)
+        load_split, folders = partial(_of_one_folder, root, splits), class_folders(root)
     classes = tuple(sorted({_name(folder.name) for folder in folders} - {""}))
     return Task(
         modality="image",
-        load_split=samples,
+        load_split=load_split,
         prompt=PromptTemplate(task_tag="scene", instruction=instruction.replace("{classes}", ", ".join(classes))),
         metric=Top1(classes=classes),
-        required_paths=(root,) if named is None else (root, named),
+        required_paths=(root, *filter(None, [split_file])),
         download_hint="a data set of class folders, such as AID, https://captain-whu.github.io/AID",
         choices=classes,
     )
 
 
-def _of_folders(root: Path, shares: Shares, split: SplitName) -> TaskSplit:
+def _of_folders(root: Path, splits: FileSplits, split: SplitName) -> TaskSplit:
     check_split(split)
     given_val = (root / "val").is_dir()
     folder = root / ("train" if split == "val" and not given_val else split)
     images_by_class = _images_by_class(folder)
     if split != "test" and not given_val:
         for name, files in images_by_class.items():
-            val = shares.of_val(files)
+            val = splits.val_of(files)
             images_by_class[name] = [file for file in files if (file in val) == (split == "val")]
     return _split(folder, split, [f"{name}/{file}" for name, files in images_by_class.items() for file in files])
 
 
-def _of_one_folder(root: Path, split_file: Path | None, shares: Shares, split: SplitName) -> TaskSplit:
+def _of_one_folder(root: Path, splits: FileSplits, split: SplitName) -> TaskSplit:
     check_split(split)
     groups = [[f"{name}/{file}" for file in files] for name, files in _images_by_class(root).items()]
-    given = None if split_file is None else read_split_file(split_file, {name for group in groups for name in group})
-    return _split(root, split, choose_split(split, groups, given, shares))
+    return _split(root, split, splits.select(split, groups))
 
 
 def _images_by_class(folder: Path) -> dict[str, list[str]]:
     """File names of the images of each class folder."""
     images_by_class = {
-        entry.name: [path.name for path in files_of(entry, IMAGE_SUFFIXES, _PICTURE)] for entry in class_folders(folder)
+        entry.name: [path.name for path in files_of(entry, IMAGE_SUFFIXES, _IMAGE_FILE)]
+        for entry in class_folders(folder)
     }
     if not images_by_class:
         raise DataError(f"{folder} holds no class folders. It must hold <class>/<image>: correct 'root'.")
@@ -121,7 +108,7 @@ def _images_by_class(folder: Path) -> dict[str, list[str]]:
 
 def _split(folder: Path, split: SplitName, images: list[str]) -> TaskSplit:
     if not images:
-        raise DataError(f"{folder} has no image for the split '{split}'. Add some, or raise the share chosen for it.")
+        raise DataError(f"{folder} has no image for the split '{split}'. Add some, or raise its share.")
     return TaskSplit([_sample(folder, image) for image in images])
 
 
@@ -134,5 +121,5 @@ def _sample(folder: Path, image: str) -> Sample:
 
 
 def _name(folder: str) -> str:
-    """The class that a folder stands for: `River_Lake` is `river lake`."""
+    """The class of a folder: `River_Lake` is `river lake`."""
     return " ".join(re.findall(r"[^\W_]+", folder.lower()))

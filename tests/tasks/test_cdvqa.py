@@ -40,7 +40,7 @@ def test_all_questions_about_a_pair_are_one_sample(tmp_path: Path) -> None:
     assert (task.modality, task.required_paths) == ("pair", (tmp_path / "im1", tmp_path / "im2"))
 
 
-def test_own_protocol_does_not_rewrite_words(tmp_path: Path) -> None:
+def test_own_protocol_writes_answers_as_the_files_do(tmp_path: Path) -> None:
     task = build(write(tmp_path), "cdvqa")
     (sample,) = task.load_split("val")
     assert [turn.references for turn in sample.turns] == [("10_to_20",), ("NVG_surface",)]
@@ -48,7 +48,7 @@ def test_own_protocol_does_not_rewrite_words(tmp_path: Path) -> None:
     assert [turn.references[0] in task.choices_for(turn.category) for turn in sample.turns] == [True, True]
 
 
-def test_test_split_is_chosen(tmp_path: Path) -> None:
+def test_test_split_option(tmp_path: Path) -> None:
     write(tmp_path, "Test2")
     assert len(build(tmp_path, test_split="test2").load_split("test")) == 1
     with pytest.raises(DataError, match=r"Test_questions\.json does not exist"):
@@ -61,7 +61,7 @@ def test_wrong_options_and_rows(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"Unknown test_split 'test3'"):
         build(tmp_path, test_split="test3")  # type: ignore[arg-type]
     write(tmp_path, file_name=3)
-    with pytest.raises(DataError, match=r"Val_images\.json, image 9: 'file_name' must be of type str, it is 3"):
+    with pytest.raises(DataError, match=r"Val_images\.json, row 0: Expected `str`, got `int` - at `\$\.file_name`"):
         build(tmp_path).load_split("val")
 
 

@@ -17,8 +17,8 @@ Row = dict[str, Any]
 
 
 def row(*texts: str, **values: object) -> Row:
-    messages = [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
-    return {"id": "a.jpg", "image": "imgs/a.jpg", "conversations": messages, **values}
+    utterances = [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
+    return {"id": "a.jpg", "image": "imgs/a.jpg", "conversations": utterances, **values}
 
 
 GOOD = row("<image>\n[refer] where is <p>a ship</p> ?", "{<16><55><24><63>|<11>}", "And the pier?", "There is none.")
@@ -42,7 +42,7 @@ def test_each_question_is_a_turn(tmp_path: Path) -> None:
     assert split.turns(1) == 2
 
 
-def test_dialogues_include_previous_turns(tmp_path: Path) -> None:
+def test_dialogues_contain_earlier_turns(tmp_path: Path) -> None:
     (sample,) = build(write(tmp_path, [GOOD]), dialogue=True).load_split("train")
     assert [turn.prompt_fields["question"] for turn in sample.turns] == [
         "[refer] where is <p>a ship</p> ?",
@@ -50,7 +50,7 @@ def test_dialogues_include_previous_turns(tmp_path: Path) -> None:
     ]
 
 
-def test_it_has_no_evaluation_splits(tmp_path: Path) -> None:
+def test_it_is_for_training_only(tmp_path: Path) -> None:
     task = build(write(tmp_path, [GOOD]), images="pictures")
     assert task.splits == ("train",)
     assert task.required_paths == (tmp_path / "GeoChat_Instruct.json", tmp_path / "pictures")
@@ -61,16 +61,22 @@ def test_it_has_no_evaluation_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (3, "row 1 is not an object"),
-        (row(), r"row 1 \(a\.jpg\): 'conversations' has 0 texts"),
-        (row("<image>\nWhat?"), r"row 1 \(a\.jpg\): 'conversations' has 1 texts"),
-        (row("What?", "That.", conversations="x"), r"row 1 \(a\.jpg\): 'conversations' must be of type list"),
-        (row("What?", "That.", conversations=["x", "y"]), r"text 0 is not an object with 'from' and 'value'"),
-        (row("What?", "That.", image=None), r"row 1 \(a\.jpg\): 'image' must be of type str"),
-        ({"conversations": GOOD["conversations"]}, r"row 1 \(no id\) lacks 'image'"),
-        (row("<image>", "That."), r"row 1 \(a\.jpg\), text 0 is empty"),
-        (row("What?", "  "), r"text 1 is empty"),
-        (row("What?", "That.", conversations=GOOD["conversations"][::-1]), "text 0 is from 'gpt', not from 'human'"),
+        (3, "row 1: Expected `object`, got `int`"),
+        (row(), r"row 1: Expected `array` of length >= 2 - at `\$\.conversations`"),
+        (row("<image>\nWhat?"), r"row 1: Expected `array` of length >= 2 - at `\$\.conversations`"),
+        (row("What?", "That.", conversations="x"), r"row 1: Expected `array`, got `str` - at `\$\.conversations`"),
+        (
+            row("What?", "That.", conversations=["x", "y"]),
+            r"Expected `object`, got `str` - at `\$\.conversations\[0\]`",
+        ),
+        (row("What?", "That.", image=None), r"row 1: Expected `str`, got `null` - at `\$\.image`"),
+        ({"conversations": GOOD["conversations"]}, "row 1: Object missing required field `image`"),
+        (row("<image>", "That."), r"row 1: the text of 'conversations' 0 is empty"),
+        (row("What?", "  "), r"the text of 'conversations' 1 is empty"),
+        (
+            row("What?", "That.", conversations=GOOD["conversations"][::-1]),
+            "does not alternate between 'human' and 'gpt'",
+        ),
     ],
 )
 def test_a_bad_row_is_an_error_or_a_counted_skip(tmp_path: Path, bad: object, message: str) -> None:
@@ -87,17 +93,17 @@ def test_a_file_without_rows_is_an_error(tmp_path: Path, content: object, messag
         build(write(tmp_path, content)).load_split("train")
 
 
-def test_a_split_can_be_sent_to_another_process(tmp_path: Path) -> None:
+def test_split_is_picklable(tmp_path: Path) -> None:
     split = build(write(tmp_path, [GOOD, GOOD])).load_split("train")
     assert list(pickle.loads(pickle.dumps(split))) == list(split)  # noqa: S301 - our own
 
 
 def test_large_files_are_read_with_little_memory(tmp_path: Path) -> None:
-    line = json.dumps(row("<image>\nDescribe it. " + "Say all. " * 40, "It is a harbour. " * 40))
+    line = json.dumps(row("<image>\nDescribe it. " + "Describe all. " * 40, "It is a harbour. " * 40))
     (tmp_path / "GeoChat_Instruct.json").write_text(f"[{', '.join([line] * 40_000)}]")
     code = (
         "import sys; from pathlib import Path; from unirs_tasks.geochat_instruct import build;"
-        # Not ru_maxrss, which begins with that of the process that starts this one.
+        # Not ru_maxrss, which starts from that of the parent process.
         "peak = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]); before = peak();"
         "split = build(Path(sys.argv[1])).load_split('train'); print(len(split), (peak() - before) // 1024)"
     )

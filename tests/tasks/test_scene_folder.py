@@ -87,7 +87,7 @@ def test_split_file(tmp_path: Path) -> None:
     assert task.required_paths == (tmp_path, file)
     # Without rows of validation, a share of the training rows.
     file.write_text("file,split\npond/0.png,test\n" + "".join(f"pond/{i}.png,train\n" for i in range(1, 5)))
-    assert [len(ids(tmp_path, split, split_file=str(file))) for split in task.splits] == [3, 1, 1]
+    assert [len(ids(tmp_path, split, split_file=file)) for split in task.splits] == [3, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_split_file(tmp_path: Path) -> None:
     [
         ("file,split\npond/0.png,test\npond/9.png,train\n", r"splits\.csv, line 3: there is no 'pond/9\.png'"),
         ("file,split\npond/0.png,tset\n", r"splits\.csv, line 2: Unknown split 'tset'\. Did you mean 'test'"),
-        ("file,split\npond/0.png,test\npond/0.png,test\n", r"line 3: 'pond/0\.png' was named before"),
+        ("file,split\npond/0.png,test\npond/0.png,test\n", r"line 3: 'pond/0\.png' is listed twice"),
         ("file,split\npond/0.png\n", r"splits\.csv, line 2 has no 'split'"),
         ("file,splits\npond/0.png,test\n", r"splits\.csv has no column 'split'\. Did you mean 'splits'"),
         ("", r"splits\.csv has no column 'file'"),
@@ -158,14 +158,14 @@ def test_a_task_without_data_builds(tmp_path: Path) -> None:
         task.load_split("test")
 
 
-def test_empty_classes_and_files_that_are_not_images(tmp_path: Path) -> None:
+def test_empty_classes_and_files_that_are_no_images(tmp_path: Path) -> None:
     touch(tmp_path, "train/pond/0.png", "test/pond/0.png", "test/pond/.hidden", "test/.cache/x")
     assert ids(tmp_path, "test") == ["pond/0.png"]
     (tmp_path / "test" / "forest").mkdir()
     with pytest.raises(DataError, match=r"The class folder .*forest is empty"):
         ids(tmp_path, "test")
     touch(tmp_path, "test/forest/notes.txt")
-    with pytest.raises(DataError, match=r"notes\.txt is not a picture \(\.bmp, \.jpeg, \.jpg, \.png, "):
+    with pytest.raises(DataError, match=r"notes\.txt is not an image \(\.bmp, \.jpeg, \.jpg, \.png, "):
         ids(tmp_path, "test")
     touch(tmp_path, "train/__/0.png")
     with pytest.raises(DataError, match=r"0\.png has no letter or digit in its name"):

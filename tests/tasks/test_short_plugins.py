@@ -29,7 +29,7 @@ FILES = sorted(SHORT.glob("*.py"))
 
 
 def writer(name: str) -> dict[str, Any]:
-    """What the tests of the first-party plugin `name` write their data with."""
+    """The module of tests of the first-party plugin `name`, which writes its data."""
     return runpy.run_path(str(Path(__file__).with_name(f"test_{name}.py")))
 
 
@@ -38,25 +38,22 @@ def build(name: str, root: Path, **options: object) -> Task:
     return task
 
 
-def as_tuple(task: Task, turn: Turn) -> tuple[object, ...]:
+def rendered(task: Task, turn: Turn) -> tuple[object, ...]:
     return turn.id, task.prompt(turn.prompt_fields), turn.references, turn.targets, turn.category
 
 
 def content(task: Task) -> dict[str, object]:
-    """By split: media, prompts, training answers and references, and the number of excluded turns."""
+    """By split: the samples, and the number of excluded turns."""
     splits = {name: task.load_split(name) for name in task.splits}
     assert all(splits.values()), "a comparison of nothing"
     return {
-        name: (
-            [(one.id, one.media, [as_tuple(task, turn) for turn in one.turns]) for one in split],
-            split.num_excluded,
-        )
+        name: ([(one.id, one.media, [rendered(task, turn) for turn in one.turns]) for one in split], split.num_excluded)
         for name, split in splits.items()
     }
 
 
 def assert_equal(name: str, root: Path, own: dict[str, object] | None = None, **options: object) -> None:
-    """Compares the short plugin with the first-party one, which is called with the additional options `own`."""
+    """Compares the short plugin with the first-party one; only the latter gets the options `own`."""
     short, full = build(str(SHORT / f"{name}.py"), root, **options), build(name, root, **options, **(own or {}))
     assert (short.modality, short.splits) == (full.modality, full.splits)
     assert (short.prompt, short.metric, short.choices) == (full.prompt, full.metric, full.choices)
@@ -164,7 +161,7 @@ def test_scene_folder(tmp_path: Path) -> None:
 
 def test_geochat_instruct(tmp_path: Path) -> None:
     tests = writer("geochat_instruct")
-    # Bytes and characters differ, and a tag within a question is not a tag.
+    # Bytes and characters differ, and a tag inside of a question does not count.
     other = tests["row"]("<image>\nWhat?\n[refer] is no tag here", "\N{SNOWMAN}")
     tests["write"](tmp_path, [tests["GOOD"], other, tests["GOOD"]])
     assert_equal("geochat_instruct", tmp_path)
@@ -190,19 +187,19 @@ def test_jsonl(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"answers_ids": [1]}, r"row 2: none of the answers \[1\] is active"),
-        ({"question": None}, r"row 2: 'question' must be of type str, it is None"),
+        ({"answers_ids": [1]}, r"none of the answers \[1\] is active"),
+        ({"question": None}, r"row 2: Expected `str`, got `null` - at `\$\.question`"),
     ],
 )
-def test_a_bad_row_is_an_error_that_names_file_and_row(values: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_a_bad_row_is_an_error(values: dict[str, object], message: str, tmp_path: Path) -> None:
     tests = writer("rsvqa")
     rows = tests["rows"]()
     rows["questions"][2] |= values
     tests["write"](tmp_path, rows)
-    with pytest.raises(DataError, match=rf"LR_split_train_questions\.json, {message}"):
+    with pytest.raises(DataError, match=message):
         build(str(SHORT / "rsvqa_lr.py"), tmp_path).load_split("train")
 
 
-def test_a_mistyped_option_is_an_error() -> None:
+def test_mistyped_option_is_an_error() -> None:
     with pytest.raises(PluginError, match=r"has no option 'protocl'\. Did you mean 'protocol'"):
         build(str(SHORT / "rsvqa_lr.py"), Path(), protocl="vlm")

@@ -5,18 +5,19 @@ from typing import TYPE_CHECKING
 from unirs.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from unirs.tasks.fields import field, pick, texts
+    from unirs.tasks.fields import parse_row, pick, texts
     from unirs.tasks.folders import class_folders, files_of
     from unirs.tasks.media import IMAGE_SUFFIXES, Image, Media, Modality, Pair, ResizeMode, ResizeSpec, Video
     from unirs.tasks.prompt import PromptTemplate
     from unirs.tasks.sample import LazySamples, Sample, TaskSplit, Turn
-    from unirs.tasks.splits import Shares, check_split, choose_split, held_out, read_split_file
+    from unirs.tasks.splits import FileSplits, check_split, held_out
     from unirs.tasks.task import SplitName, Task
     from unirs.utils.io import read_json_lines, read_row, scan_json_lines
     from unirs.utils.json_stream import read_json_list
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "FileSplits",
     "Image",
     "LazySamples",
     "Media",
@@ -26,23 +27,20 @@ __all__ = [
     "ResizeMode",
     "ResizeSpec",
     "Sample",
-    "Shares",
     "SplitName",
     "Task",
     "TaskSplit",
     "Turn",
     "Video",
     "check_split",
-    "choose_split",
     "class_folders",
-    "field",
     "files_of",
     "held_out",
+    "parse_row",
     "pick",
     "read_json_lines",
     "read_json_list",
     "read_row",
-    "read_split_file",
     "scan_json_lines",
     "texts",
 ]
@@ -50,12 +48,12 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "unirs.tasks.fields": "field pick texts",
+        "unirs.tasks.fields": "parse_row pick texts",
         "unirs.tasks.folders": "class_folders files_of",
         "unirs.tasks.media": "IMAGE_SUFFIXES Image Media Modality Pair ResizeMode ResizeSpec Video",
         "unirs.tasks.prompt": "PromptTemplate",
         "unirs.tasks.sample": "LazySamples Sample TaskSplit Turn",
-        "unirs.tasks.splits": "Shares check_split choose_split held_out read_split_file",
+        "unirs.tasks.splits": "FileSplits check_split held_out",
         "unirs.tasks.task": "SplitName Task",
         "unirs.utils.io": "read_json_lines read_row scan_json_lines",
         "unirs.utils.json_stream": "read_json_list",

@@ -1,57 +1,49 @@
-"""Typed fields of annotation rows, and checked plugin options."""
+"""Typed rows of annotation files, and checked plugin options."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
+
+import msgspec
 
 from unirs.errors import DataError, PluginError, did_you_mean
 
 _T = TypeVar("_T")
 
 
-def field(row: Mapping[str, Any], name: str, kind: type[_T], where: str) -> _T:
-    """Returns a field of a row after checking its type.
+def parse_row(row: object, schema: type[_T], where: str) -> _T:
+    """Converts a row to a typed schema. Values are checked, not converted: `"3"` is no number.
 
     Args:
-        row: a JSON object.
-        name: of the field.
-        kind: required type; `True` and `False` are not accepted as numbers.
+        row: a JSON value.
+        schema: a `dataclass`, `TypedDict` or `msgspec.Struct`; other fields of the row are ignored.
         where: file and row, for messages.
 
     Raises:
-        DataError: the row lacks the field, or its type is another.
+        DataError: a field is missing or of another type; names the row and the JSON path.
     """
-    if name not in row:
-        raise DataError(f"{where} lacks '{name}'. Correct the row, or download the file again.")
-    value = row[name]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise DataError(f"{where}: '{name}' must be of type {kind.__name__}, it is {value!r}. Correct the row.")
-    return value
+    try:
+        return msgspec.convert(row, schema)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{where}: {error}. Correct the row, or download the file again.") from error
 
 
-def texts(row: Mapping[str, Any], where: str, *names: str) -> Iterator[str]:
-    """Returns several text fields of a row.
-
-    Args:
-        row: a JSON object.
-        where: file and row, for messages.
-        names: of the fields.
+def texts(row: Mapping[str, Any], where: str, *names: str) -> tuple[str, ...]:
+    """The values of the fields `names` of a row, which must be texts.
 
     Raises:
-        DataError: the row lacks one of them, or it is not a text.
+        DataError: the row lacks one of them, or it is not a text; names `where`, the file and row.
     """
-    return (field(row, name, str, where) for name in names)
+    for name in names:
+        if not isinstance(row.get(name), str):
+            raise DataError(f"{where}: '{name}' must be a text, it is {row.get(name, 'missing')!r}. Correct the row.")
+    return tuple(row[name] for name in names)
 
 
 def pick(option: str, value: str, known: Mapping[Any, _T]) -> _T:
-    """Looks up the value of a plugin's option.
-
-    Args:
-        option: the option's name.
-        value: set by the user.
-        known: results by allowed value.
+    """Looks up what the value of a plugin's option stands for.
 
     Raises:
-        PluginError: the value is unknown; the message names the closest one.
+        PluginError: the value is unknown; names the closest one.
     """
     if value not in known:
         raise PluginError(f"Unknown {option} '{value}'. {did_you_mean(value, known)}")

@@ -1,7 +1,7 @@
 """Splits of a data set: by a hash of names, or by a file."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,7 @@ from unirs.utils.io import read_csv
 
 
 def check_split(split: str, splits: Collection[str] = ("train", "val", "test"), where: str = "") -> None:
-    """Checks the name of a split.
-
-    Args:
-        split: the name.
-        splits: existing ones.
-        where: file and row that name it, for messages.
+    """Checks that `split` is one of `splits`; `where` is the file and row that name it, for the message.
 
     Raises:
         DataError: there is no such split.
@@ -25,34 +20,59 @@ def check_split(split: str, splits: Collection[str] = ("train", "val", "test"), 
 
 
 @dataclass(frozen=True)
-class Shares:
-    """Shares of test and validation data if no file defines the splits; a hash of the names selects the members.
+class FileSplits:
+    """Assigns files to splits: by a split file, or else by a hash of their names, equally on every machine.
 
     Attributes:
-        test: share of all names, 0..1.
-        val: share of the names that are not test, 0..1.
-        seed: changes the selection.
+        split_file: CSV file with the columns `file` and `split` (`train`, `val` or `test`); files that it omits are in
+            no split. None: by hash.
+        test_share: share of all files that is `test` without a split file, 0..1.
+        val_share: share of the training files that is `val` if no file defines it, 0..1.
+        seed: changes the selection by hash.
 
     Raises:
         PluginError: a share is not from 0 to 1.
     """
 
-    test: float
-    val: float
+    split_file: Path | None
+    test_share: float
+    val_share: float
     seed: int
 
     def __post_init__(self) -> None:
-        for option, share in {"test_share": self.test, "val_share": self.val}.items():
+        for option, share in {"test_share": self.test_share, "val_share": self.val_share}.items():
             if not 0 <= share <= 1:
                 raise PluginError(f"'{option}' is {share}, it must be from 0 to 1.")
 
-    def of_test(self, names: Iterable[str]) -> set[str]:
-        """Selects the test share of names."""
-        return held_out(names, self.test, f"{self.seed}/")
+    def select(self, split: str, groups: Iterable[Collection[str]]) -> list[str]:
+        """Selects the files of a split.
 
-    def of_val(self, names: Iterable[str]) -> set[str]:
-        """Selects the validation share of names that are not test."""
-        return held_out(names, self.val, f"{self.seed}/")
+        Args:
+            split: its name.
+            groups: the files, e.g. by class. A share of each group is selected by hash, so that files added to one
+                group do not change the split of others.
+
+        Raises:
+            DataError: a row of the split file names an unknown split or file, or one a second time; names the row.
+        """
+        groups = list(groups)
+        known = {name for group in groups for name in group}
+        listed = _read(self.split_file, known) if self.split_file else None
+        selected: list[str] = []
+        for group in groups:
+            if listed is None:
+                test = held_out(group, self.test_share, f"{self.seed}/")
+                splits = {name: "test" if name in test else "train" for name in group}
+            else:
+                splits = listed
+            train = [name for name in group if splits.get(name) == "train"]
+            val = set() if "val" in splits.values() else self.val_of(train)
+            selected += [name for name in group if ("val" if name in val else splits.get(name)) == split]
+        return selected
+
+    def val_of(self, names: Iterable[str]) -> set[str]:
+        """Selects the validation share of training files by hash."""
+        return held_out(names, self.val_share, f"{self.seed}/")
 
 
 def held_out(names: Iterable[str], share: float, salt: str = "") -> set[str]:
@@ -72,46 +92,8 @@ def held_out(names: Iterable[str], share: float, salt: str = "") -> set[str]:
     return set(ranked[: min(max(1, round(len(ranked) * share)), len(ranked) - 1)])
 
 
-def choose_split(
-    split: str,
-    groups: Iterable[Collection[str]],
-    given: Mapping[str, str] | None,
-    shares: Shares,
-) -> list[str]:
-    """Returns the files of a split, by a split file or else by hash.
-
-    If no split file names validation files, they are a share of the training files of each group.
-
-    Args:
-        split: name of the split.
-        groups: the files, e.g. by class. A share of each group is selected, so that files added to one group do not
-            change the split of others.
-        given: split by file, from `read_split_file`; files that it omits are in no split. None: by hash.
-        shares: for the selection by hash.
-    """
-    chosen: list[str] = []
-    for group in groups:
-        test = shares.of_test(group) if given is None else set()
-        named = given if given is not None else {name: "test" if name in test else "train" for name in group}
-        training = [name for name in group if named.get(name) == "train"]
-        val = set() if given is not None and "val" in given.values() else shares.of_val(training)
-        chosen += [name for name in group if ("val" if name in val else named.get(name)) == split]
-    return chosen
-
-
-def read_split_file(path: Path, known: Collection[str]) -> dict[str, str]:
-    """Reads a CSV file with the columns `file` and `split`.
-
-    Args:
-        path: the CSV file.
-        known: the existing files.
-
-    Returns:
-        The split (`train`, `val`, `test`) of each named file.
-
-    Raises:
-        DataError: a row names an unknown split or file, or one a second time; names the row.
-    """
+def _read(path: Path, known: Collection[str]) -> dict[str, str]:
+    """Split by file."""
     splits: dict[str, str] = {}
     for where, row in read_csv(path, ("file", "split")):
         name = row["file"]
@@ -119,6 +101,6 @@ def read_split_file(path: Path, known: Collection[str]) -> dict[str, str]:
         if name not in known:
             raise DataError(f"{where}: there is no '{name}' in the data. Correct the row, or add the file.")
         if name in splits:
-            raise DataError(f"{where}: '{name}' was named before. Keep one of its rows.")
+            raise DataError(f"{where}: '{name}' is listed twice. Keep one of its rows.")
         splits[name] = row["split"]
     return splits

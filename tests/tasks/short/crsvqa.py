@@ -1,4 +1,4 @@
-"""CRSVQA: questions about scenes, written by people. A tenth of the images is test, or a file names the splits."""
+"""CRSVQA: questions that people wrote about scenes. A tenth of the images is test, or a file defines the splits."""
 
 import re
 from pathlib import Path
@@ -6,16 +6,15 @@ from pathlib import Path
 from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
 from unirs.metrics import VqaAccuracy
-from unirs.tasks import Shares, choose_split, files_of, read_split_file
+from unirs.tasks import FileSplits, files_of
 
 WORDS = {"scene": {"scene", "theme"}, "object": {"many", "object", "shape"}}
 
 
-def build(root: Path, split_file: str = "", seed: int = 0) -> Task:
+def build(root: Path, split_file: Path | None = None, seed: int = 0) -> Task:
     def samples(split: str) -> TaskSplit:
         names = [path.stem for path in files_of(root / "text", {".txt"}, "a .txt file")]
-        given = read_split_file(Path(split_file), set(names)) if split_file else None
-        return TaskSplit([sample(name) for name in choose_split(split, [names], given, Shares(0.1, 0.1, seed))])
+        return TaskSplit([sample(name) for name in FileSplits(split_file, 0.1, 0.1, seed).select(split, [names])])
 
     def sample(name: str) -> Sample:
         path = root / "text" / f"{name}.txt"
@@ -37,7 +36,7 @@ def build(root: Path, split_file: str = "", seed: int = 0) -> Task:
 
 
 def turn(key: str, question: str, answer: str) -> Turn:
-    # Some questions end with a full-width question mark, some without one.
+    # Some questions end with a full-width question mark, some with none.
     question = re.split(r"[?\N{FULLWIDTH QUESTION MARK}]", question)[0].strip()
-    category = next((category for category, words in WORDS.items() if words.intersection(question.split())), "relation")
+    category = next((name for name, words in WORDS.items() if words.intersection(question.split())), "relation")
     return Turn(key, (answer.strip(),), {"question": f"{question}?"}, category=category)

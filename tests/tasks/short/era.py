@@ -19,10 +19,12 @@ CLASSES = tuple(NAMES.split(", "))
 def build(root: Path, num_frames: int = 8) -> Task:
     def samples(split: str) -> TaskSplit:
         folders = class_folders(root / ("Test" if split == "test" else "Train"))
-        return TaskSplit([sample(path) for folder in sorted(folders, key=position) for path in videos(folder, split)])
+        return TaskSplit(
+            [sample(path) for folder in sorted(folders, key=class_index) for path in videos(folder, split)]
+        )
 
     def sample(path: Path) -> Sample:
-        key, name = f"{path.parent.name}/{path.name}", CLASSES[position(path.parent)]
+        key, name = f"{path.parent.name}/{path.name}", CLASSES[class_index(path.parent)]
         return Sample(
             key, Video(path, num_frames), (Turn(key, (name,), train_answers=(sentence(name),), category=name),)
         )
@@ -44,12 +46,12 @@ def videos(folder: Path, split: str) -> list[Path]:
     return [path for path in paths if split == "test" or (path.name in val) == (split == "val")]
 
 
-def position(folder: Path) -> int:
-    """Index in `CLASSES` of a folder's class: `PoliceChase` is `police chase`."""
-    spelt = [re.sub(r"[\s\-_/]", "", name).lower() for name in (folder.name, *CLASSES)]
-    if spelt[0] not in spelt[1:]:
+def class_index(folder: Path) -> int:
+    """Index of a folder's class in `CLASSES`: `PoliceChase` is `police chase`."""
+    spellings = [re.sub(r"[\s\-_/]", "", name).lower() for name in (folder.name, *CLASSES)]
+    if spellings[0] not in spellings[1:]:
         raise DataError(f"{folder} is not one of ERA's classes. {did_you_mean(folder.name, CLASSES)}")
-    return spelt[1:].index(spelt[0])
+    return spellings[1:].index(spellings[0])
 
 
 def sentence(name: str) -> str:

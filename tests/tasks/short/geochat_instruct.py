@@ -1,17 +1,19 @@
-"""GeoChat-Instruct, for training only: rows are read from the file when their samples are accessed."""
+"""GeoChat-Instruct, for training only: its rows stay in the file, and are read again on access."""
 
 import re
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
 from unirs.metrics import VqaAccuracy
-from unirs.tasks import LazySamples, check_split, field, read_json_list, read_row
+from unirs.tasks import LazySamples, check_split, parse_row, read_json_list, read_row
 
 TAG = r"^\[(\w+)\]"
+Utterance = TypedDict("Utterance", {"from": str, "value": str})
+Row = TypedDict("Row", {"image": str, "conversations": list[Utterance]})
 
 
 def build(root: Path, images: str = "share/softwares/kartik/GeoChat_finetuning/final_images_llava") -> Task:
@@ -43,14 +45,15 @@ class Rows:
     def __call__(self, index: int) -> Sample:
         return self.sample(read_row(self.file, *self.bounds[2 * index : 2 * index + 2]), index)
 
-    def sample(self, row: dict[str, Any], index: int) -> Sample:
+    def sample(self, value: object, index: int) -> Sample:
         where = f"{self.file}, row {index}"
-        messages: list[dict[str, Any]] = field(row, "conversations", list, where)
-        if not messages or [entry.get("from") for entry in messages] != ["human", "gpt"] * (len(messages) // 2):
+        row = parse_row(value, Row, where)
+        utterances = row["conversations"]
+        if not utterances or [each["from"] for each in utterances] != ["human", "gpt"] * (len(utterances) // 2):
             raise DataError(f"{where}: 'conversations' holds no questions and answers in turn. Correct the row.")
-        values = [field(entry, "value", str, where).replace("<image>", "").strip() for entry in messages]
+        values = [each["value"].replace("<image>", "").strip() for each in utterances]
         turns = [
             Turn(f"{index}-{number}", (answer,), {"question": question}, category="".join(re.findall(TAG, question)))
             for number, (question, answer) in enumerate(zip(values[::2], values[1::2], strict=True))
         ]
-        return Sample(str(index), Image(self.images / field(row, "image", str, where)), tuple(turns))
+        return Sample(str(index), Image(self.images / row["image"]), tuple(turns))

@@ -1,20 +1,21 @@
 """Change captions. A line of <split>.jsonl: {"id": …, "images": [before, after], "references": […], "category": …}"""
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from unirs import Pair, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.metrics import CaptionMetrics
-from unirs.tasks import field, read_json_lines, texts
+from unirs.tasks import parse_row, read_json_lines
+
+Line = TypedDict("Line", {"id": str, "images": tuple[str, str], "references": tuple[str, ...], "category": str})
 
 
 def build(root: Path) -> Task:
-    def sample(where: str, row: dict[str, Any]) -> Sample:
-        key, category = texts(row, where, "id", "category")
-        before, after = (root / path for path in field(row, "images", list, where))
-        return Sample(
-            key, Pair(before, after), (Turn(key, tuple(field(row, "references", list, where)), category=category),)
-        )
+    def sample(where: str, row: object) -> Sample:
+        line = parse_row(row, Line, where)
+        before, after = (root / path for path in line["images"])
+        turn = Turn(line["id"], line["references"], category=line["category"])
+        return Sample(line["id"], Pair(before, after), (turn,))
 
     def samples(split: str) -> TaskSplit:
         return TaskSplit([sample(*line) for line in read_json_lines(root / f"{split}.jsonl")])

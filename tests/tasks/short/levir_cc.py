@@ -1,26 +1,29 @@
-"""LEVIR-CC: one sentence about the changes between two aerial images."""
+"""LEVIR-CC: what changed between two aerial images, in one sentence."""
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from unirs import Pair, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.metrics import CaptionMetrics
-from unirs.tasks import field, read_json_list, texts
+from unirs.tasks import parse_row, read_json_list
+
+Sentence = TypedDict("Sentence", {"tokens": list[str]})
+Row = TypedDict("Row", {"split": str, "filepath": str, "filename": str, "changeflag": int, "sentences": list[Sentence]})
 
 
 def build(root: Path) -> Task:
     file, images = root / "LevirCCcaptions.json", root / "images"
 
     def samples(split: str) -> TaskSplit:
-        rows = ((f"{file}, row {number}", row.value) for number, row in enumerate(read_json_list(file, "images")))
-        return TaskSplit([sample(row, where) for where, row in rows if field(row, "split", str, where) == split])
+        lines = enumerate(read_json_list(file, "images"))
+        rows = [parse_row(line.value, Row, f"{file}, row {number}") for number, line in lines]
+        return TaskSplit([sample(row) for row in rows if row["split"] == split])
 
-    def sample(row: dict[str, Any], where: str) -> Sample:
-        folder, name = texts(row, where, "filepath", "filename")
+    def sample(row: Row) -> Sample:
+        folder, name = row["filepath"], row["filename"]
         before, after = (images / folder / time / name for time in "AB")
-        sentences: list[dict[str, Any]] = field(row, "sentences", list, where)
-        captions = tuple(" ".join(field(sentence, "tokens", list, where)) for sentence in sentences)
-        category = "changed" if field(row, "changeflag", int, where) else "unchanged"
+        captions = tuple(" ".join(sentence["tokens"]) for sentence in row["sentences"])
+        category = "changed" if row["changeflag"] else "unchanged"
         return Sample(f"{folder}/{name}", Pair(before, after), (Turn(f"{folder}/{name}", captions, category=category),))
 
     return Task(

@@ -1,18 +1,21 @@
-"""RSVQA, low resolution: questions about satellite images. Its own protocol has counts, as ranges."""
+"""RSVQA, low resolution: questions about satellite images. Its own protocol evaluates counts, as ranges."""
 
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeVar
 
 from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
 from unirs.metrics import VqaAccuracy
-from unirs.tasks import field, pick, read_json_list, texts
+from unirs.tasks import parse_row, pick, read_json_list
 
 RANGES = {"0": 0, "between 0 and 10": 10, "between 10 and 100": 100, "between 100 and 1000": 1000}
 YES_NO = ("yes", "no")
 CLOSED: dict[str, tuple[str, ...]] = {"presence": YES_NO, "comp": YES_NO, "rural_urban": ("rural", "urban")}
 SINGLE_WORD = "{question}\nAnswer the question using a single word or phrase."
+Row = TypeVar("Row")
+Question = TypedDict("Question", {"img_id": int, "type": str, "question": str, "answers_ids": list[int]})
+Answer = TypedDict("Answer", {"answer": str})
 
 
 def build(root: Path, protocol: str = "vlm") -> Task:
@@ -20,23 +23,20 @@ def build(root: Path, protocol: str = "vlm") -> Task:
     instruction, choices = pick("protocol", protocol, protocols)
 
     def samples(split: str) -> TaskSplit:
-        answers, questions = (active_rows(root, split, name) for name in ("answers", "questions"))
+        answers = active_rows(root, split, "answers", Answer)
         turns: defaultdict[int, list[Turn]] = defaultdict(list)
-        dropped: Counter[str] = Counter()
-        for key, (where, row) in sorted(questions.items()):
-            category, question = texts(row, where, "type", "question")
-            if category not in choices:
-                dropped[category] += 1
+        excluded: Counter[str] = Counter()
+        for key, row in sorted(active_rows(root, split, "questions", Question).items()):
+            if row["type"] not in choices:
+                excluded[row["type"]] += 1
                 continue
-            ids: list[int] = field(row, "answers_ids", list, where)
+            ids, fields = row["answers_ids"], {"question": row["question"]}
             if not ids or ids[0] not in answers:
-                raise DataError(f"{where}: none of the answers {ids} is active. Download both files again.")
-            there, answer = answers[ids[0]]
-            text = in_words(field(answer, "answer", str, there))
-            turn = Turn(str(key), (text,), {"question": question}, category=category)
-            turns[field(row, "img_id", int, where)].append(turn)
+                raise DataError(f"{split}, question {key}: none of the answers {ids} is active. Download both files.")
+            answer = in_words(answers[ids[0]]["answer"])
+            turns[row["img_id"]].append(Turn(str(key), (answer,), fields, category=row["type"]))
         found = [Sample(str(key), Image(root / "Images_LR" / f"{key}.tif"), tuple(turns[key])) for key in sorted(turns)]
-        return TaskSplit(found, dropped)
+        return TaskSplit(found, excluded)
 
     return Task(
         modality="image",
@@ -49,10 +49,10 @@ def build(root: Path, protocol: str = "vlm") -> Task:
     )
 
 
-def active_rows(root: Path, split: str, name: str) -> dict[int, tuple[str, dict[str, Any]]]:
+def active_rows(root: Path, split: str, name: str, schema: type[Row]) -> dict[int, Row]:
     path = root / f"LR_split_{split}_{name}.json"
     rows = ((f"{path}, row {number}", row.value) for number, row in enumerate(read_json_list(path, name)))
-    return {field(row, "id", int, where): (where, row) for where, row in rows if row.get("active", True)}
+    return {row["id"]: parse_row(row, schema, where) for where, row in rows if row.get("active", True)}
 
 
 def in_words(answer: str) -> str:
