@@ -1,28 +1,45 @@
-"""The commands that need no trainer, a module each: `register(parser)` adds options, and `run`, which does the work.
+"""Commands without a trainer, one module each: `register(parser)` adds options, and sets `run`, which does the work.
 
-Only the module of the command asked for is imported, and it imports what the work needs inside `run`, so that
-`unirs --help` stays quick.
+`unirs --help` is fast, as only the module of the given command is imported, which imports the rest inside `run`.
 """
 
-import warnings
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unirs.errors import UniRSError
 
 COMMANDS = {
-    "predict": "answer a question about new pictures, pairs or videos",
-    "tasks": "list task plugins; write one (new); check one's data (check)",
-    "plugins": "list plugins of all groups; show one's options",
+    "predict": "answer a question about new images, pairs or videos",
+    "tasks": "list task plugins; write one (new); check the data of one (check)",
+    "plugins": "list plugins of all groups; show options of one",
     "synth": "write synthetic data sets in the real formats",
-    "bench": "run models on a suite of tasks, beside published numbers",
+    "bench": "evaluate models on a suite of tasks, beside published numbers",
     "ablate": "train variants of a model several times, and compare them",
     "score": "score saved answers again, without a model",
-    "compare": "compare two runs: differences, their chance, and what changed",
-    "convert": "write a VILA-1.5, UniRS or LLaVA checkpoint, or a run, as a saved model",
+    "compare": "compare two runs: differences, their significance, and changed rows",
+    "convert": "convert a VILA-1.5, UniRS or LLaVA checkpoint, or a run, to a saved model",
 }
-"""What each does, in the order of `unirs --help`."""
+"""Commands and their descriptions, in the order of `unirs --help`."""
 
 
-def hide_warnings() -> None:
-    """Hides what a user can do nothing about."""
-    # Lightning calls a function of torch's that it means to replace.
-    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
-    # A barebones trainer logs nothing, as configured.
-    warnings.filterwarnings("ignore", "You are trying to `self.log")
+def add_task_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--option KEY=VALUE`."""
+    text = "an option of the task, its value as in a config; can be given several times"
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+
+def task_spec(name: str, root: Path | None, options: Sequence[str]) -> dict[str, Any]:
+    """The `name`, `root` (default: `data/NAME`) and options of a task, as `plugins.create` takes them."""
+    import yaml
+
+    from unirs.plugins import short_name
+
+    spec: dict[str, Any] = {"name": name, "root": root or Path("data") / short_name(name)}
+    for option in options:
+        key, separator, value = option.partition("=")
+        if not separator:
+            raise UniRSError(f"--option needs KEY=VALUE, got '{option}'.")
+        spec[key] = yaml.safe_load(value)
+    return spec

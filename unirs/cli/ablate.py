@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from unirs.errors import UniRSError
+
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options to its parser."""
@@ -24,14 +26,10 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from unirs.cli import hide_warnings
-    from unirs.errors import UniRSError
-
     if options.jobs < 1:
         raise UniRSError(f"--jobs must be 1 or more, got {options.jobs}.")
     if any(seed < 0 for seed in options.seeds):
         raise UniRSError(f"--seeds must be 0 or more, got {' '.join(map(str, options.seeds))}.")
-    hide_warnings()
     from unirs.evaluation.ablation import run_ablations
     from unirs.evaluation.ablation_suite import read_ablations
 
@@ -53,14 +51,13 @@ def _config_checker() -> Callable[[str, dict[str, Any]], None]:
     from lightning import Trainer
 
     from unirs.data.datamodule import UniRSDataModule
-    from unirs.errors import UniRSError
     from unirs.training.module import UniRSModule
     from unirs.utils.sources import resolve_source
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--seed_everything", type=int)
-    for section, of in (("model", UniRSModule), ("data", UniRSDataModule), ("trainer", Trainer)):
-        parser.add_class_arguments(of, section)
+    for section, section_class in (("model", UniRSModule), ("data", UniRSDataModule), ("trainer", Trainer)):
+        parser.add_class_arguments(section_class, section)
 
     def check(name: str, config: dict[str, Any]) -> None:
         try:

@@ -35,14 +35,12 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from unirs.cli import hide_warnings
     from unirs.errors import UniRSError
 
     for name in ("limit", "devices", "batch_size"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UniRSError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
-    hide_warnings()
     from unirs.evaluation.benchmark import BenchOptions, run_bench
     from unirs.evaluation.suite import read_suite
 

@@ -1,4 +1,4 @@
-"""`unirs compare`: two runs on the same questions."""
+"""`unirs compare`: compares two runs on the same questions."""
 
 import argparse
 from pathlib import Path
@@ -11,10 +11,10 @@ def register(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options to its parser."""
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="folders of two runs: A and B")
     parser.add_argument("--stage", default="test", help="test, validate, bench or score (default: %(default)s)")
-    parser.add_argument("--task", help="only this task; where left out, all")
+    parser.add_argument("--task", help="only this task (default: all)")
     parser.add_argument(
         "--metric",
-        help=f"how to score a task that the run's config does not name: {', '.join(METRICS)}, or a dotted path",
+        help=f"the metric of a task that the run's config does not name: {', '.join(METRICS)}, or a dotted path",
     )
     parser.add_argument("--intersect", action="store_true", help="compare the tasks and rows that both runs have")
     parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap (default: %(default)s)")
@@ -26,24 +26,14 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from unirs.cli import hide_warnings
-
-    hide_warnings()
     from unirs.evaluation.comparison import compare_runs
     from unirs.evaluation.comparison_report import format_comparison, write_report
 
     if options.resamples < 1 or options.show < 0:
         raise UniRSError("--resamples must be 1 or more, and --show 0 or more.")
     first, second = options.runs
-    comparisons = compare_runs(
-        first,
-        second,
-        options.stage,
-        options.task,
-        metric=options.metric,
-        intersect=options.intersect,
-        resamples=options.resamples,
-    )
+    choice = {"metric": options.metric, "intersect": options.intersect, "resamples": options.resamples}
+    comparisons = compare_runs(first, second, options.stage, options.task, **choice)
     print(f"A: {first / options.stage}\nB: {second / options.stage}")
     for comparison in comparisons:
         print(f"\n{format_comparison(comparison, options.show)}")

@@ -1,4 +1,4 @@
-"""`unirs convert`: writes another program's checkpoint, a training run or a saved model as a saved model."""
+"""`unirs convert`: converts another program's checkpoint, a training run or a saved model to a saved model."""
 
 import argparse
 from pathlib import Path
@@ -16,6 +16,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out", type=Path, metavar="OUT", help="a new folder, or that of an earlier result, which is replaced"
     )
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that a saved model names by file or dotted path"
+    )
     result = parser.add_mutually_exclusive_group()
     result.add_argument("--merge", action="store_true", help="merge LoRA adapters into the weights")
     result.add_argument(
@@ -25,15 +28,12 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from unirs.cli import hide_warnings
-
-    hide_warnings()
     from unirs.inference.api import UniRS
     from unirs.models.importers import read_checkpoint
     from unirs.models.pretrained import is_saved_model
 
     if (options.source / "config.yaml").is_file() or is_saved_model(options.source):
-        model = UniRS.from_pretrained(options.source, device="cpu")
+        model = UniRS.from_pretrained(options.source, device="cpu", trust_remote_code=options.trust_remote_code)
     else:
         model = UniRS(*read_checkpoint(options.source))
     if options.adapter:

@@ -1,13 +1,14 @@
-"""`unirs …`: the command line. Only what a command needs is imported."""
+"""`unirs`: the command line. Only what a command needs is imported."""
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from traceback import walk_tb
 
 from unirs import __version__
-from unirs.cli import COMMANDS, hide_warnings
+from unirs.cli import COMMANDS
 from unirs.errors import UniRSError
 
 _TRAINER_COMMANDS = {
@@ -18,15 +19,16 @@ _TRAINER_COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command.
-
-    Args:
-        arguments: the command line without the program's name; the process's own where left out.
+    """Runs a command line, by default that of the process; `arguments` do not contain the program's name.
 
     Returns:
-        The exit code: 0, or 1 where the user, a file or a plugin is at fault, told in one message.
+        The exit code: 0, 1 after the one message of a `UniRSError`, or 130 after an interrupt.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Lightning calls a deprecated function of torch.
+    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
+    # A barebones trainer logs nothing, as configured.
+    warnings.filterwarnings("ignore", "You are trying to `self.log")
     try:
         if arguments and arguments[0] in _TRAINER_COMMANDS:
             return _train(arguments)
@@ -42,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    hide_warnings()
     from jsonargparse import ArgumentError
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -61,13 +62,13 @@ def _train(arguments: list[str]) -> int:
 
 
 def _from_callbacks(error: RuntimeError) -> bool:
-    """Whether one of Lightning's callbacks raised it, as they do if they do not fit the run or each other."""
+    """Whether one of Lightning's callbacks raised it, since it does not fit the run or another callback."""
     frames = [str(frame.f_globals["__name__"]) for frame, _ in walk_tb(error.__traceback__)]
     return frames[-1].startswith(("lightning.pytorch.callbacks.", "lightning.pytorch.trainer.connectors.callback"))
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """Knows all commands, but only the options of the one that is asked for."""
+    """A parser of all commands, with the options of the given one."""
     parser = argparse.ArgumentParser(
         prog="unirs", description="One vision-language model for remote sensing images, image pairs and videos."
     )
@@ -75,9 +76,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, text in _TRAINER_COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
-    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    given = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text)
-        if name == asked:
+        if name == given:
             import_module(f"unirs.cli.{name}").register(command)
     return parser

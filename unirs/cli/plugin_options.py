@@ -17,20 +17,20 @@ from unirs.errors import PluginError, did_you_mean
 from unirs.plugins import FRAMEWORK_ARGUMENTS, Group
 from unirs.tasks.config import check_task_options, task_label
 
-_GROUPS: Mapping[str, Group] = {"model.encoder": "unirs.encoders", "model.change": "unirs.change_extractors"}
 _TASKS = "data.tasks"
+_GROUPS: Mapping[str, Group] = {
+    "model.encoder": "unirs.encoders",
+    "model.change": "unirs.change_extractors",
+    _TASKS: "unirs.tasks",
+}
 
 
 def add_plugin_options(parser: ArgumentParser) -> None:
-    """Lets a parser check and override the options of plugins one by one, and show them: `--model.encoder.help NAME`.
-
-    Args:
-        parser: has the arguments `model.encoder`, `model.change` and `data.tasks`.
-    """
+    """Adds checks, overrides and help of plugins' options to `model.encoder`, `model.change` and `data.tasks`."""
     for action in list(parser._actions):
-        if action.dest in (*_GROUPS, _TASKS):
-            # jsonargparse has no public way to change how an argument of a class is parsed.
-            action.__class__ = _TaskAction if action.dest == _TASKS else _ComponentAction
+        if action.dest in _GROUPS:
+            # jsonargparse has no public way to change how `--argument.option` is parsed.
+            action.__class__ = _PluginAction
             parser.add_argument(f"--{action.dest}.help", action=_HelpAction)
 
 
@@ -41,76 +41,65 @@ class _HelpAction(argparse._HelpAction):
 
     def __call__(self, parser: argparse.ArgumentParser, _: object, values: Any, option: str | None = None) -> None:  # noqa: ANN401 - argparse's type
         key = str(option).removeprefix("--").removesuffix(".help")
-        print(describe_plugin(_GROUPS.get(key, "unirs.tasks"), values[0]))
+        print(describe_plugin(_GROUPS[key], values[0]))
         parser.exit()
 
 
-class _ComponentAction(ActionTypeHint):
-    """The plugin of a component: a name, a mapping, or one option of it."""
+class _PluginAction(ActionTypeHint):
+    """The plugin of a component, as a name or a mapping; a list of tasks; or one option of one of them."""
 
     def _check_type(self, value: Any, append: bool = False, cfg: Any = None, mode: Any = None) -> Any:  # noqa: ANN401 - jsonargparse's types
         group, previous = _GROUPS[self.dest], cfg.get(self.dest) if cfg else None
         try:
             if isinstance(value, NestedArg):
                 key = value.key.removeprefix("init_args.")
-                if key in ("name", "class_path"):
-                    # The options of another plugin do not fit this one.
-                    value = {key: value.val}
-                else:
-                    given = plugins.normalize(group, previous or {})
-                    return _override(given, key, value.val, lambda spec: _check(group, spec))
-            elif isinstance(value, str) and isinstance(yaml.safe_load(value), str) and "." not in value:
+                if self.dest == _TASKS:
+                    return _override_task(previous or [], value.key, value.val)
+                if key not in ("name", "class_path"):
+                    return _override(group, plugins.normalize(group, previous or {}), key, value.val)
+                # The options of another plugin do not fit this one.
+                value = {key: value.val}
+            elif self.dest != _TASKS and isinstance(value, str) and _is_name(value):
                 value = {"name": value}
             parse: Any = super()._check_type
             value = parse(value, append, cfg, mode)
-            if value is not None:
-                value = plugins.normalize(group, value)
-                _check(group, value)
-        except PluginError as error:
-            raise PluginError(f"{self.dest}: {error}") from error
-        return value
-
-
-class _TaskAction(ActionTypeHint):
-    """The tasks: a list, or one option of one of them."""
-
-    def _check_type(self, value: Any, append: bool = False, cfg: Any = None, mode: Any = None) -> Any:  # noqa: ANN401 - jsonargparse's types
-        previous = (cfg.get(self.dest) if cfg else None) or []
-        try:
-            if isinstance(value, NestedArg):
-                label, _, option = value.key.partition(".")
-                labels = [task_label(spec) for spec in previous]
-                index = _index(labels, label, option, value.val)
-                changed = _override(previous[index], option.removeprefix("init_args."), value.val, check_task_options)
-                return [*previous[:index], changed, *previous[index + 1 :]]
-            parse: Any = super()._check_type
-            specs = parse(value, append, cfg, mode)
-            specs = [plugins.normalize("unirs.tasks", spec) for spec in specs]
+            if value is None:
+                return None
+            specs = [plugins.normalize(group, spec) for spec in (value if self.dest == _TASKS else [value])]
             for spec in specs:
-                check_task_options(spec)
+                _check(group, spec)
         except PluginError as error:
             raise PluginError(f"{self.dest}: {error}") from error
-        return specs
+        return specs if self.dest == _TASKS else specs[0]
 
 
-def _index(labels: list[str], label: str, option: str, text: str) -> int:
+def _is_name(text: str) -> bool:
+    return "." not in text and isinstance(yaml.safe_load(text), str)
+
+
+def _override_task(specs: list[dict[str, Any]], key: str, text: str) -> list[dict[str, Any]]:
+    label, _, option = key.partition(".")
+    labels = list(map(task_label, specs))
     if label not in labels:
         example = f"--{_TASKS}.{labels[0] if labels else 'LABEL'}.{option or label} {text}"
         raise PluginError(f"no task is labelled '{label}'. {did_you_mean(label, labels)} Write, e.g., {example}")
     if not option:
         raise PluginError(f"name an option of task '{label}': --{_TASKS}.{label}.OPTION VALUE.")
-    return labels.index(label)
+    index = labels.index(label)
+    changed = _override("unirs.tasks", specs[index], option.removeprefix("init_args."), text)
+    return [*specs[:index], changed, *specs[index + 1 :]]
 
 
 def _check(group: Group, spec: Mapping[str, Any]) -> dict[str, Any]:
-    name = spec["name"]
+    if group == "unirs.tasks":
+        return check_task_options(spec)
     options = {key: value for key, value in spec.items() if key != "name"}
-    function = plugins.load(group, name)
-    return plugins.check_options(f"Plugin '{name}'", function, options, FRAMEWORK_ARGUMENTS.get(group, 0))
+    function = plugins.load(group, spec["name"])
+    return plugins.check_options(f"Plugin '{spec['name']}'", function, options, FRAMEWORK_ARGUMENTS.get(group, 0))
 
 
-def _override(spec: Mapping[str, Any], path: str, text: str, check: Any) -> dict[str, Any]:  # noqa: ANN401 - a function
-    """The spec with one option set to the value that a text on the command line stands for."""
+def _override(group: Group, spec: Mapping[str, Any], path: str, text: str) -> dict[str, Any]:
+    """The spec with one option set to the value of a text from the command line."""
     changed = deepcopy(dict(spec))
     option, *inner = path.split(".")
     if not inner:
@@ -121,9 +110,9 @@ def _override(spec: Mapping[str, Any], path: str, text: str, check: Any) -> dict
         for key in inner[:-1]:
             target = target.setdefault(key, {})
         target[inner[-1]] = yaml.safe_load(text)
-    value = check(changed)[option]
+    value = _check(group, changed)[option]
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
-    # Only what YAML holds, since the config is saved: a path stays as it is written.
+    # Only YAML's types, since the config is saved: a path stays text.
     plain = value is None or isinstance(value, bool | int | float | str | list | dict)
     return changed | ({option: value} if plain else {})

@@ -1,4 +1,4 @@
-"""`unirs plugins`: lists the plugins of each group, and shows the options of one."""
+"""`unirs plugins`: lists the plugins of each group, or the options of one plugin."""
 
 import argparse
 from textwrap import fill
@@ -38,8 +38,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def describe_plugin(group: Group, name: str) -> str:
     """The options of a plugin with types, defaults and docs, as text."""
-    found = plugins.plugin_options(group, name)
-    lines = [f"{group.removeprefix('unirs.')}: {name}", *map(_option, found)]
+    lines = [f"{group.removeprefix('unirs.')}: {name}", *map(_option, plugins.plugin_options(group, name))]
     if group == "unirs.tasks":
         from unirs.tasks.config import TaskOptions
 

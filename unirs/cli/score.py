@@ -1,9 +1,10 @@
-"""`unirs score`: saved answers scored again, without a model."""
+"""`unirs score`: scores saved answers again, without a model."""
 
 import argparse
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
+from unirs.cli import add_task_option, task_spec
 from unirs.errors import UniRSError
 from unirs.metrics.registry import METRICS
 from unirs.tasks.task import SplitName
@@ -17,19 +18,11 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="answers as JSON lines: predictions/<task>.jsonl of a run, or rows with question_id and answer (or text)",
     )
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--task", help="a task plugin, whose split is the references and whose metric scores")
-    how.add_argument(
-        "--metric", help=f"how to score if the references are in rows: {', '.join(METRICS)}, or a dotted path"
-    )
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--task", help="a task plugin that defines the references and the metric")
+    group.add_argument("--metric", help=f"the metric if rows have references: {', '.join(METRICS)}, or a dotted path")
     parser.add_argument("--root", type=Path, help="the task's data (default: data/TASK)")
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of the task, e.g. protocol=rsvqa; can be given several times",
-    )
+    add_task_option(parser)
     parser.add_argument(
         "--split", choices=get_args(SplitName), default="test", help="the task's split (default: %(default)s)"
     )
@@ -37,10 +30,10 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--references",
         type=Path,
         metavar="FILE",
-        help="JSON lines with id, references and kind; where left out, the answers' own references or ground_truth",
+        help="JSON lines with id, references and category (default: references or ground_truth of the answers)",
     )
     parser.add_argument("--allow-missing", action="store_true", help="questions without an answer count as wrong")
-    parser.add_argument("--allow-unknown", action="store_true", help="leave out answers to other questions")
+    parser.add_argument("--allow-unknown", action="store_true", help="exclude answers to other questions")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write metrics.json and rows to DIR/score")
     parser.set_defaults(run=_run)
 
@@ -53,7 +46,7 @@ def _run(options: argparse.Namespace) -> None:
         raise UniRSError("--root and --option are of a task: add --task NAME.")
     scored = score(
         options.file,
-        task=_task(options) if options.task else None,
+        task=task_spec(options.task, options.root, options.option) if options.task else None,
         split=options.split,
         metric=options.metric,
         references=options.references,
@@ -65,24 +58,6 @@ def _run(options: argparse.Namespace) -> None:
         document = to_document("score", None, results, {})
     else:
         document = write_results(options.out, "score", None, results, {})
-    print(format_table(document))
-    for note in scored.notes:
-        print(f"  {note}")
+    print(format_table(document), *(f"  {note}" for note in scored.notes), sep="\n")
     if options.out is not None:
         print(f"\nWritten to {options.out / 'score'}: metrics.json, table.txt, predictions/")
-
-
-def _task(options: argparse.Namespace) -> dict[str, Any]:
-    import yaml
-
-    from unirs.plugins import short_name
-
-    values = {}
-    for option in options.option:
-        name, separator, value = option.partition("=")
-        if not separator:
-            raise UniRSError(f"--option {option}: write it as NAME=VALUE, e.g. protocol=rsvqa.")
-        # As a config would read it: numbers are numbers.
-        values[name] = yaml.safe_load(value)
-    root = options.root or Path("data") / short_name(options.task)
-    return {**values, "name": options.task, "root": root}

@@ -1,10 +1,10 @@
-"""`unirs tasks`: lists task plugins; `new` writes one, `check` looks through a task's data."""
+"""`unirs tasks`: lists task plugins; `new` writes one, `check` reads the data of one."""
 
 import argparse
-import json
 from pathlib import Path
 
 from unirs import plugins
+from unirs.cli import add_task_option, task_spec
 from unirs.errors import UniRSError
 from unirs.tasks.task import Task
 
@@ -12,43 +12,37 @@ from unirs.tasks.task import Task
 def register(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options to its parser."""
     parser.add_argument(
-        "--root", type=Path, default=Path("data"), help="where data sets lie, each in a folder of its task's name"
+        "--root", type=Path, default=Path("data"), help="folder of data sets, each in a folder of its task's name"
     )
     parser.set_defaults(run=_list)
     actions = parser.add_subparsers(title="actions", metavar="ACTION")
 
     new = actions.add_parser("new", help="write a working task plugin, its test and a tiny data set")
     new.add_argument("name", metavar="NAME", help="the task's name: letters, digits and _")
-    new.add_argument("--modality", choices=("image", "pair", "video"), required=True, help="what its samples show")
+    new.add_argument("--modality", choices=("image", "pair", "video"), required=True, help="modality of its samples")
     new.add_argument("--out", type=Path, metavar="FILE", help="the plugin's file (default: NAME.py)")
     new.set_defaults(run=_new)
 
-    check = actions.add_parser("check", help="read a task's data and say what is wrong with them")
+    check = actions.add_parser("check", help="read a task's data and list problems")
     check.add_argument("name", metavar="NAME", help="a plugin's name, dotted path or file")
-    check.add_argument("--root", type=Path, help="where its data lie (default: data/NAME)")
-    check.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of the plugin, its value as JSON or text; may be given several times",
-    )
+    check.add_argument("--root", type=Path, help="folder of its data (default: data/NAME)")
+    add_task_option(check)
     check.add_argument("--tokenizer", metavar="SOURCE", help="count its tokens: hub id, folder or .gguf file")
-    check.add_argument("--limit", type=_positive, metavar="N", help="look at N samples of each split (default: all)")
+    check.add_argument("--limit", type=_positive, metavar="N", help="check N samples of each split (default: all)")
     check.add_argument("--sheet", type=Path, help="the contact sheet's file (default: NAME_sheet.png)")
     check.set_defaults(run=_check)
 
 
 def _list(options: argparse.Namespace) -> None:
+    from tabulate import tabulate
+
     rows = [("NAME", "MODALITY", "METRIC", "DATA", "FROM")]
     for name, entry in plugins.list_plugins("unirs.tasks").items():
         task: Task = plugins.create("unirs.tasks", {"name": name, "root": options.root / name})
         found = sum(path.exists() for path in task.required_paths)
         data = "found" if found == len(task.required_paths) else "incomplete" if found else "missing"
         rows.append((name, task.modality, task.scorer.name, f"{data}: {options.root / name}", plugins.origin(entry)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(tabulate(rows, tablefmt="plain", disable_numparse=True))
 
 
 def _new(options: argparse.Namespace) -> None:
@@ -61,25 +55,16 @@ def _new(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from unirs.cli import hide_warnings
-
-    hide_warnings()
     from unirs.evaluation.contact_sheet import write_samples
     from unirs.evaluation.task_check import check_task
+    from unirs.models.llm import load_tokenizer
 
-    name = plugins.short_name(options.name)
-    chosen = dict(map(_option, options.option))
-    task: Task = plugins.create(
-        "unirs.tasks", {"name": options.name, "root": options.root or Path("data") / name, **chosen}
-    )
-    tokenizer = None
-    if options.tokenizer is not None:
-        from unirs.models.llm import load_tokenizer
-
-        tokenizer = load_tokenizer(options.tokenizer)
+    task: Task = plugins.create("unirs.tasks", task_spec(options.name, options.root, options.option))
+    tokenizer = None if options.tokenizer is None else load_tokenizer(options.tokenizer)
     report = check_task(task, limit=options.limit, tokenizer=tokenizer, progress=True)
     for line in report.lines():
         print(line)
+    name = plugins.short_name(options.name)
     if report.examples:
         sheet = options.sheet or Path(f"{name}_sheet.png")
         write_samples(sheet, report.examples)
@@ -88,16 +73,6 @@ def _check(options: argparse.Namespace) -> None:
     if problems:
         raise UniRSError(f"Task '{name}' has {problems} problem{'s' if problems > 1 else ''}, listed above.")
     print("no problems found")
-
-
-def _option(text: str) -> tuple[str, object]:
-    key, found, value = text.partition("=")
-    if not found:
-        raise UniRSError(f"--option needs KEY=VALUE, got '{text}'.")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
 
 
 def _positive(text: str) -> int:

@@ -1,4 +1,4 @@
-"""`unirs fit|validate|test`: Lightning's command line, and what every run gets besides."""
+"""`unirs fit|validate|test`: Lightning's command line with results, checkpoints and loggers in the run folder."""
 
 import re
 import sys
@@ -32,24 +32,20 @@ from unirs.utils.io import write_atomically
 
 
 class SaveConfig(SaveConfigCallback):
-    """Keeps the resolved config of training at `<trainer.default_root_dir>/config.yaml`."""
+    """Writes the resolved config of training to `<trainer.default_root_dir>/config.yaml`."""
 
     def save_config(self, trainer: Trainer, pl_module: object, stage: str) -> None:  # noqa: ARG002
-        """Writes it; validation and tests leave the one that training wrote."""
+        """Writes the file; validation and tests do not replace the one of training."""
         path = Path(trainer.default_root_dir) / "config.yaml"
         if stage == "fit" or not path.exists():
-            # Only what all commands read: each takes the run's config, and has options of its own.
+            # Only the sections of all commands: each takes the run's config, and has options of its own.
             config = Namespace({key: self.config[key] for key in ("seed_everything", "trainer", "model", "data")})
             text = self.parser.dump(_to_plain(config), skip_unset=False, skip_validation=True)
             write_atomically(path, text.encode())
 
 
 class TrainerCLI(LightningCLI):
-    """LightningCLI with UniRS's model, data and run folder.
-
-    Args:
-        args: the command line, without the program's name; the command first.
-    """
+    """LightningCLI with UniRS's model, data and run folder; `args` start with the command."""
 
     def __init__(self, args: list[str]) -> None:
         self._command = args[0]
@@ -67,15 +63,15 @@ class TrainerCLI(LightningCLI):
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """The command asked for alone, as the options of each take a tenth of a second to find."""
+        """The given command alone, as collecting the options of each takes a tenth of a second."""
         return {self._command: super().subcommands()[self._command]}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401 - Lightning's type
-        """Parses `args`; Lightning's own warns that they are not the process's."""
+        """Parses `args`, without Lightning's warning that they are not those of the process."""
         self.config = parser.parse_args(args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Checks the options of plugins by type, and takes them one by one."""
+        """Adds typed options of plugins."""
         add_plugin_options(parser)
 
     def instantiate_classes(self) -> None:
@@ -83,7 +79,7 @@ class TrainerCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            # jsonargparse lists every type that an option could have; the problem is one line of it.
+            # jsonargparse lists every type that an option could have; only one line states the problem.
             found = re.search(r"Problem with given class_path '(\S+)':\s*([^\n]+)", str(error))
             if found is None:
                 raise
@@ -91,7 +87,7 @@ class TrainerCLI(LightningCLI):
         self.datamodule.processor = self.model.processor
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's signature
-        """Builds the trainer with checkpoints, results and default loggers inside its `default_root_dir`."""
+        """Builds the trainer with callbacks and loggers that write to its `default_root_dir`."""
         options = {**self._get(self.config_init, "trainer"), **kwargs}
         root = Path(options["default_root_dir"] or "runs/default")
         options["default_root_dir"] = str(root)
@@ -116,27 +112,23 @@ class TrainerCLI(LightningCLI):
         if options["enable_checkpointing"] is not False and not barebones:
             own.append(_checkpoints(root / "checkpoints", validates=options["limit_val_batches"] != 0))
         if options["logger"] is None:
-            # A logger begins a new log, which only training needs: results of the other commands are files.
+            # A logger starts a new log, which only training needs: results of the other commands are files.
             options["logger"] = _loggers(root) if training else False
         if training and options["logger"] is not False and not _has(given, LearningRateMonitor):
             own.append(LearningRateMonitor())
         return self._instantiate_trainer(options, own)
 
     def _parse_ckpt_path(self) -> None:
-        """Keeps the config: Lightning's own replaces it by the hyperparameters of the checkpoint."""
+        """Does nothing: Lightning's own replaces the config by the hyperparameters of the checkpoint."""
 
     def before_fit(self) -> None:
-        """Refuses to train over another run, before anything of it is touched.
-
-        Raises:
-            UniRSError: the folder holds checkpoints and training does not go on from one.
-        """
+        """Raises a `UniRSError` if the folder holds checkpoints and training does not continue from one."""
         folder = Path(self.trainer.default_root_dir)
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if self._get(self.config, "ckpt_path", default=None) is None and any(folder.glob("checkpoints/*.ckpt")):
             raise UniRSError(
-                f"{folder} already holds a run. Go on with '--ckpt_path last', name another folder with "
+                f"{folder} already holds a run. Continue with '--ckpt_path last', name another folder with "
                 "'--trainer.default_root_dir', or delete it."
             )
 
@@ -158,7 +150,7 @@ class TrainerCLI(LightningCLI):
 
 
 def _to_plain(value: Any) -> Any:  # noqa: ANN401 - any value of a config
-    """Enums and devices, such as the defaults of Lightning's callbacks, as the text that YAML can hold."""
+    """Enums and devices, such as defaults of Lightning's callbacks, as text for YAML."""
     if isinstance(value, Namespace):
         return Namespace({key: _to_plain(one) for key, one in vars(value).items()})
     if isinstance(value, list | tuple):
@@ -168,13 +160,13 @@ def _to_plain(value: Any) -> Any:  # noqa: ANN401 - any value of a config
     return str(value) if isinstance(value, torch.device) else value
 
 
-def _has(callbacks: Sequence[Callback], kind: type[Callback]) -> bool:
-    return any(isinstance(callback, kind) for callback in callbacks)
+def _has(callbacks: Sequence[Callback], callback_class: type[Callback]) -> bool:
+    return any(isinstance(callback, callback_class) for callback in callbacks)
 
 
 def _checkpoints(folder: Path, *, validates: bool) -> ModelCheckpoint:
     if not validates:
-        # There is no score to find the best by.
+        # There is no score that determines the best.
         return ModelCheckpoint(folder, "last", enable_version_counter=False)
     return ModelCheckpoint(
         folder, "best", monitor="val/score", mode="max", save_last=True, enable_version_counter=False
@@ -194,6 +186,6 @@ def _trainer_defaults() -> dict[str, Any]:
         "gradient_clip_val": 1.0,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 10,
-        # The loaders share samples between processes themselves.
+        # The loaders divide samples between processes themselves.
         "use_distributed_sampler": False,
     }

@@ -54,6 +54,7 @@ class ModelConfig:
         projector: maps vision tokens to the language model's embeddings.
         init: a training run, a saved model or a hub id to start from, instead of the sources of the components. See
             `unirs.models.init_model`.
+        trust_remote_code: also run components that `init` names by file or dotted path.
     """
 
     encoder: dict[str, Any] | None = None
@@ -61,6 +62,7 @@ class ModelConfig:
     change: dict[str, Any] | None = None
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     init: str | None = None
+    trust_remote_code: bool = False
 
 
 class BuiltModel(NamedTuple):

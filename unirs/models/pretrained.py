@@ -189,7 +189,8 @@ def _check_trusted(folder: Path, config: UniRSConfig) -> None:
             raise ModelError(
                 f"{folder / CONFIG} names '{name}' of group '{group}', which is not an installed plugin. "
                 f"{did_you_mean(str(name), installed)} Install the plugin's package. A file or dotted path is run only "
-                "with trust_remote_code=True: set it if you trust the code."
+                "with trust_remote_code=True (--trust-remote-code; for fit, --model.trust_remote_code true): set it if "
+                "you trust the code."
             )
 
 

@@ -61,7 +61,7 @@ def load_run(run: Path) -> Pretrained:
     parser.add_class_arguments(_RunConfig, "model")
     names = {entry.name for entry in fields(_RunConfig)}
     values = {key: value for key, value in config["model"].items() if key in names}
-    options: _RunConfig = parser.instantiate_classes(parser.parse_object({"model": values})).model
+    options: _RunConfig = parser.instantiate(parser.parse_object({"model": values})).model
     built = build(options)
     trained, _ = load_checkpoint(checkpoint, built.model)
     tokenizer = built.tokenizer if trained is None else trained
@@ -106,7 +106,9 @@ def build(config: ModelConfig) -> BuiltModel:
         PluginError: a plugin is unknown or was given an option that it does not have.
         ModelError: a source does not load, or components do not fit together or do not fit the initial model.
     """
-    return build_model(config) if config.init is None else build_from_init(config, *load_pretrained(config.init))
+    if config.init is None:
+        return build_model(config)
+    return build_from_init(config, *load_pretrained(config.init, trust_remote_code=config.trust_remote_code))
 
 
 def saved_config(

@@ -56,6 +56,7 @@ class UniRSModule(LightningModule):
         init: a training run, a saved model or a hub id to start from. Its components and tokenizer are kept, LoRA
             adapters are merged, and tuning is set anew: `encoder` needs only the options to change, such as `tune`, and
             `llm` neither `source` nor `config`.
+        trust_remote_code: also run components that `init` names by file or dotted path.
     """
 
     def __init__(
@@ -72,13 +73,14 @@ class UniRSModule(LightningModule):
         max_new_tokens: int = 48,
         decoding: Decoding = "generate",
         init: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         # Checkpoints load with `weights_only` if these are plain; `load_from_checkpoint` rebuilds the dataclasses.
         plain = {name: _to_plain(value) for name, value in self.hparams.items()}
         self.save_hyperparameters({**plain, "_instantiator": "lightning.pytorch.cli.instantiate_module"})
-        self.config = ModelConfig(encoder, llm, change, projector, init)
+        self.config = ModelConfig(encoder, llm, change, projector, init, trust_remote_code)
         self.built = build(self.config)
         self.model = self.built.model
         self.processor = build_processor(self.model, self.built.tokenizer, vocab_size=llm.vocab_size)

@@ -48,7 +48,7 @@ def trained(
 # Commands that need no model.
 
 
-def test_help_names_every_command(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_commands(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli("--help") == 0
     text = capsys.readouterr().out
     assert all(f"  {command} " in text for command in ("fit", "validate", "test", "predict", "tasks", "synth"))
@@ -60,13 +60,13 @@ def test_version(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_has_help(command: str, cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_command(command: str, cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(command, "--help") == 0
     assert capsys.readouterr().out.startswith(f"usage: unirs {command} [-h] ")
 
 
 @pytest.mark.parametrize("arguments", [["fitt"], [], ["synth"], ["predict"], ["tasks", "--rot", "x"]])
-def test_wrong_command_lines(arguments: list[str], cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_command_lines(arguments: list[str], cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(*arguments) == 2
     assert capsys.readouterr().err.startswith("usage: unirs")
 
@@ -183,7 +183,7 @@ def changed(config: Path, *keys: str, value: object) -> Path:
         (["model", "llm", "source"], "somewhere", ["exactly one of 'source'"]),
     ],
 )
-def test_wrong_configs(
+def test_invalid_configs(
     keys: list[str],
     value: object,
     message: list[str],
@@ -266,15 +266,15 @@ def test_fit_does_not_overwrite_a_run(trained: Path, cli: Cli, capfd: Capture) -
 def test_a_test_does_not_change_files_of_the_training(trained: Path, cli: Cli) -> None:
     run = trained / "run"
 
-    def of_training() -> dict[str, str]:
+    def training_files() -> dict[str, str]:
         return {name: digest for name, digest in contents(run).items() if not name.startswith(("test", "manifest"))}
 
-    before = of_training()
+    before = training_files()
     assert any(name.endswith("metrics.csv") for name in before)
     assert any("events.out.tfevents" in name for name in before)
     first = (run / "test" / "metrics.json").read_bytes()
     assert cli("test", "--config", run / "config.yaml", "--data.eval_batch_size", 3) == 0
-    assert of_training() == before
+    assert training_files() == before
     assert (run / "test" / "metrics.json").read_bytes() == first
 
 
@@ -284,7 +284,7 @@ def test_validate_writes_results_of_the_validation_split(trained: Path, cli: Cli
     assert document["stage"] == "validate"
     assert list(document["tasks"]) == ["image", "pair", "video"]
     assert list(document["baselines"]) == ["most_frequent"]
-    # All splits of these tasks show the same.
+    # All splits of these tasks have the same samples.
     tested = json.loads((trained / "run" / "test" / "metrics.json").read_text())
     assert document["tasks"] == tested["tasks"]
 
@@ -320,7 +320,7 @@ def test_worker_processes_give_the_same_batches(
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
-def test_another_seed_gives_another_model(
+def test_seed_changes_the_model(
     trained: Path, tmp_path: Path, colour_tasks: list[dict[str, Any]], cli: Cli, write_config: WriteConfig
 ) -> None:
     config = write_config(tmp_path, colour_tasks)

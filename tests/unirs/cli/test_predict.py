@@ -40,8 +40,8 @@ def predict(
 
 
 @pytest.fixture
-def refused(learnt_run: Path, cli: Cli, capfd: Capture) -> Callable[..., str]:
-    """Calls `unirs predict` and returns the message it ends with."""
+def predict_error(learnt_run: Path, cli: Cli, capfd: Capture) -> Callable[..., str]:
+    """Calls `unirs predict` and returns its error message."""
 
     def call(*arguments: object, run_folder: Path = learnt_run) -> str:
         assert cli("predict", run_folder, *arguments) == 1
@@ -60,7 +60,7 @@ def test_an_image(predict: Callable[..., list[dict[str, Any]]], colours: Path) -
     assert row["text"] == "yes"
 
 
-def test_a_pair(predict: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
+def test_pair(predict: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
     (row,) = predict(colours / "red.png", colours / "green.png")
     assert (row["task"], row["text"]) == ("pair", "from red to green")
     assert row["media"] == [str(colours / "red.png"), str(colours / "green.png")]
@@ -69,18 +69,18 @@ def test_a_pair(predict: Callable[..., list[dict[str, Any]]], colours: Path) -> 
     assert "[pair] Anything new?" in row["prompt"]
 
 
-def test_a_video(predict: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
+def test_video(predict: Callable[..., list[dict[str, Any]]], colours: Path) -> None:
     (row,) = predict(colours / "blue.mp4", "--num-frames", 2)
     assert (row["task"], row["text"]) == ("video", "a blue video")
     assert row["prompt"].count("<|visual|>") == 2
 
 
-def test_a_folder(predict: Callable[..., list[dict[str, Any]]], colours: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+def test_folder(predict: Callable[..., list[dict[str, Any]]], colours: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
     folder.mkdir()
     for name in ("white", "blue"):
         shutil.copy(colours / f"{name}.png", folder)
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     rows = predict(folder, "--question", "Which colour?", "--task", "image")
     assert [(Path(row["media"][0]).name, row["text"]) for row in rows] == [
         ("blue.png", "blue"),
@@ -88,7 +88,7 @@ def test_a_folder(predict: Callable[..., list[dict[str, Any]]], colours: Path, t
     ]
 
 
-def test_a_folder_of_pairs(predict: Callable[..., list[dict[str, Any]]], colours: Path, tmp_path: Path) -> None:
+def test_folder_of_pairs(predict: Callable[..., list[dict[str, Any]]], colours: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pairs"
     for time, names in {"A": ("red", "blue"), "B": ("green", "white")}.items():
         (folder / time).mkdir(parents=True)
@@ -99,45 +99,47 @@ def test_a_folder_of_pairs(predict: Callable[..., list[dict[str, Any]]], colours
     assert rows[1]["media"] == [str(folder / "A" / "1.png"), str(folder / "B" / "1.png")]
 
 
-def test_unsuitable_paths(refused: Callable[..., str], colours: Path, tmp_path: Path) -> None:
+def test_unsuitable_paths(predict_error: Callable[..., str], colours: Path, tmp_path: Path) -> None:
     red, green, video = colours / "red.png", colours / "green.png", colours / "red.mp4"
-    assert refused(tmp_path / "absent.png") == f"{tmp_path / 'absent.png'} does not exist."
-    assert "got 3 paths" in refused(red, green, red)
-    assert "got 2 paths" in refused(red, video)
-    assert "holds pictures and videos" in refused(colours)
-    assert "neither a picture nor a video" in refused(colours / "image.json")
-    assert "holds no picture or video" in refused(tmp_path)
+    assert predict_error(tmp_path / "absent.png") == f"{tmp_path / 'absent.png'} does not exist."
+    assert "got 3 paths" in predict_error(red, green, red)
+    assert "got 2 paths" in predict_error(red, video)
+    assert "holds images and videos" in predict_error(colours)
+    assert "neither an image nor a video" in predict_error(colours / "image.json")
+    assert "holds no image or video" in predict_error(tmp_path)
 
 
-def test_unsuitable_folders_of_pairs(refused: Callable[..., str], colours: Path, tmp_path: Path) -> None:
+def test_unsuitable_folders_of_pairs(predict_error: Callable[..., str], colours: Path, tmp_path: Path) -> None:
     for time in "AB":
         (tmp_path / time).mkdir()
-    assert "A holds no picture" in refused(tmp_path)
+    assert "A holds no image" in predict_error(tmp_path)
     shutil.copy(colours / "red.png", tmp_path / "B" / "new.png")
-    assert "new.png is only in B/" in refused(tmp_path)
+    assert "new.png is only in B/" in predict_error(tmp_path)
 
 
-def test_media_that_cannot_be_decoded(refused: Callable[..., str], colours: Path, tmp_path: Path) -> None:
+def test_media_that_cannot_be_decoded(predict_error: Callable[..., str], colours: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes((colours / "red.png").read_bytes()[:50])
     out = tmp_path / "answers.jsonl"
-    assert f"{broken} does not decode" in refused(broken, "--question", "Which colour?", "--out", out)
+    assert f"{broken} does not decode" in predict_error(broken, "--question", "Which colour?", "--out", out)
     assert not out.exists()
-    assert "has 4 frames, 8 are needed" in refused(colours / "red.mp4")
-    assert "cannot be shown as 0 frames" in refused(colours / "red.mp4", "--num-frames", "0")
+    assert "has 4 frames, 8 are needed" in predict_error(colours / "red.mp4")
+    assert "cannot have 0 frames" in predict_error(colours / "red.mp4", "--num-frames", "0")
 
 
-def test_unsuitable_questions_and_tasks(refused: Callable[..., str], vqa_run: Path, colours: Path) -> None:
+def test_unsuitable_questions_and_tasks(predict_error: Callable[..., str], vqa_run: Path, colours: Path) -> None:
     red, green, video = colours / "red.png", colours / "green.png", colours / "red.mp4"
-    assert "Task 'image' needs a question" in refused(red)
-    assert "no task 'imag' for image media. Did you mean 'image'?" in refused(red, "--task", "imag")
-    assert "no task 'video' for image media" in refused(red, "--task", "video")
-    assert "no task for pair media: it was trained on image" in refused(red, green, run_folder=vqa_run)
-    assert "no task for video media" in refused(video, "--num-frames", "2", run_folder=vqa_run)
+    assert "Task 'image' needs a question" in predict_error(red)
+    assert "no task 'imag' for image media. Did you mean 'image'?" in predict_error(red, "--task", "imag")
+    assert "no task 'video' for image media" in predict_error(red, "--task", "video")
+    assert "no task for pair media: it was trained on image" in predict_error(red, green, run_folder=vqa_run)
+    assert "no task for video media" in predict_error(video, "--num-frames", "2", run_folder=vqa_run)
 
 
-def test_folders_without_a_run(refused: Callable[..., str], learnt_run: Path, colours: Path, tmp_path: Path) -> None:
+def test_folders_without_a_run(
+    predict_error: Callable[..., str], learnt_run: Path, colours: Path, tmp_path: Path
+) -> None:
     red = colours / "red.png"
-    assert f"{tmp_path} is not a saved UniRS model" in refused(red, run_folder=tmp_path)
+    assert f"{tmp_path} is not a saved UniRS model" in predict_error(red, run_folder=tmp_path)
     shutil.copy(learnt_run / "config.yaml", tmp_path)
-    assert "train first with 'unirs fit'" in refused(red, run_folder=tmp_path)
+    assert "train first with 'unirs fit'" in predict_error(red, run_folder=tmp_path)

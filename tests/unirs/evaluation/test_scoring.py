@@ -247,7 +247,7 @@ def test_task_excludes_metric_and_references(tmp_path: Path, capsys: pytest.Capt
     capsys.readouterr()
     for arguments, message in (
         (["--root", "x"], "add --task"),
-        (["--task", "era", "--option", "frames"], "NAME=VALUE"),
+        (["--task", "era", "--option", "frames"], "KEY=VALUE"),
     ):
         assert main(["score", str(path), *arguments]) == 1
         assert message in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Training that starts from another UniRS model."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,19 @@ def test_components_and_tokenizer_are_kept(learnt_run: Path, saved: Path) -> Non
         assert all(torch.equal(value, state[key]) for key, value in expected.model.state_dict().items())
         assert module.processor.require_tokenizer().vocab == expected.tokenizer.vocab
         assert all(parameter.requires_grad for parameter in module.model.parameters())
+
+
+def test_code_of_the_initial_model_runs_only_if_it_is_trusted(saved: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(saved, tmp_path / "copy"))
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text("from unirs.models.change_extractors import ChangeExtraction as build\n")
+    config = json.loads((copy / "config.json").read_text())
+    config["change"]["name"] = str(plugin)
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"not an installed plugin.*--model\.trust_remote_code true"):
+        UniRSModule(init=str(copy))
+    module = UniRSModule(init=str(copy), trust_remote_code=True)
+    assert module.model.state_dict().keys() == UniRSModule(init=str(saved)).model.state_dict().keys()
 
 
 def test_tuning_is_set_anew(saved: Path, colours: Path) -> None:
