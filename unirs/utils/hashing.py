@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,18 +14,12 @@ if TYPE_CHECKING:
     import torch
 
 
-_SAMPLED = 4096  # Values per tensor that `fingerprint` hashes.
-
-
 def hash_files(paths: Iterable[Path], root: Path) -> str:
-    """Hashes the files that a task reads.
+    """Hashes the files that a task reads; SHA-256 in hexadecimal.
 
     For a file, its name and contents are hashed. For a folder, the names and sizes of all files below it are hashed: a
     million images cost only a listing, but an edit that does not change the size of a file is not detected. Names are
     relative to `root`, so a copy elsewhere has the same hash, and the order of `paths` does not matter.
-
-    Returns:
-        SHA-256 as 64 hexadecimal digits.
 
     Raises:
         DataError: a path does not exist or cannot be read.
@@ -47,49 +41,27 @@ def hash_files(paths: Iterable[Path], root: Path) -> str:
     return digest.hexdigest()
 
 
-def hash_tensors(state: Mapping[str, torch.Tensor]) -> str:
-    """Hashes tensors by name, dtype, shape and bytes; neither their order nor their device matters.
+def hash_tensors(state: Mapping[str, torch.Tensor], max_values: int | None = None) -> str:
+    """Hashes tensors by name, dtype, shape and bytes, independent of order and device; SHA-256 in hexadecimal.
 
-    Args:
-        state: for example a module's `state_dict()`.
-
-    Returns:
-        SHA-256 as 64 hexadecimal digits.
+    With `max_values`, at most so many values of each are hashed, evenly spread from first to last.
     """
-    return _hash_tensors(state, lambda flat: flat)
-
-
-def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
-    """Hashes tensors as `hash_tensors` does, but at most 4096 values of each, evenly spread from first to last.
-
-    Cheap for billions of weights, and enough to tell models apart: training changes nearly all of them.
-
-    Args:
-        state: for example a module's `state_dict()`.
-
-    Returns:
-        SHA-256 as 64 hexadecimal digits.
-    """
-    return _hash_tensors(state, _spread)
-
-
-def _hash_tensors(state: Mapping[str, torch.Tensor], values: Callable[[torch.Tensor], torch.Tensor]) -> str:
     import torch
 
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         _add(digest, name, str(tensor.dtype), str(tuple(tensor.shape)))
-        # Viewed as bytes because numpy knows no bfloat16; flattened first because a scalar cannot be viewed.
-        digest.update(values(tensor.detach().reshape(-1)).cpu().view(torch.uint8).numpy().data)
+        values = tensor.detach().reshape(-1)
+        if max_values is not None and len(values) > max_values:
+            values = values[torch.arange(max_values, device=values.device) * (len(values) - 1) // (max_values - 1)]
+        # Viewed as bytes because numpy has no bfloat16; flattened first because a scalar cannot be viewed.
+        digest.update(values.cpu().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _spread(flat: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    if len(flat) <= _SAMPLED:
-        return flat
-    return flat[torch.arange(_SAMPLED, device=flat.device) * (len(flat) - 1) // (_SAMPLED - 1)]
+def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+    """Hashes 4096 values of each tensor: fast, and enough, as training changes nearly all weights."""
+    return hash_tensors(state, 4096)
 
 
 def _add(digest: hashlib._Hash, *components: str) -> None:

@@ -4,7 +4,7 @@ import codecs
 import csv
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,41 +12,41 @@ from typing import Any, NamedTuple
 from unirs.errors import DataError, did_you_mean
 
 
-def read_json(path: Path, *, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:  # noqa: ANN401
-    """Reads a JSON file in UTF-8, with or without a byte order mark.
-
-    Args:
-        path: the file.
-        object_hook: as in `json.loads`: called with each JSON object, innermost first; its result replaces the object.
-            A large file is then never in memory as dictionaries.
-
-    Returns:
-        The content of the file.
-
-    Raises:
-        DataError: the file is missing, cannot be read, is not UTF-8, is truncated, or is not JSON. Exceptions of
-            `object_hook` pass through.
-    """
+@contextmanager
+def reading(path: Path, content: str) -> Iterator[None]:
+    """Turns what a block raises while it reads a file into a `DataError`; `content` is what the file must be."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        yield
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist. Download it, or correct the folder it is looked for in.") from None
+        raise DataError(f"{path} does not exist. Download it, or correct its path.") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}). It must be a readable JSON file.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text (byte {error.start}). Download it again, or save it as UTF-8."
-        ) from error
-    try:
-        return json.loads(text, object_hook=object_hook)
-    except json.JSONDecodeError as error:
-        raise broken_json(path, error) from error
+        raise DataError(f"{path} cannot be read ({error.strerror}). It must be {content}.") from error
     except RecursionError as error:
         raise DataError(f"{path} is nested too deeply to be an annotation file. Download it again.") from error
 
 
+def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON
+    """Reads a JSON file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        DataError: the file is missing, cannot be read, is not UTF-8, is truncated, or is not JSON.
+    """
+    with reading(path, "a readable JSON file"):
+        try:
+            return json.loads(path.read_text(encoding="utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise not_utf8(path, error.start) from error
+        except json.JSONDecodeError as error:
+            raise broken_json(path, error) from error
+
+
+def not_utf8(path: Path, byte: int) -> DataError:
+    """The error for a file that is not UTF-8 at the byte of an index."""
+    return DataError(f"{path} is not UTF-8 text (byte {byte}). Download it again, or save it as UTF-8.")
+
+
 def broken_json(path: Path, error: json.JSONDecodeError, position: str = "", *, begun: bool = False) -> DataError:
-    """Makes the error for a file that is not JSON.
+    """The error for a file that is not JSON.
 
     Args:
         path: the file.
@@ -61,7 +61,7 @@ def broken_json(path: Path, error: json.JSONDecodeError, position: str = "", *, 
     # An unterminated string extends to the end of the file, but is reported at its first character.
     if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
         return DataError(f"{path} is cut short ({position}: {error.msg}). Download it again.")
-    return DataError(f"{path} is not JSON ({position}: {error.msg}). Correct that place, or download the file again.")
+    return DataError(f"{path} is not JSON ({position}: {error.msg}). Correct it there, or download the file again.")
 
 
 class Row(NamedTuple):
@@ -90,37 +90,27 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def scan_json_lines(path: Path) -> Iterator[tuple[int, Row]]:
     """Reads a file as `read_json_lines` does; yields line numbers, and rows with their byte range for `read_row`."""
-    number, start = 0, 0
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                mark = len(codecs.BOM_UTF8) if number == 1 and line.startswith(codecs.BOM_UTF8) else 0
+    start = 0
+    with reading(path, "a readable file of JSON lines"), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            mark = len(codecs.BOM_UTF8) if number == 1 and line.startswith(codecs.BOM_UTF8) else 0
+            try:
                 text = line[mark:].decode()
-                if text.strip():
-                    value = _object(f"{path}, line {number}", text)
-                    yield number, Row(value, start + mark, start + len(line))
-                start += len(line)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist. Correct its path.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text after line {number - 1}. Save it as UTF-8.") from error
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}). It must be a readable file of JSON lines."
-        ) from error
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path} is not UTF-8 text after line {number - 1}. Save it as UTF-8.") from error
+            if text.strip():
+                try:
+                    value = json.loads(text)
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{path}, line {number} is not JSON ({error}). Correct that line.") from error
+                if not isinstance(value, dict):
+                    raise DataError(f"{path}, line {number} is not a JSON object. The file must hold one per line.")
+                yield number, Row(value, start + mark, start + len(line))
+            start += len(line)
 
 
 def read_row(path: Path, start: int, end: int) -> Any:  # noqa: ANN401 - any JSON
-    """Reads a row again.
-
-    Args:
-        path: the file.
-        start: index of its first byte, as in `Row`.
-        end: index after its last byte.
-
-    Raises:
-        DataError: the file has changed since the row was found.
-    """
+    """Reads a row again, from its byte range in `Row`; raises a `DataError` if the file has changed."""
     try:
         with path.open("rb") as file:
             file.seek(start)
@@ -143,7 +133,7 @@ def read_csv(path: Path, columns: Collection[str]) -> Iterator[tuple[str, dict[s
         DataError: the file is missing, cannot be read, is not UTF-8, lacks a column, or a row is short; names the line.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with reading(path, "a CSV file in UTF-8"), path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             for column in columns:
                 if column not in (rows.fieldnames or ()):
@@ -154,22 +144,8 @@ def read_csv(path: Path, columns: Collection[str]) -> Iterator[tuple[str, dict[s
                     if row[column] is None:
                         raise DataError(f"{where} has no '{column}'. Add it, or remove the row.")
                 yield where, row
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist. Correct its path.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}). It must be a CSV file in UTF-8.") from error
-
-
-def _object(where: str, line: str) -> dict[str, Any]:
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{where} is not JSON ({error}). The file must hold one JSON object a line; correct that line."
-        ) from error
-    if not isinstance(content, dict):
-        raise DataError(f"{where} is not a JSON object. The file must hold one a line, and no list around them.")
-    return content
 
 
 def write_atomically(path: Path, content: bytes) -> None:

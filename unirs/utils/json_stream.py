@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from unirs.errors import DataError
-from unirs.utils.io import Row, broken_json
+from unirs.utils.io import Row, broken_json, not_utf8, reading
 
 _CHUNK = 1 << 20
 
@@ -39,15 +39,8 @@ def read_json_list(path: Path, key: str | None = None) -> Iterator[Row]:
         DataError: the file is missing, cannot be read, is not UTF-8, is truncated, is not JSON, or holds no such list.
             Content after the list is checked as well.
     """
-    try:
-        with path.open("rb") as file:
-            yield from _rows(_Scanner(path, file), key)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist. Download it, or correct the folder it is looked for in.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}). It must be a readable JSON file.") from error
-    except RecursionError as error:
-        raise DataError(f"{path} is nested too deeply to be an annotation file. Download it again.") from error
+    with reading(path, "a readable JSON file"), path.open("rb") as file:
+        yield from _rows(_Scanner(path, file), key)
 
 
 class _Scanner:
@@ -77,11 +70,7 @@ class _Scanner:
             self._more()
 
     def take(self, characters: str) -> str:
-        """Consumes one of these characters.
-
-        Raises:
-            DataError: the next character is another one.
-        """
+        """Consumes one of these characters; raises a `DataError` if another one is next."""
         found = self.peek()
         if not found or found not in characters:
             wanted = " or ".join(f"'{character}'" for character in characters)
@@ -110,8 +99,7 @@ class _Scanner:
         """Returns the byte offset of the next character in the file."""
         index, byte = self._known
         # Python stores whether a string is ASCII: most windows need no encoding.
-        ascii_only = self.text.isascii()
-        byte += self.index - index if ascii_only else len(self.text[index : self.index].encode())
+        byte += self.index - index if self.text.isascii() else len(self.text[index : self.index].encode())
         self._known = self.index, byte
         return byte
 
@@ -135,9 +123,7 @@ class _Scanner:
         try:
             self.text += self._decoder.decode(chunk, final=self.ended)
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{self.path} is not UTF-8 text (byte {before + error.start}). Download it again, or save it as UTF-8."
-            ) from error
+            raise not_utf8(self.path, before + error.start) from error
 
 
 def _rows(scanner: _Scanner, key: str | None) -> Iterator[Row]:
@@ -156,10 +142,7 @@ def _items_of(scanner: _Scanner, key: str) -> Iterator[Row]:
     if scanner.peek() not in ("{", ""):
         raise missing
     found = False
-    end = scanner.take("{")
-    if scanner.peek() == "}":
-        end = scanner.take("}")
-    while end != "}":
+    for _ in _entries(scanner, "{}"):
         name = scanner.value()
         scanner.take(":")
         if name == key and scanner.peek() == "[":
@@ -167,18 +150,23 @@ def _items_of(scanner: _Scanner, key: str) -> Iterator[Row]:
             yield from _items(scanner)
         else:
             scanner.value()
-        end = scanner.take(",}")
     if not found:
         raise missing
 
 
 def _items(scanner: _Scanner) -> Iterator[Row]:
-    end = scanner.take("[")
-    if scanner.peek() == "]":
-        end = scanner.take("]")
-    while end != "]":
+    for _ in _entries(scanner, "[]"):
         scanner.peek()
         start = scanner.byte()
         value = scanner.value()
         yield Row(value, start, scanner.byte())
-        end = scanner.take(",]")
+
+
+def _entries(scanner: _Scanner, brackets: str) -> Iterator[None]:
+    """Consumes the brackets and commas of a list or an object; yields before each entry."""
+    end = scanner.take(brackets[0])
+    if scanner.peek() == brackets[1]:
+        end = scanner.take(brackets[1])
+    while end != brackets[1]:
+        yield
+        end = scanner.take(f",{brackets[1]}")

@@ -1,4 +1,4 @@
-"""Progress bars on stderr; nothing where stderr is no terminal."""
+"""Progress bars on stderr; none if stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -14,28 +14,19 @@ Advance = Callable[..., None]
 
 @contextmanager
 def progress_bar(description: str, total: int, *, unit: str = "", show: bool = True) -> Iterator[Advance]:
-    """Shows a bar while the block runs.
-
-    Args:
-        description: text before the bar.
-        total: number of steps.
-        unit: what is counted, for example `media`.
-        show: False shows nothing.
-
-    Yields:
-        A function that advances the bar.
-    """
+    """Shows a bar of `total` steps, counted in `unit`s, while the block runs; yields a function that advances it."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not (show and console.is_terminal)) as bar:
         # Descriptions hold file and model names, whose brackets are no markup.
-        task = bar.add_task(_escape(description), total=total)
+        task = bar.add_task(escape(description), total=total)
 
         def advance(count: int = 1, description: str | None = None) -> None:
-            bar.update(task, advance=count, description=None if description is None else _escape(description))
+            bar.update(task, advance=count, description=None if description is None else escape(description))
 
         yield advance
 
@@ -46,9 +37,3 @@ def track(items: Iterable[T], description: str, total: int, *, unit: str = "") -
         for item in items:
             yield item
             advance()
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

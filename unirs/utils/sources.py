@@ -9,14 +9,9 @@ _PACKAGE = "package:"
 
 
 def resolve_source(source: str) -> str:
-    """Finds the weights that a config names.
+    """The path of a source `package:NAME/path/in/it`, a file of an installed package; other sources as they are.
 
-    Args:
-        source: a hub id, a path, or `package:NAME/path/in/it` for files that an installed Python package carries. The
-            package is found without being imported.
-
-    Returns:
-        The path inside the package; other sources unchanged.
+    The package is not imported.
 
     Raises:
         ModelError: the package is not installed, or does not hold the file.

@@ -28,13 +28,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table, caption: str, notes: Sequence[str] = ()) -> str:
-    r"""A `table` with a `tabular` in the style of the package booktabs; needs `\usepackage{booktabs}`.
-
-    Args:
-        table: the cells.
-        caption: what the table shows.
-        notes: lines below it.
-    """
+    r"""A `table` with caption, `tabular` and notes below it; needs `\usepackage{booktabs}`."""
     body = _layout([[" ".join(cell.split()) for cell in row] for row in table], "latex_booktabs")
     below = [rf"\par\footnotesize {_escape_latex(note)}" for note in notes]
     head = [r"\begin{table}", r"\centering", rf"\caption{{{_escape_latex(caption)}}}"]

@@ -10,6 +10,7 @@ import msgspec
 import yaml
 
 from unirs.errors import DataError, did_you_mean
+from unirs.utils.io import reading
 
 T = TypeVar("T")
 
@@ -32,22 +33,17 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path, struct: type[T]) -> T:
-    """Reads a YAML file into a struct. Values are not coerced: a number is no string.
-
-    Args:
-        path: the file.
-        struct: a `StrictStruct`.
+    """Reads a YAML file into a `StrictStruct`. Values are not coerced: a number is no string.
 
     Raises:
         DataError: the file is missing or is not YAML; a key is duplicate, unknown (with the nearest match), missing or
             of the wrong type. Names file and key.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a safe loader)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist. Name an existing YAML file.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}). Name a YAML file in UTF-8.") from error
+        with reading(path, "a YAML file in UTF-8"):
+            content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a safe loader)
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read ({error}). It must be a YAML file in UTF-8.") from error
     except yaml.YAMLError as error:
         raise DataError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Correct it there.") from error
     try:

@@ -52,7 +52,7 @@ def commit(folder: Path) -> None:
         subprocess.run(["git", *arguments], check=True, cwd=folder)
 
 
-def test_the_manifest_holds_what_the_run_was_made_of(tmp_path: Path) -> None:
+def test_manifest_content(tmp_path: Path) -> None:
     document = write(tmp_path / "run", weights="cc", decoding={"num_beams": 1, "device": torch.device("cpu")})
     assert document["seed"] == 7
     assert document["tasks"] == {"era": {"data": "aa", "prompt": "bb"}}
@@ -66,18 +66,18 @@ def test_the_manifest_holds_what_the_run_was_made_of(tmp_path: Path) -> None:
     assert document["platform"]
 
 
-def test_bytes_do_not_depend_on_the_order_of_tasks(tmp_path: Path) -> None:
+def test_manifest_is_independent_of_the_order_of_tasks(tmp_path: Path) -> None:
     tasks = {"b": {"prompt": "1", "data": "2"}, "a": {"data": "3", "prompt": "4"}}
     write(tmp_path / "one", tasks=tasks)
     write(tmp_path / "two", tasks=dict(reversed(tasks.items())))
     assert (tmp_path / "one/manifest.json").read_bytes() == (tmp_path / "two/manifest.json").read_bytes()
 
 
-def test_an_argument_that_is_not_utf8_survives(tmp_path: Path) -> None:
+def test_argument_that_is_not_utf8(tmp_path: Path) -> None:
     assert write(tmp_path, command=["caf\udce9"])["command"] == ["caf\udce9"]
 
 
-def test_an_interrupted_write_leaves_the_former_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_write_keeps_the_previous_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path)
 
     def fail(*_: object) -> None:
@@ -89,17 +89,17 @@ def test_an_interrupted_write_leaves_the_former_manifest(tmp_path: Path, monkeyp
     assert json.loads((tmp_path / "manifest.json").read_text())["seed"] == 7
 
 
-def test_no_checkout_is_null(tmp_path: Path, checkout: Path) -> None:
+def test_commit_is_null_without_a_checkout(tmp_path: Path, checkout: Path) -> None:
     assert checkout.is_dir()
     assert write(tmp_path)["git"] is None
 
 
-def test_no_git_is_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commit_is_null_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert write(tmp_path)["git"] is None
 
 
-def test_a_checkout_gives_its_commit_and_whether_it_is_dirty(tmp_path: Path, checkout: Path) -> None:
+def test_commit_and_dirty_state_of_a_checkout(tmp_path: Path, checkout: Path) -> None:
     commit(checkout)
     head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     (checkout / "unknown.txt").write_text("not known to git")
@@ -108,7 +108,7 @@ def test_a_checkout_gives_its_commit_and_whether_it_is_dirty(tmp_path: Path, che
     assert write(tmp_path)["git"] == {"commit": head, "dirty": True}
 
 
-def test_importing_and_writing_load_no_heavy_package(tmp_path: Path) -> None:
+def test_manifest_imports_no_heavy_package(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib\n"
         "from unirs.training.manifest import write_manifest\n"
@@ -130,7 +130,7 @@ def dataset(root: Path) -> list[Path]:
     return [root / "questions.json", root / "images"]
 
 
-def test_a_copy_elsewhere_in_another_order_has_the_same_hash(tmp_path: Path) -> None:
+def test_hash_is_independent_of_location_and_order(tmp_path: Path) -> None:
     one, two = dataset(tmp_path / "one"), dataset(tmp_path / "two")
     assert hash_files(one, tmp_path / "one") == hash_files(reversed(two), tmp_path / "two")
 
@@ -145,26 +145,26 @@ def test_a_copy_elsewhere_in_another_order_has_the_same_hash(tmp_path: Path) -> 
         ("unused.txt", "x", False),
     ],
 )
-def test_file_contents_and_folder_listings_count(tmp_path: Path, name: str, content: str, changes: bool) -> None:
+def test_hash_covers_file_contents_and_folder_listings(tmp_path: Path, name: str, content: str, changes: bool) -> None:
     paths = dataset(tmp_path)
     before = hash_files(paths, tmp_path)
     (tmp_path / name).write_text(content)
     assert (hash_files(paths, tmp_path) != before) == changes
 
 
-def test_names_count(tmp_path: Path) -> None:
+def test_hash_covers_names(tmp_path: Path) -> None:
     paths = dataset(tmp_path)
     before = hash_files(paths, tmp_path)
     (tmp_path / "images/a.png").rename(tmp_path / "images/c.png")
     assert hash_files(paths, tmp_path) != before
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.json"):
         hash_files([tmp_path / "gone.json"], tmp_path)
 
 
-def test_a_broken_link_in_a_folder_is_named(tmp_path: Path) -> None:
+def test_broken_link_in_a_folder(tmp_path: Path) -> None:
     paths = dataset(tmp_path)
     (tmp_path / "images/link.png").symlink_to(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"link\.png"):
@@ -176,7 +176,7 @@ def state() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("hashed", [hash_tensors, fingerprint])
-def test_tensors_hash_by_content_not_by_order_or_layout(hashed: Hash) -> None:
+def test_tensor_hash_is_independent_of_order_and_layout(hashed: Hash) -> None:
     other = dict(reversed(state().items()))
     other["a"] = torch.nn.Parameter(other["a"].T.contiguous().T)
     assert hashed(other) == hashed(state())
@@ -194,12 +194,12 @@ def test_tensors_hash_by_content_not_by_order_or_layout(hashed: Hash) -> None:
         {"d": torch.empty(0)},
     ],
 )
-def test_a_changed_tensor_changes_the_hash(change: dict[str, torch.Tensor], hashed: Hash) -> None:
+def test_tensor_hash_changes_with_each_property(change: dict[str, torch.Tensor], hashed: Hash) -> None:
     assert hashed(state() | change) != hashed(state())
 
 
 @pytest.mark.parametrize("size", [4096, 4097, 10_000, 1_000_003])
-def test_a_fingerprint_takes_values_from_first_to_last(size: int) -> None:
+def test_fingerprint_samples_from_first_to_last_value(size: int) -> None:
     values = torch.arange(size)
     before = fingerprint({"a": values})
     assert fingerprint({"a": values.clone()}) == before
@@ -213,7 +213,7 @@ def test_a_fingerprint_takes_values_from_first_to_last(size: int) -> None:
     assert fingerprint({"a": part}) != before
 
 
-def test_a_fingerprint_does_not_read_all_values() -> None:
+def test_fingerprint_does_not_read_all_values() -> None:
     # 10 TB, were they there.
     assert len(fingerprint({"a": torch.zeros(1).expand(2_500_000_000_000)})) == 64
 

@@ -25,7 +25,7 @@ def test_reads_what_was_written(tmp_path: Path, value: object, bom: bool, ascii_
 
 @given(share=st.floats(0, 1, exclude_max=True))
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_cut_file_is_an_error_that_names_it(tmp_path: Path, share: float) -> None:
+def test_truncated_file(tmp_path: Path, share: float) -> None:
     path = tmp_path / "a.json"
     text = json.dumps({"images": [{"id": 1, "name": 'a "b"', "active": True}, {"id": -2.5, "name": None}]})
     path.write_text(text[: int(share * len(text))], encoding="utf-8")
@@ -46,30 +46,25 @@ def test_a_cut_file_is_an_error_that_names_it(tmp_path: Path, share: float) -> N
         (b"[" * 200_000, "is nested too deeply"),
     ],
 )
-def test_broken_files_are_named_with_the_place(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_files(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(DataError, match=rf"a\.json {message}"):
         read_json(tmp_path / "a.json")
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no\.json does not exist. Download it"):
         read_json(tmp_path / "no.json")
 
 
-def test_folder_is_named(tmp_path: Path) -> None:
+def test_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_json(tmp_path)
 
 
-def test_hook_replaces_objects_innermost_first(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('{"rows": [{"id": 1}, {"id": 2}]}')
-    assert read_json(tmp_path / "a.json", object_hook=lambda node: tuple(node.values())) == ([(1,), (2,)],)
-
-
 @given(rows=st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=3), max_size=5), bom=st.booleans())
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_reads_the_lines_that_were_written(tmp_path: Path, rows: list[dict[str, object]], bom: bool) -> None:
+def test_reads_lines_that_were_written(tmp_path: Path, rows: list[dict[str, object]], bom: bool) -> None:
     path = tmp_path / "a.jsonl"
     text = "\n".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)  # with an empty line between any two
     path.write_text(text, encoding="utf-8-sig" if bom else "utf-8")
@@ -77,21 +72,21 @@ def test_reads_the_lines_that_were_written(tmp_path: Path, rows: list[dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b'{"a": 1}\n{"a": ', "line 2 is not JSON"),
         (b'{"a": 1}\n\n[1]\n', "line 3 is not a JSON object"),
         (b'{"a": "\xff"}', "is not UTF-8 text after line 0"),
     ],
 )
-def test_a_line_that_is_no_object_is_named(tmp_path: Path, content: bytes, says: str) -> None:
+def test_invalid_lines(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         list(read_json_lines(path))
 
 
-def test_missing_lines_and_a_folder_are_errors(tmp_path: Path) -> None:
+def test_missing_file_and_folder_of_lines(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.jsonl does not exist"):
         list(read_json_lines(tmp_path / "a.jsonl"))
     with pytest.raises(DataError, match="cannot be read"):
@@ -99,7 +94,7 @@ def test_missing_lines_and_a_folder_are_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
-def test_lines_are_found_again(tmp_path: Path, ending: str) -> None:
+def test_lines_are_read_again(tmp_path: Path, ending: str) -> None:
     path = tmp_path / "a.jsonl"
     rows = [{"a": "é"}, {"b": 1}, {"c": "last"}]
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
@@ -132,7 +127,7 @@ def test_csv_by_column(tmp_path: Path) -> None:
         (b"name,split\n\xff,b\n", r"a\.csv cannot be read .* CSV file in UTF-8"),
     ],
 )
-def test_csv_that_will_not_do(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_csv(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):

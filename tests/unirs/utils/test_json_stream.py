@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unirs.errors import DataError
-from unirs.utils import json_stream as json_list
+from unirs.utils import json_stream
 from unirs.utils.io import read_json, read_row
 from unirs.utils.json_stream import read_json_list
 
@@ -20,20 +20,20 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 
 @pytest.fixture(params=[1, 5, 1 << 20])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The window that the file is read through."""
-    monkeypatch.setattr(json_list, "_CHUNK", request.param)
+    """Number of bytes that are read at once."""
+    monkeypatch.setattr(json_stream, "_CHUNK", request.param)
     return int(request.param)
 
 
 @given(rows=st.lists(JSON, max_size=5), bom=st.booleans(), indent=st.none() | st.integers(0, 2), plain=st.booleans())
 @settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
-def test_reads_what_was_written_whatever_the_window(
+def test_reads_what_was_written_with_any_chunk(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any], bom: bool, indent: int | None, plain: bool, size: int
 ) -> None:
     path = tmp_path_factory.mktemp("list") / "a.json"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_list, "_CHUNK", size)
+        patch.setattr(json_stream, "_CHUNK", size)
         for key, content in ((None, rows), ("b", {"a": [rows], "b": rows, "c": {"b": [1]}})):
             text = json.dumps(content, indent=indent, ensure_ascii=plain)
             path.write_text(text, encoding="utf-8-sig" if bom else "utf-8", errors="surrogatepass")
@@ -59,7 +59,7 @@ def test_reads_what_was_written_whatever_the_window(
         ("[" * 100_000, "is nested too deeply"),
     ],
 )
-def test_files_that_are_no_list(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_lists(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(DataError, match=rf"a\.json {message}"):
@@ -90,7 +90,7 @@ def test_files_without_the_named_list(tmp_path: Path, text: str, message: str) -
 
 @pytest.mark.usefixtures("chunk")
 @pytest.mark.parametrize("content", [b'[1, "\xff"]', b'["' + b"a" * 30 + b'\xc3"]', "[1, 'é".encode()[:-1]])
-def test_bytes_that_are_no_text_are_named(tmp_path: Path, content: bytes) -> None:
+def test_bytes_that_are_not_utf8(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
     messages = []
@@ -108,7 +108,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         list(read_json_list(tmp_path))
 
 
-def test_rows_come_before_what_is_wrong_behind_them(tmp_path: Path) -> None:
+def test_rows_before_an_error_are_yielded(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("[1, 2, x]")
     rows = read_json_list(path)
