@@ -1,6 +1,6 @@
 """UniRS: one vision-language model for remote sensing images, image pairs and videos.
 
-Importing this package loads nothing else: each public name loads its module on first use.
+Importing this package imports no other: each public name imports its module on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -20,28 +20,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Completion",
-    "Image",
-    "Media",
-    "Modality",
-    "Pair",
-    "PromptTemplate",
-    "Sample",
-    "Task",
-    "TaskSplit",
-    "Turn",
-    "UniRS",
-    "UniRSError",
-    "Video",
-    "__version__",
-    "create_change_extractor",
-    "create_encoder",
-    "create_projector",
-    "create_task",
-    "list_plugins",
-    "plugin_options",
-]
+__all__ = ["Completion", "UniRS", "UniRSError", "__version__"]
+__all__ += ["Image", "Media", "Modality", "Pair", "PromptTemplate", "Sample", "Task", "TaskSplit", "Turn", "Video"]
+__all__ += ["create_change_extractor", "create_encoder", "create_projector", "create_task"]
+__all__ += ["list_plugins", "plugin_options"]
 
 __getattr__ = lazy_names(
     __name__,

@@ -15,22 +15,8 @@ if TYPE_CHECKING:
     from unirs.metrics.text_metric import TextMetric
     from unirs.metrics.vqa import VqaAccuracy
 
-__all__ = [
-    "CaptionMetrics",
-    "Evaluation",
-    "Prediction",
-    "PredictionMetric",
-    "Scorer",
-    "Statistic",
-    "TextMetric",
-    "Top1",
-    "VqaAccuracy",
-    "accuracies",
-    "constant",
-    "mean",
-    "named_metric",
-    "tokenize",
-]
+__all__ = ["Evaluation", "Prediction", "PredictionMetric", "Scorer", "Statistic", "TextMetric", "named_metric"]
+__all__ += ["CaptionMetrics", "Top1", "VqaAccuracy", "accuracies", "constant", "mean", "tokenize"]
 
 __getattr__ = lazy_names(
     __name__,

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from unirs.metrics.base import Statistic
-
-if TYPE_CHECKING:
-    import numpy as np
-
 
 _DRAWS_PER_CHUNK = 2_000_000
 """Groups drawn at once; bounds memory to some tens of megabytes."""
@@ -62,7 +59,7 @@ def interval(
 
     Returns:
         Lower and upper end; nan if the statistic is undefined in every resample or has no row sums (see `constant`).
-        With a single group both equal the statistic's value, as nothing is known about its spread.
+        With a single group both equal the statistic's value, as its spread is unknown.
 
     Raises:
         ValueError: The number of labels is not that of the rows, or `resamples` or `level` is out of range.
@@ -77,18 +74,7 @@ def intervals(
     seed: int = 0,
     level: float = 0.95,
 ) -> list[tuple[float, float]]:
-    """The `interval` of each of several statistics over the same rows; the resamples are drawn once for all.
-
-    Args:
-        statistics: Statistics to resample.
-        groups: Label of each row, as in `interval`.
-        resamples: Number of resamples.
-        seed: Equal seeds give equal intervals.
-        level: Coverage of the intervals, in 0..1.
-
-    Raises:
-        ValueError: As `interval` raises it.
-    """
+    """The `interval` of each statistic; the resamples are drawn once for all."""
     return [_percentiles(values, level) for values in _resampled(statistics, groups, resamples, seed, level)]
 
 
@@ -100,25 +86,15 @@ def difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Difference:
-    """The paired bootstrap of `second` minus `first`, both over the same rows.
+    """The paired bootstrap of `second` minus `first`, both over the same rows; options are those of `interval`.
 
     Each resample draws the same groups for both, so that rows that are hard for both cancel out. Twice the smaller
     share of resamples on either side of 0 is p, which agrees with the interval: it is below 0.05 if 0 is outside of
     95 % (Efron and Tibshirani, 1993, section 15.4; one is added to both counts, as no p is exactly 0).
 
-    Args:
-        first: Statistic of one system.
-        second: Statistic of the other, over the same rows in the same order.
-        groups: Label of each row, as in `interval`.
-        resamples: Number of resamples.
-        seed: Equal seeds give equal intervals.
-        level: Coverage of the interval, in 0..1.
-
     Raises:
         ValueError: The statistics have different numbers of rows, or as `interval` raises it.
     """
-    import numpy as np
-
     if len(first.row_sums) != len(second.row_sums):
         raise ValueError(f"{len(first.row_sums)} and {len(second.row_sums)} rows cannot be paired.")
     width = first.row_sums.shape[1]
@@ -141,8 +117,6 @@ def _resampled(
     statistics: Sequence[Statistic], groups: Sequence[Hashable], resamples: int, seed: int, level: float
 ) -> list[np.ndarray]:
     """Each statistic's values in the resamples in which it is defined, `[resamples or fewer]`."""
-    import numpy as np
-
     for statistic in statistics:
         if len(groups) != len(statistic.row_sums):
             raise ValueError(f"{len(groups)} group labels for {len(statistic.row_sums)} rows: give one per row.")
@@ -150,40 +124,32 @@ def _resampled(
         raise ValueError(f"Need resamples >= 1 and 0 < level < 1, not {resamples} and {level}.")
     if not len(groups) or not statistics:
         return [np.zeros(0) for _ in statistics]
-    sums = _sums_by_group([statistic.row_sums for statistic in statistics], groups)
-    totals = _resampled_sums(sums, resamples, np.random.default_rng(seed))
+    totals = _resampled_sums(_sums_by_group(statistics, groups), resamples, np.random.default_rng(seed))
     ends = np.cumsum([statistic.row_sums.shape[1] for statistic in statistics])
-    parts = np.split(totals, ends[:-1], axis=1)
-    values = [np.asarray(statistic.from_sums(part)) for statistic, part in zip(statistics, parts, strict=True)]
-    # No columns: nothing to resample.
-    return [
-        value[~np.isnan(value)] if part.shape[1] else np.zeros(0) for value, part in zip(values, parts, strict=True)
-    ]
+    columns = np.split(totals, ends[:-1], axis=1)
+    values = [np.asarray(statistic.from_sums(sums)) for statistic, sums in zip(statistics, columns, strict=True)]
+    # Without columns there is nothing to resample.
+    return [each[~np.isnan(each)] if sums.shape[1] else np.zeros(0) for each, sums in zip(values, columns, strict=True)]
 
 
 def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    import numpy as np
-
     if not values.size:
         return np.nan, np.nan
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def _sums_by_group(rows: Sequence[np.ndarray], groups: Sequence[Hashable]) -> np.ndarray:
-    """Several `[n, k]` -> `[groups, sum of k]`."""
-    import numpy as np
-
+def _sums_by_group(statistics: Sequence[Statistic], groups: Sequence[Hashable]) -> np.ndarray:
+    """Row sums of all statistics, several `[n, k]`, to `[groups, sum of k]`."""
     numbers: dict[Hashable, int] = {}
     codes = np.fromiter((numbers.setdefault(label, len(numbers)) for label in groups), dtype=np.intp, count=len(groups))
-    columns = [np.bincount(codes, weights=column, minlength=len(numbers)) for each in rows for column in each.T]
+    rows = (column for statistic in statistics for column in statistic.row_sums.T)
+    columns = [np.bincount(codes, weights=column, minlength=len(numbers)) for column in rows]
     return np.stack(columns, axis=1) if columns else np.zeros((len(numbers), 0))
 
 
 def _resampled_sums(sums: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
     """`[groups, k]` -> `[resamples, k]`."""
-    import numpy as np
-
     count = len(sums)
     chunk = max(1, _DRAWS_PER_CHUNK // count)
     totals = []

@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from unirs.metrics.base import Evaluation, Prediction, Statistic
-from unirs.metrics.meteor import meteor_rows, meteor_value
 from unirs.metrics.scorer import Scorer
-from unirs.metrics.statistics import mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,12 +66,10 @@ class CaptionMetrics(Scorer):
     METEOR runs a Java program. It is omitted if `meteor` or `slow` is false and, with a warning in the log, if Java is
     missing or fails. Its value and its resamples are corpus scores, computed from the program's alignment of each row.
 
-    Bootstrap resamples keep the n-gram weights of CIDEr-D: the document frequencies are those of all rows, in every
-    resample and every category. The weights measure how informative an n-gram is in this corpus (Vedantam et al., 2015,
-    section 4) and are part of the metric; the uncertainty is in which pairs were tested. Recounted weights would be
-    biased, since a pair that is drawn twice counts as two documents with the same n-grams: resampled scores of 30
-    synthetic pairs are then 2 % too low on average, those of 400 no longer differ. So CIDEr-D is a mean over rows, and
-    two models on the same pairs are compared with the same weights.
+    Bootstrap resamples keep the n-gram weights of CIDEr-D, whose document frequencies are those of all rows, in every
+    resample and every category: the weights are part of the metric (Vedantam et al., 2015, section 4), and recounted
+    weights would be biased, since a pair that is drawn twice counts as two documents with the same n-grams. So CIDEr-D
+    is a mean over rows, and two models on the same pairs are compared with the same weights.
 
     A row's score is its CIDEr-D.
 
@@ -86,51 +82,40 @@ class CaptionMetrics(Scorer):
     name = "caption"
 
     def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:
-        """Scores captions.
-
-        Args:
-            rows: All rows of one task.
-            slow: False omits METEOR.
-        """
+        """Scores captions; without METEOR if `slow` is false."""
         import numpy as np
 
+        from unirs.metrics.meteor import meteor_rows, meteor_value
         from unirs.metrics.ngram import ORDER, bleu_and_cider, bleu_value, rouge_l
+        from unirs.metrics.statistics import mean
 
         captions = [tokenize(row.text) for row in rows]
         references = [[tokenize(reference) for reference in row.references] for row in rows]
         counts, cider = bleu_and_cider(captions, references)
         corpus = {
-            f"bleu_{order}": Statistic(
-                row_sums=counts, from_sums=functools.partial(bleu_value, order=order), n=len(rows)
-            )
+            f"bleu_{order}": Statistic(counts, functools.partial(bleu_value, order=order), len(rows))
             for order in range(1, ORDER + 1)
         }
         alignments = meteor_rows(captions, references) if slow and self.meteor else None
         if alignments is not None:
-            corpus["meteor"] = Statistic(row_sums=alignments, from_sums=meteor_value, n=len(rows))
+            corpus["meteor"] = Statistic(alignments, meteor_value, len(rows))
         corpus["rouge_l"] = mean(rouge_l(captions, references))
         corpus["cider"] = mean(cider)
         statistics = dict(corpus)
-        for category in ("changed", "unchanged"):
-            mask = np.array([row.category == category for row in rows])
+        masks = {name: np.array([row.category == name for row in rows]) for name in ("changed", "unchanged")}
+        for category, mask in masks.items():
             if mask.any():
                 statistics |= {f"{name}/{category}": _restrict(statistic, mask) for name, statistic in corpus.items()}
-        return Evaluation(captions, cider.tolist(), statistics | _change_accuracy(rows, captions), "cider")
+        known = masks["changed"] | masks["unchanged"]
+        if known.any():
+            right = [
+                caption != "" and describes_change(caption) == changed
+                for caption, changed in zip(captions, masks["changed"], strict=True)
+            ]
+            statistics["change_accuracy"] = mean(right, known)
+        return Evaluation(captions, cider.tolist(), statistics, "cider")
 
 
 def _restrict(statistic: Statistic, mask: np.ndarray) -> Statistic:
     """The statistic over the rows that the bool mask `[n]` selects."""
     return replace(statistic, row_sums=statistic.row_sums * mask[:, None], n=int(mask.sum()))
-
-
-def _change_accuracy(rows: Sequence[Prediction], captions: Sequence[str]) -> dict[str, Statistic]:
-    import numpy as np
-
-    known = np.array([row.category in ("changed", "unchanged") for row in rows])
-    if not known.any():
-        return {}
-    right = [
-        caption != "" and describes_change(caption) == (row.category == "changed")
-        for row, caption in zip(rows, captions, strict=True)
-    ]
-    return {"change_accuracy": mean(right, known)}

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from unirs.errors import DataError, did_you_mean
 from unirs.metrics.base import Evaluation, Prediction
 from unirs.metrics.scorer import Scorer
-from unirs.metrics.statistics import accuracies
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -49,15 +48,13 @@ class Top1(Scorer):
         object.__setattr__(self, "_by_words", by_words)
 
     def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:  # noqa: ARG002 (nothing is slow)
-        """Scores rows 1 (right) or 0.
-
-        Args:
-            rows: All rows of one task; each row's `category` is its class.
-            slow: Has no effect.
+        """Scores rows 1 (right) or 0; `slow` has no effect.
 
         Raises:
             DataError: A row's class is none of `classes`.
         """
+        from unirs.metrics.statistics import accuracies
+
         truths = [self._truth(row) for row in rows]
         answers = [_words(row.text) for row in rows]
         found = [self._class_in(answer) for answer in answers]
@@ -78,11 +75,9 @@ class Top1(Scorer):
         return name
 
     def _class_in(self, answer: str) -> str | None:
-        named = [words for words in self._by_words if f" {words} " in f" {answer} "]
-        lengths = [len(words.split()) for words in named]
-        if not named or lengths.count(max(lengths)) > 1:
-            return None
-        return self._by_words[named[lengths.index(max(lengths))]]
+        lengths = {words: len(words.split()) for words in self._by_words if f" {words} " in f" {answer} "}
+        longest = [words for words, length in lengths.items() if length == max(lengths.values())]
+        return self._by_words[longest[0]] if len(longest) == 1 else None
 
 
 def _words(text: str) -> str:

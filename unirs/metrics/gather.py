@@ -19,7 +19,7 @@ _DIGITS = re.compile(r"([0-9]+)")
 
 
 class PredictionMetric(torchmetrics.Metric):
-    """Collects predictions, so that the same rows are scored whatever the number of processes.
+    """Collects predictions, so that the scored rows do not depend on the number of processes.
 
     The state is the rows' text as bytes, which torchmetrics gathers like any other state. `compute` and `predictions`
     are collective: call them on every process.
@@ -42,22 +42,14 @@ class PredictionMetric(torchmetrics.Metric):
         return True
 
     def update(self, predictions: Sequence[Prediction]) -> None:
-        """Adds rows.
-
-        Args:
-            predictions: Rows of one task. A row whose id was added before is ignored.
-        """
+        """Adds rows of one task. A row whose id is present already is ignored."""
         lines = "".join(json.dumps(asdict(row)) + "\n" for row in predictions)
         if lines:
             state = torch.frombuffer(bytearray(lines, "ascii"), dtype=torch.uint8).to(self.device)
             self._as_list().append(state)
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """Scores the rows of all processes.
-
-        Returns:
-            Every statistic by name, float32 scalars. Empty if no process has rows.
-        """
+        """Scores the rows of all processes: every statistic by name, float32 scalars; empty if there are no rows."""
         rows = self._decode()
         statistics = self.evaluate(rows).statistics if rows else {}
         return {
@@ -66,11 +58,9 @@ class PredictionMetric(torchmetrics.Metric):
         }
 
     def predictions(self) -> tuple[Prediction, ...]:
-        """The rows of all processes.
+        """The rows of all processes, one per id, in the natural order of ids: `a2` before `a10`.
 
-        Returns:
-            One row per id (samplers repeat rows so that all processes get equally many), in the natural order of ids:
-            `a2` before `a10`. Empty if no process has rows.
+        Samplers repeat rows so that all processes get equally many.
         """
         with self.sync_context(
             dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync

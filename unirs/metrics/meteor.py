@@ -1,17 +1,13 @@
 """METEOR 1.5 by the Java program that pycocoevalcap ships, as sums over rows."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 _STAGE_WEIGHTS = (1.0, 0.6, 0.8, 0.6)
 """Exact, stem, synonym and paraphrase matches: METEOR 1.5's for English, as are the parameters below."""
@@ -24,15 +20,15 @@ _logger = logging.getLogger(__name__)
 
 
 def meteor_rows(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray | None:
-    """Aligns captions with their references; takes some seconds to start, and milliseconds per row.
+    """Aligns captions with their references; starts in some seconds, and takes milliseconds per row.
 
     Args:
         captions: Tokens separated by single spaces, one text per row.
-        references: The same, several per row.
+        references: Several such texts per row.
 
     Returns:
-        float64 `[n, 7]`, what each row adds to the sums of `meteor_value`. None if Java is missing or fails, after a
-        warning in the log, once per process and cause.
+        float64 `[n, 7]`, the summands of `meteor_value`. None if Java is missing or fails, after a warning in the log,
+        once per process and cause.
     """
     java = shutil.which("java")
     if java is None:
@@ -55,8 +51,6 @@ def meteor_value(sums: np.ndarray) -> np.ndarray:
     Returns:
         `[...]` in 0..1; nan if no row was summed.
     """
-    import numpy as np
-
     matched, length, matched_reference, length_reference, chunks, words, count = np.moveaxis(sums, -1, 0)
     # 1 / ((1 - alpha) / precision + alpha / recall), without its divisions by zero.
     denominator = (1 - _ALPHA) * length * matched_reference + _ALPHA * length_reference * matched
@@ -67,7 +61,6 @@ def meteor_value(sums: np.ndarray) -> np.ndarray:
 
 def _run(java: str, lines: Sequence[str]) -> np.ndarray:
     """Float64 `[n, 23]`, the program's own statistics of each line."""
-    import numpy as np
     from pycocoevalcap.meteor import meteor
 
     jar = Path(meteor.__file__).with_name(meteor.METEOR_JAR)
@@ -90,8 +83,6 @@ def _run(java: str, lines: Sequence[str]) -> np.ndarray:
 
 def _additive(numbers: np.ndarray) -> np.ndarray:
     """`[n, 23]` -> `[n, 7]`: weighted matches and length, of caption and reference, chunks, matched words, 1."""
-    import numpy as np
-
     lengths, functions = numbers[:, 0:2], numbers[:, 2:4]
     # By stage: content words of caption and reference, then function words of both.
     stages = numbers[:, 4:20].reshape(-1, len(_STAGE_WEIGHTS), 2, 2)
@@ -106,8 +97,6 @@ def _additive(numbers: np.ndarray) -> np.ndarray:
 
 def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """The quotient; 0 if the denominator is 0."""
-    import numpy as np
-
     quotient: np.ndarray = np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator > 0)
     return quotient
 

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from unirs.metrics.base import Statistic
 
-if TYPE_CHECKING:
-    import numpy as np
-
 
 def mean(values: Sequence[float] | np.ndarray, mask: np.ndarray | None = None) -> Statistic:
-    """The mean of one number per row.
-
-    Args:
-        values: `[n]`.
-        mask: bool `[n]`, the rows to average; all by default.
-
-    Returns:
-        A statistic over rows `(value, 1)`; undefined (nan) if no row is left.
-    """
-    import numpy as np
-
+    """The mean of `values` `[n]` over the rows that the bool `mask` `[n]` selects; nan if it selects none."""
     weights = np.ones(len(values)) if mask is None else np.asarray(mask, dtype=np.float64)
     rows = np.stack([np.asarray(values, dtype=np.float64) * weights, weights], axis=1)
     return Statistic(row_sums=rows, from_sums=_ratio, n=int(weights.sum()))
 
 
 def constant(value: float, n: int) -> Statistic:
-    """A value that is known for all rows together only, so that it has no interval.
-
-    Args:
-        value: What the rows score together.
-        n: Number of rows.
-    """
-    import numpy as np
-
+    """A value of all `n` rows together, which has no interval."""
     return Statistic(row_sums=np.zeros((n, 0)), from_sums=lambda sums: np.full(sums.shape[:-1], value), n=n)
 
 
@@ -54,8 +35,6 @@ def accuracies(
     Returns:
         Statistics by name, in the order to print, of the categories that occur.
     """
-    import numpy as np
-
     hits, labels = np.asarray(correct, dtype=np.float64), np.asarray(categories, dtype=object)
     present = set(categories) - {""}
     ordered = [category for category in dict.fromkeys(order) if category in present]
@@ -70,8 +49,6 @@ def accuracies(
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
-    import numpy as np
-
     numerator, denominator = sums[..., 0], sums[..., 1]
     undefined = np.full(numerator.shape, np.nan)
     ratio: np.ndarray = np.divide(numerator, denominator, out=undefined, where=denominator > 0)
@@ -80,8 +57,6 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
 
 def _mean_of_ratios(sums: np.ndarray) -> np.ndarray:
     """Averages over pairs of columns `(correct, 1)`, one pair per category; categories without rows do not count."""
-    import numpy as np
-
     ratios = _ratio(sums.reshape(*sums.shape[:-1], -1, 2))
     present = ~np.isnan(ratios)
     return _ratio(np.stack([np.where(present, ratios, 0.0).sum(axis=-1), present.sum(axis=-1).astype(float)], axis=-1))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Union
 from unirs.errors import DataError, PluginError
 from unirs.metrics.base import Evaluation, Prediction, Statistic
 from unirs.metrics.scorer import Scorer
-from unirs.metrics.statistics import constant, mean
 
 if TYPE_CHECKING:
     import torchmetrics
@@ -26,15 +25,15 @@ _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 @dataclass(frozen=True)
 class TextMetric(Scorer):
-    """Feeds rows to a metric with `update(preds, target)` and reads its `compute()`.
+    """Scores rows by a metric with `update(preds, target)` and `compute()`.
 
     `preds` are the answers, `target` is a list of references for each of them. If the metric annotates `target` as a
-    flat list of texts, as `WordErrorRate` does, it is given the only reference of each row.
+    flat list of texts, as `WordErrorRate` does, it gets the only reference of each row.
 
     `compute()` returns
 
     - a number: a statistic named after the class (`CHRFScore`: `chrf_score`),
-    - one number a row: their mean, with an interval, and the scores of the rows,
+    - one number per row: their mean, with an interval, and the scores of the rows,
     - a pair of both: the statistic and the scores of the rows,
     - or a dictionary of these by name. The first is the primary metric, unless the metric has an attribute
       `primary_metric` that names another.
@@ -56,11 +55,7 @@ class TextMetric(Scorer):
         return _snake_case(getattr(factory, "__name__", type(factory).__name__))
 
     def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:  # noqa: ARG002 (one speed)
-        """Scores rows.
-
-        Args:
-            rows: All rows of one task.
-            slow: Has no effect.
+        """Scores rows; `slow` has no effect.
 
         Raises:
             DataError: A row has no references, or several for a metric that takes one.
@@ -121,6 +116,8 @@ class TextMetric(Scorer):
         """A computed value as a statistic, and the scores of the rows."""
         import torch
 
+        from unirs.metrics.statistics import constant, mean
+
         total, per_row = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
         try:
             number, rows = torch.as_tensor(total).double(), torch.as_tensor([] if per_row is None else per_row).double()
@@ -132,7 +129,7 @@ class TextMetric(Scorer):
         if number.shape == (count,):
             return mean(number.tolist()), number.tolist()
         raise PluginError(
-            f"The metric '{self.name}' computes {value!r} as '{key}'. Return a number, or one number a row."
+            f"The metric '{self.name}' computes {value!r} as '{key}'. Return a number, or one number per row."
         )
 
 
@@ -150,10 +147,7 @@ def _snake_case(name: str) -> str:
 
 
 def _depth(hint: object) -> int:
-    """How deep `str` is nested in sequences, in the deepest alternative of a type: 2 for `list[list[str]]`.
-
-    -1 if there is no `str`.
-    """
+    """Depth of `str` in nested sequences, in the deepest alternative: 2 for `list[list[str]]`; -1 if absent."""
     if hint is str:
         return 0
     alternatives = [_depth(argument) for argument in typing.get_args(hint)]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from unirs.metrics.base import Evaluation, Prediction
 from unirs.metrics.scorer import Scorer
-from unirs.metrics.statistics import accuracies
 
 _SURROUNDING = re.compile(r"^[\W_]+|[\W_]+$")
 
@@ -39,12 +38,9 @@ class VqaAccuracy(Scorer):
     is_exact = True
 
     def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:  # noqa: ARG002 (nothing is slow)
-        """Scores rows 1 (right) or 0.
+        """Scores rows 1 (right) or 0; `slow` has no effect."""
+        from unirs.metrics.statistics import accuracies
 
-        Args:
-            rows: All rows of one task.
-            slow: Has no effect.
-        """
         answers = [normalize_answer(row.text) for row in rows]
         correct = [
             answer != "" and any(answer == normalize_answer(reference) for reference in row.references)

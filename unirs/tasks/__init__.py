@@ -7,7 +7,8 @@ from unirs.utils.lazy import lazy_names
 if TYPE_CHECKING:
     from unirs.tasks.fields import parse_row, pick, texts
     from unirs.tasks.folders import class_folders, files_of
-    from unirs.tasks.media import IMAGE_SUFFIXES, Image, Media, Modality, Pair, ResizeMode, ResizeSpec, Video
+    from unirs.tasks.media import IMAGE_SUFFIXES, Image, Media, Modality, Pair, ResizeMode, ResizeSpec, Video, as_media
+    from unirs.tasks.perturbation import PerturbedMedia
     from unirs.tasks.prompt import PromptTemplate
     from unirs.tasks.sample import LazySamples, Sample, TaskSplit, Turn
     from unirs.tasks.splits import FileSplits, check_split, held_out
@@ -15,42 +16,18 @@ if TYPE_CHECKING:
     from unirs.utils.io import read_json_lines, read_row, scan_json_lines
     from unirs.utils.json_stream import read_json_list
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "FileSplits",
-    "Image",
-    "LazySamples",
-    "Media",
-    "Modality",
-    "Pair",
-    "PromptTemplate",
-    "ResizeMode",
-    "ResizeSpec",
-    "Sample",
-    "SplitName",
-    "Task",
-    "TaskSplit",
-    "Turn",
-    "Video",
-    "check_split",
-    "class_folders",
-    "files_of",
-    "held_out",
-    "parse_row",
-    "pick",
-    "read_json_lines",
-    "read_json_list",
-    "read_row",
-    "scan_json_lines",
-    "texts",
-]
+__all__ = ["LazySamples", "PromptTemplate", "Sample", "SplitName", "Task", "TaskSplit", "Turn"]
+__all__ += ["Image", "Media", "Modality", "Pair", "PerturbedMedia", "ResizeMode", "ResizeSpec", "Video", "as_media"]
+__all__ += ["parse_row", "pick", "read_json_lines", "read_json_list", "read_row", "scan_json_lines", "texts"]
+__all__ += ["IMAGE_SUFFIXES", "FileSplits", "check_split", "class_folders", "files_of", "held_out"]
 
 __getattr__ = lazy_names(
     __name__,
     {
         "unirs.tasks.fields": "parse_row pick texts",
         "unirs.tasks.folders": "class_folders files_of",
-        "unirs.tasks.media": "IMAGE_SUFFIXES Image Media Modality Pair ResizeMode ResizeSpec Video",
+        "unirs.tasks.media": "IMAGE_SUFFIXES Image Media Modality Pair ResizeMode ResizeSpec Video as_media",
+        "unirs.tasks.perturbation": "PerturbedMedia",
         "unirs.tasks.prompt": "PromptTemplate",
         "unirs.tasks.sample": "LazySamples Sample TaskSplit Turn",
         "unirs.tasks.splits": "FileSplits check_split held_out",

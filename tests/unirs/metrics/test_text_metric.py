@@ -115,7 +115,7 @@ def test_metrics_that_do_not_fit() -> None:
     cases: list[tuple[Any, str]] = [
         (missing, "'missing' cannot be used: pip install nltk"),
         (Perplexity, "'perplexity' takes no list of texts"),
-        (Matrix, "Return a number, or one number a row"),
+        (Matrix, "Return a number, or one number per row"),
         (Unnamed, "without its primary 'f1'"),
         (dict, "'dict' made a dict"),
     ]
