@@ -1,7 +1,7 @@
-"""What UniRS raises when the user, a file or a plugin is at fault.
+"""Errors that the user, a file or a plugin causes.
 
-Each message says what is wrong, in which file or row, and what to do. The command line prints it on one line and ends
-with exit code 1; anything that is not a `UniRSError` is a bug and keeps its traceback.
+A message names what is wrong, the file or row, and the remedy. The command line prints it on one line and ends with
+exit code 1. Any other exception is a bug and keeps its traceback.
 """
 
 from collections.abc import Iterable
@@ -9,27 +9,27 @@ from difflib import get_close_matches
 
 
 class UniRSError(Exception):
-    """Base of all errors that a message is enough for."""
+    """Base of all errors whose message suffices without a traceback."""
 
 
 class DataError(UniRSError):
-    """A dataset's file or row is missing or wrong."""
+    """A file or row of a data set is missing or wrong."""
 
 
 class MediaError(DataError):
-    """A picture or video is missing, does not decode, or is not what its kind asks for."""
+    """An image or video is missing, does not decode, or does not fit its modality."""
 
 
 class PluginError(UniRSError):
-    """A plugin is unknown, named twice, does not load, or was given an option it does not have."""
+    """A plugin is unknown, ambiguous or does not import, or an option is unknown or wrong."""
 
 
 class ModelError(UniRSError):
-    """Model parts, weights or prompts do not fit together."""
+    """Components, weights or prompts of a model do not fit together."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Says what exists, and what a mistyped name probably meant, as the end of an error message."""
+    """The end of an error message: the nearest match of an unknown name, and all known ones."""
     names = sorted(known)
     match = get_close_matches(name, names, n=1)
     hint = f"Did you mean '{match[0]}'? " if match else ""

@@ -1,4 +1,8 @@
-"""Creates plugins by name: `unirs.create_task("era", root="data/era")`."""
+"""Creates plugins by name: `unirs.create_task("era", root="data/era")`.
+
+`name` is that of an installed plugin, a dotted path or a file; `options` are those of the plugin. Each function raises
+a `PluginError` if the plugin or an option is unknown, with the nearest match, or if an option is of a wrong type.
+"""
 
 from __future__ import annotations
 
@@ -14,53 +18,24 @@ if TYPE_CHECKING:
 
 
 def create_task(name: str, **options: Any) -> Task:  # noqa: ANN401 - the plugin's
-    """Creates a task.
-
-    Args:
-        name: of an installed plugin, a dotted path or a file.
-        options: of the plugin, such as `root`.
-
-    Raises:
-        PluginError: the plugin or an option is unknown, with the nearest match.
-    """
+    """Creates a task, such as `create_task("era", root="data/era")`."""
     task: Task = create("unirs.tasks", {"name": name, **options})
     return task
 
 
 def create_encoder(name: str, **options: Any) -> Encoder:  # noqa: ANN401
-    """Creates an encoder; arguments and errors are those of `create_task`."""
+    """Creates an encoder, such as `create_encoder("timm", model="resnet18")`."""
     encoder: Encoder = create("unirs.encoders", {"name": name, **options})
     return encoder
 
 
 def create_change_extractor(name: str, grid: tuple[int, int], dim: int, **options: Any) -> ChangeExtractor:  # noqa: ANN401
-    """Creates a change extractor.
-
-    Args:
-        name: of an installed plugin, a dotted path or a file.
-        grid: h and w of an encoder's tokens.
-        dim: width of these tokens.
-        options: of the plugin.
-
-    Raises:
-        PluginError: the plugin or an option is unknown, with the nearest match.
-    """
+    """Creates a change extractor for an encoder's `grid` (h and w of its tokens) and `dim` (their width)."""
     change: ChangeExtractor = create("unirs.change_extractors", {"name": name, **options}, grid, dim)
     return change
 
 
 def create_projector(name: str, grid: tuple[int, int], dim: int, out: int, **options: Any) -> nn.Module:  # noqa: ANN401
-    """Creates a projector.
-
-    Args:
-        name: of an installed plugin, a dotted path or a file.
-        grid: h and w of an encoder's tokens.
-        dim: width of these tokens.
-        out: width of the language model's embeddings.
-        options: of the plugin.
-
-    Raises:
-        PluginError: the plugin or an option is unknown, with the nearest match.
-    """
+    """Creates a projector from an encoder's `grid` and `dim` to `out`, the width of the language model's embeddings."""
     projector: nn.Module = create("unirs.projectors", {"name": name, **options}, grid, dim, out)
     return projector

@@ -1,4 +1,4 @@
-"""The model's swappable parts as protocols, with shapes. Letters: F frames, P pairs, L = h * w tokens, D width."""
+"""Protocols of the model's swappable components. Letters of shapes: F frames, P pairs, L = h * w tokens, D width."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,18 +10,18 @@ from unirs.tasks.media import ResizeSpec
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns frames into vision tokens; an `nn.Module`. Resizing is done before, normalisation inside.
+    """Encodes frames to vision tokens; an `nn.Module`. Frames are resized before, and normalized inside.
 
-    What an encoder sees is kept on disk where none of its parameters learns and `train()` leaves all of it in
-    evaluation mode (see `unirs.data.feature_cache`).
+    Its outputs are cached on disk if none of its parameters is trained and `train()` leaves all of it in evaluation
+    mode (see `unirs.data.feature_cache`).
 
     Attributes:
-        image_size: height and width in pixels of the frames it takes.
+        image_size: height and width in pixels of the frames.
         resize: how images of another shape are brought to that size.
         grid: h and w of the tokens of one frame.
         embed_dim: D.
-        init_config: the plugin's options that build the same architecture without any weights. A saved model keeps them
-            beside its weights, so that it loads without what it was first made from.
+        init_config: the plugin's options that build the same architecture without weights. They are saved with a model,
+            so that it loads without its original sources.
     """
 
     image_size: tuple[int, int]
@@ -37,7 +37,7 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class ChangeExtractor(Protocol):
-    """Fuses the two times of a pair into the tokens of one picture; an `nn.Module`.
+    """Fuses the two times of a pair into the tokens of one image; an `nn.Module`.
 
     A plugin is called with `grid: tuple[int, int]` and `dim: int` first, then its options.
     """
@@ -49,10 +49,10 @@ class ChangeExtractor(Protocol):
 
 @runtime_checkable
 class MapsChange(Protocol):
-    """A change extractor that can show where it sees a change."""
+    """A change extractor that computes a map of change."""
 
     def similarity(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """How alike the times are: `[P, L, D]` twice to `[P, h, w]`, -1..1."""
+        """Similarity of the times: `[P, L, D]` twice to `[P, h, w]`, -1..1."""
         ...
 
 
@@ -94,14 +94,13 @@ class HasPublishedWeights(Protocol):
     published_component: str
 
 
-def as_module(part: object) -> nn.Module:
-    """The same part as the module it must be.
+def as_module(component: object) -> nn.Module:
+    """Returns a component that must be an `nn.Module`.
 
     Raises:
-        TypeError: it is not an `nn.Module`, so that its weights would be neither trained nor saved.
+        TypeError: it is none.
     """
-    if not isinstance(part, nn.Module):
-        raise TypeError(
-            f"{type(part).__name__} must be a torch.nn.Module: else its weights are neither trained nor saved."
-        )
-    return part
+    if not isinstance(component, nn.Module):
+        name = type(component).__name__
+        raise TypeError(f"{name} must be a torch.nn.Module: otherwise its weights are neither trained nor saved.")
+    return component

@@ -1,6 +1,6 @@
-"""Finds plugins by entry point, dotted path or local file, and calls them with options checked by type.
+"""Finds plugins by entry point, dotted path or local file, and calls them with options that are checked by type.
 
-Nothing is imported before it is named, and no import registers anything.
+A plugin is imported when it is named, and not before. No import registers anything.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Group = Literal["unirs.tasks", "unirs.encoders", "unirs.change_extractors", "unirs.projectors", "unirs.vision_towers"]
 
 FRAMEWORK_ARGUMENTS: Mapping[Group, int] = {"unirs.change_extractors": 2, "unirs.projectors": 3}
-"""How many arguments the framework passes to the plugins of a group, before their options; 0 for other groups."""
+"""Number of arguments that the framework passes to the plugins of a group before their options; 0 by default."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PluginOption:
 
     Attributes:
         name: its key in a config.
-        type: the values that it takes, e.g. `int | None`.
+        type: type of its values, e.g. `int | None`.
         default: its value if omitted.
         required: whether it has no default.
         doc: its entry in the docstring.
@@ -58,15 +58,14 @@ def list_plugins(group: Group) -> dict[str, EntryPoint]:
         if other.value != entry.value:
             raise PluginError(
                 f"Two plugins of group '{group}' are named '{entry.name}': {origin(other)} and {origin(entry)}. "
-                "Uninstall one, or name the one you mean by its dotted path."
+                "Uninstall one, or name the other by its dotted path."
             )
     return found
 
 
 def origin(entry: EntryPoint) -> str:
-    """Where a plugin comes from: distribution and dotted path."""
-    distribution = entry.dist.name if entry.dist else "unknown package"
-    return f"{distribution} ({entry.value})"
+    """Distribution and dotted path of a plugin."""
+    return f"{entry.dist.name if entry.dist else 'unknown package'} ({entry.value})"
 
 
 def load(group: Group, name: str) -> Callable[..., Any]:
@@ -74,13 +73,13 @@ def load(group: Group, name: str) -> Callable[..., Any]:
 
     Args:
         group: the entry-point group.
-        name: an entry point's name, a dotted path `package.module:function`, or a file `folder/plugin.py`, whose
-            function is `build` unless another is named: `folder/plugin.py:function`.
+        name: an entry point's name, a dotted path `package.module:function`, or a file `folder/plugin.py`, with the
+            function `build`, or `folder/plugin.py:function`.
 
     Raises:
         PluginError: nothing of that name exists (with the nearest match), or its module does not import.
     """
-    # Before the installed plugins, so that a path still loads if two of those share a name.
+    # Before the entry points, so that a path loads even if two of these share a name.
     if ":" in name or name.endswith(".py"):
         return load_attribute(name)
     installed = list_plugins(group)
@@ -91,10 +90,10 @@ def load(group: Group, name: str) -> Callable[..., Any]:
 
 
 def load_attribute(name: str) -> Callable[..., Any]:
-    """Imports what a dotted path `package.module:function` or a file `folder/plugin.py:function` names.
+    """Imports the function of a dotted path `package.module:function` or of a file `folder/plugin.py:function`.
 
     Raises:
-        PluginError: The module or file does not exist or import, or has no such function.
+        PluginError: the module or file does not exist or import, or has no such function.
     """
     target, _, attribute = name.partition(":")
     if target.endswith(".py"):
@@ -103,13 +102,13 @@ def load_attribute(name: str) -> Callable[..., Any]:
 
 
 def short_name(name: str) -> str:
-    """A plugin's name without folder, package, ending and function: `tasks/mine.py:build` is `mine`."""
+    """A plugin's name without folder, package, suffix and function: `tasks/mine.py:build` is `mine`."""
     target = name.split(":")[0]
     return Path(target).stem if target.endswith(".py") else target.rpartition(".")[2]
 
 
 def normalize(group: Group, spec: object) -> dict[str, Any]:
-    """Brings the ways to name a plugin into one form, `{name: …, option: …}`.
+    """Converts the forms of a plugin's entry in a config to `{name: …, option: …}`.
 
     Args:
         group: the entry-point group.
@@ -137,38 +136,31 @@ def create(group: Group, spec: Mapping[str, Any] | str, *args: object) -> Any:  
     Args:
         group: the entry-point group.
         spec: see `normalize`.
-        args: what the framework itself passes first.
+        args: of the framework; they precede the options.
 
     Returns:
-        What the plugin returns. What it raises is not caught.
+        The result of the plugin, whose exceptions are not caught.
 
     Raises:
-        PluginError: no or an unknown name, an unknown option (with the nearest match), one of a wrong type, or a
-            missing one.
+        PluginError: the name or an option is missing, unknown (with the nearest match) or of a wrong type.
     """
     options = normalize(group, spec)
     name = options.pop("name")
-    return call(f"Plugin '{name}'", load(group, name), options, *args)
-
-
-def call(owner: str, function: Callable[..., Any], options: Mapping[str, Any], *args: object) -> Any:  # noqa: ANN401
-    """Calls a function with options from a config.
-
-    Args:
-        owner: what the function is, for messages.
-        function: has typed parameters.
-        options: keyword arguments, which are checked and converted by type.
-        args: positional arguments, which are passed as they are.
-
-    Raises:
-        PluginError: an option is unknown, missing or of a wrong type.
-    """
-    options = check_options(owner, function, options, len(args))
+    function = load(group, name)
+    options = check_options(f"Plugin '{name}'", function, options, len(args))
+    signature = inspect.signature(function)
     try:
-        inspect.signature(function).bind(*args, **options)
+        signature.bind(*args, **options)
     except TypeError as error:
-        raise PluginError(f"{owner}: {error}. Its signature is {inspect.signature(function)}.") from None
+        raise PluginError(f"Plugin '{name}': {error}. Its signature is {signature}.") from None
     return function(*args, **options)
+
+
+def check_plugin(group: Group, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks the options of a plugin's entry, without calling it, as `check_options` does; returns the options."""
+    options = {key: value for key, value in spec.items() if key != "name"}
+    function = load(group, spec["name"])
+    return check_options(f"Plugin '{spec['name']}'", function, options, FRAMEWORK_ARGUMENTS.get(group, 0))
 
 
 def check_options(
@@ -177,47 +169,40 @@ def check_options(
     """Checks options against a function's parameters, and converts them to the parameters' types.
 
     Args:
-        owner: what the function is, for messages.
-        function: has typed parameters; those without a type take any value.
-        options: by name. None may be missing here, as an override on the command line gives one at a time.
-        skip: number of leading parameters that are no options.
+        owner: name of the function, for messages.
+        function: its parameters are the options; those without a type take any value.
+        options: by name. Required ones may be missing: the command line overrides one at a time.
+        skip: number of leading parameters that are not options.
 
     Raises:
         PluginError: an option is unknown (with the nearest match) or of a wrong type.
     """
     parameters = dict(list(inspect.signature(function).parameters.items())[skip:])
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    checked = {}
+    checked = dict(options)
     parser = None
     for option, value in options.items():
-        checked[option] = value
-        if option not in parameters:
-            if open_ended:
-                continue
+        if option in parameters:
+            annotation = parameters[option].annotation
+            # These need no parser, which takes time to import and to build. A path's class depends on the system.
+            if annotation not in (inspect.Parameter.empty, type(value)) and not (
+                annotation is Path and isinstance(value, Path)
+            ):
+                parser = parser or _parser(function, skip)
+                checked[option] = _convert(parser, owner, option, value)
+        elif not open_ended:
             raise PluginError(f"{owner} has no option '{option}'. {did_you_mean(option, parameters)}")
-        annotation = parameters[option].annotation
-        # These need no parser, which takes time to import and to build. A path's class depends on the system.
-        fits = type(value) is annotation or (annotation is Path and isinstance(value, Path))
-        if annotation is parameters[option].empty or fits:
-            continue
-        parser = parser or _parser(function, skip)
-        checked[option] = _convert(parser, owner, option, value)
     return checked
 
 
 def options_of(function: Callable[..., Any], skip: int = 0) -> list[PluginOption]:
-    """The options of a function or class, in the order of its parameters.
-
-    Args:
-        function: has typed parameters and a docstring in Google's style.
-        skip: number of leading parameters that are no options.
-    """
-    types, parameters = _types(_parser(function, skip)), inspect.signature(function).parameters
+    """The options of a function or class, documented in Google's style, without `skip` leading parameters."""
+    parameters = inspect.signature(function).parameters
     found = []
-    for name, (kind, doc) in types.items():
+    for name, (hint, doc) in _types(_parser(function, skip)).items():
         default = parameters[name].default if name in parameters else None
         required = default is inspect.Parameter.empty
-        found.append(PluginOption(name, _type_name(kind), None if required else default, required, doc))
+        found.append(PluginOption(name, _type_name(hint), None if required else default, required, doc))
     return found
 
 
@@ -234,20 +219,17 @@ def _parser(function: Callable[..., Any], skip: int) -> "ArgumentParser":
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    names: set[str | int] = set(list(inspect.signature(function).parameters)[:skip])
-    if inspect.isclass(function):
-        parser.add_class_arguments(function, skip=names, fail_untyped=False)
-    else:
-        parser.add_function_arguments(function, skip=names, fail_untyped=False)
+    add: Any = parser.add_class_arguments if inspect.isclass(function) else parser.add_function_arguments
+    add(function, skip=set(list(inspect.signature(function).parameters)[:skip]), fail_untyped=False)
     return parser
 
 
 def _types(parser: "ArgumentParser") -> dict[str, tuple[object, str]]:
     """Type and documentation of each option of a parser."""
-    actions = {action.dest: action for action in parser._actions if action.dest != "help"}
     return {
-        name: (getattr(action, "_typehint", Any), " ".join((action.help or "").split()))
-        for name, action in actions.items()
+        action.dest: (getattr(action, "_typehint", Any), " ".join((action.help or "").split()))
+        for action in parser._actions
+        if action.dest != "help"
     }
 
 
@@ -258,14 +240,10 @@ def _convert(parser: "ArgumentParser", owner: str, option: str, value: object) -
         parsed = parser.parse_object({option: value}, defaults=False, _skip_validation=True)
         return parser.instantiate(parsed)[option]
     except (ArgumentError, TypeError, ValueError):
-        kind, _ = _types(parser).get(option, ("a mapping of its options", ""))
-        choices = get_args(kind)
-        hint = f" {did_you_mean(value, choices)}" if isinstance(value, str) and _are_texts(choices) else ""
-        raise PluginError(f"{owner}: option '{option}' is {value!r}, it must be {_type_name(kind)}.{hint}") from None
-
-
-def _are_texts(values: tuple[object, ...]) -> bool:
-    return bool(values) and all(isinstance(value, str) for value in values)
+        hint, _ = _types(parser).get(option, ("a mapping of its options", ""))
+        choices = [choice for choice in get_args(hint) if isinstance(choice, str)]
+        remedy = f" {did_you_mean(value, choices)}" if isinstance(value, str) and choices else ""
+        raise PluginError(f"{owner}: option '{option}' is {value!r}, it must be {_type_name(hint)}.{remedy}") from None
 
 
 def _type_name(hint: object) -> str:
@@ -287,7 +265,7 @@ def _import(module: str, name: str) -> ModuleType:
 
 def _import_file(path: Path, name: str) -> ModuleType:
     if not path.is_file():
-        raise PluginError(f"Plugin file {path} does not exist. Paths are taken from the current folder, {Path.cwd()}.")
+        raise PluginError(f"Plugin file {path} does not exist. Paths are relative to the current folder, {Path.cwd()}.")
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     module_name = f"unirs_local_{path.stem}_{digest}"
     if module_name in sys.modules:
@@ -296,7 +274,7 @@ def _import_file(path: Path, name: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise PluginError(f"Plugin file {path} cannot be imported: it is not a Python file.")
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickle look their module up by name.
+    # Dataclasses and pickle find a module by its name.
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)

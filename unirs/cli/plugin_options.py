@@ -14,7 +14,7 @@ from jsonargparse._util import NestedArg
 from unirs import plugins
 from unirs.cli.plugins import describe_plugin
 from unirs.errors import PluginError, did_you_mean
-from unirs.plugins import FRAMEWORK_ARGUMENTS, Group
+from unirs.plugins import Group
 from unirs.tasks.config import check_task_options, task_label
 
 _TASKS = "data.tasks"
@@ -91,11 +91,7 @@ def _override_task(specs: list[dict[str, Any]], key: str, text: str) -> list[dic
 
 
 def _check(group: Group, spec: Mapping[str, Any]) -> dict[str, Any]:
-    if group == "unirs.tasks":
-        return check_task_options(spec)
-    options = {key: value for key, value in spec.items() if key != "name"}
-    function = plugins.load(group, spec["name"])
-    return plugins.check_options(f"Plugin '{spec['name']}'", function, options, FRAMEWORK_ARGUMENTS.get(group, 0))
+    return check_task_options(spec) if group == "unirs.tasks" else plugins.check_plugin(group, spec)
 
 
 def _override(group: Group, spec: Mapping[str, Any], path: str, text: str) -> dict[str, Any]:

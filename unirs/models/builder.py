@@ -36,6 +36,9 @@ class ProjectorConfig:
     source: Path | None = None
     tune: Literal["full", "frozen"] = "full"
 
+    def __post_init__(self) -> None:
+        plugins.check_plugin("unirs.projectors", self.plugin)
+
     @property
     def plugin(self) -> dict[str, Any]:
         """The plugin's name and options."""

@@ -1,4 +1,4 @@
-"""Tasks as a config names them."""
+"""Tasks in a config."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ClueUse = Literal["never", "test", "always"]
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """Data to make if none are found.
+    """Synthetic data, made if a task's data are missing.
 
     Attributes:
         size: number of training items, 0 or more.
-        seed: another seed makes other data.
+        seed: 0 or more; changes the data.
 
     Raises:
         PluginError: a number is negative.
@@ -38,14 +38,14 @@ class SyntheticConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """The options that every task has, beside those of its plugin.
+    """The options of every task, besides those of its plugin.
 
     Attributes:
         label: name of the task in results and on the command line; the plugin's name if omitted.
-        weight: how often an epoch contains each training sample, 0 or more; a fraction takes a random subset.
-        synthetic: data to make if none are found.
+        weight: number of times that an epoch contains each training sample; a fraction selects a random subset.
+        synthetic: synthetic data to make if the task's data are missing.
         clue: when prompts contain a clue: `never`, for evaluation only (`test`), or for training too (`always`).
-        augment: whether training media are turned and mirrored, all frames alike.
+        augment: whether training media are rotated and mirrored, all frames of an input alike.
 
     Raises:
         PluginError: the weight is negative or infinite.
@@ -71,10 +71,7 @@ def task_label(spec: Mapping[str, Any]) -> str:
 
 
 def check_task_options(spec: object) -> dict[str, Any]:
-    """Checks the options of a task by type, without building it.
-
-    Returns:
-        `name`, and the options as they are given.
+    """Checks the options of a task by type, without building it; returns them with its `name`.
 
     Raises:
         PluginError: an unknown plugin or option, or a value of a wrong type.
@@ -93,13 +90,7 @@ def check_task_options(spec: object) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig(TaskOptions):
-    """A task as a config names it.
-
-    Attributes:
-        name: the task's name in results.
-        root: folder with its data.
-        task: the plugin's result.
-    """
+    """A task built from its entry in a config: its name in results, its data folder, and the plugin's result."""
 
     name: str
     root: Path
@@ -132,34 +123,26 @@ class TaskConfig(TaskOptions):
         tasks: dict[str, TaskConfig] = {}
         for task in map(TaskConfig.from_config, specs):
             if task.name in tasks:
-                raise PluginError(f"Several tasks are named {task.name}. Give each a 'label' of its own.")
+                raise PluginError(f"Several tasks are named {task.name}. Give each its own 'label'.")
             tasks[task.name] = task
         if not tasks:
             raise PluginError("data.tasks is empty: name at least one task.")
         return tasks
 
     def missing_paths(self) -> list[Path]:
-        """The needed files and folders that do not exist."""
+        """The required files and folders that do not exist."""
         return [path for path in self.task.required_paths if not path.exists()]
 
     def prepare(self) -> None:
-        """Makes the data where the config says so and none is there.
+        """Makes synthetic data if the config has them and all of the task's data are missing.
 
         Raises:
-            DataError: data are missing and not to be made; says where to get them.
+            DataError: data are missing; the message tells where to get them.
         """
-        missing = self.missing_paths()
-        if not missing:
-            return
-        if (
-            self.synthetic is not None
-            and self.task.synthesize is not None
-            and len(missing) == len(self.task.required_paths)
-        ):
-            self.task.synthesize(self.synthetic.size, self.synthetic.seed)
-            return
-        files = ", ".join(map(str, missing))
-        remedy = "Or set 'synthetic: {size: 512, seed: 0}' for this task." if self.task.synthesize is not None else ""
-        raise DataError(
-            f"Task '{self.name}': missing {files}. Get the data: {self.task.download_hint} {remedy}".strip()
-        )
+        missing, synthesize = self.missing_paths(), self.task.synthesize
+        if missing and synthesize and self.synthetic and len(missing) == len(self.task.required_paths):
+            synthesize(self.synthetic.size, self.synthetic.seed)
+        elif missing:
+            files = ", ".join(map(str, missing))
+            remedy = " Or set 'synthetic: {size: 512, seed: 0}' for this task." if synthesize else ""
+            raise DataError(f"Task '{self.name}': missing {files}. Get the data: {self.task.download_hint}{remedy}")

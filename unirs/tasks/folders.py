@@ -18,7 +18,7 @@ def files_of(folder: Path, suffixes: Collection[str], what: str) -> list[Path]:
 
     Args:
         folder: of a class.
-        suffixes: allowed suffixes of its files, in lower case: `{".mp4"}`.
+        suffixes: allowed, in lower case: `{".mp4"}`.
         what: description of such a file, for messages: `an .mp4 file`.
 
     Raises:

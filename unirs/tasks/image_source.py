@@ -126,7 +126,7 @@ def open_image(source: Source) -> PIL.Image.Image:
             image.load()
             return _to_rgb(image, f"Image {source}")
     except FileNotFoundError:
-        raise MediaError(f"Image {source} does not exist. Add the file, or correct the folder it is in.") from None
+        raise MediaError(f"Image {source} does not exist. Add the file, or correct its folder.") from None
     # Pillow's decoders raise these, SyntaxError (broken PNG) included; OSError covers its own UnidentifiedImageError.
     # They also warn of a broken TIFF, which Python raises if warnings are errors.
     except (OSError, SyntaxError, ValueError, Warning, PIL.Image.DecompressionBombError) as error:

@@ -75,7 +75,7 @@ class Media(Protocol):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Paths of the files, or descriptions of what is in memory, in order: written to predictions."""
+        """Paths of the files, or descriptions of content in memory, in order: written to predictions."""
         ...
 
     @property
@@ -99,10 +99,7 @@ class Media(Protocol):
         ...
 
     def content_key(self) -> str:
-        """Hashes the modality and the content of the frames, but no file names: the key of features and clues on disk.
-
-        Returns:
-            SHA-256 as 64 hexadecimal digits.
+        """SHA-256 of the modality and the content of the frames, without file names: the key of features and clues.
 
         Raises:
             MediaError: a file cannot be read.
@@ -111,7 +108,7 @@ class Media(Protocol):
 
 
 class _SourceMedia:
-    """What `Image`, `Pair` and `Video` have in common; the methods are described in `Media`."""
+    """Common base of `Image`, `Pair` and `Video`."""
 
     __slots__ = ()
     modality: Modality
@@ -123,11 +120,11 @@ class _SourceMedia:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Paths of the files, or descriptions of what is in memory, in order."""
+        """See `Media.sources`."""
         return tuple(map(str, self._sources))
 
     def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
-        """Decodes the frames, see `Media.load_frames`."""
+        """See `Media.load_frames`."""
         images = self._open()
         for source, image in zip(self.sources, images, strict=False):
             if image.size != images[0].size:
@@ -141,7 +138,7 @@ class _SourceMedia:
         return [open_image(source) for source in self._sources]
 
     def content_key(self) -> str:
-        """Hashes the content, see `Media.content_key`."""
+        """See `Media.content_key`."""
         return hash_parts(self.modality, self.num_frames, "as it is", *map(_digest, self._sources))
 
 
@@ -253,11 +250,11 @@ class Video(_SourceMedia):
 
 
 def as_media(value: object, num_frames: int | None = None) -> Media:
-    """Converts what a notebook has to media.
+    """Converts a value to media.
 
     Args:
-        value: Media; a path, whose suffix tells images from videos; a PIL image, or an array or tensor of an image;
-            or a tuple of two images, before and after, which is a pair.
+        value: Media; a path with the suffix of an image or a video; a PIL image, or an array or tensor of an image; or
+            a tuple of two images, before and after, which is a pair.
         num_frames: Number of frames of a video.
 
     Raises:
@@ -298,9 +295,7 @@ def _digest(source: Source) -> str:
         with source.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise MediaError(
-            f"{source} cannot be read ({error.strerror}). Add the file, or correct the folder it is in."
-        ) from error
+        raise MediaError(f"{source} cannot be read ({error.strerror}). Add the file, or correct its folder.") from error
 
 
 def _resize(image: PIL.Image.Image, size: tuple[int, int] | None, resize: ResizeSpec) -> np.ndarray:
@@ -311,13 +306,12 @@ def _resize(image: PIL.Image.Image, size: tuple[int, int] | None, resize: Resize
     target = (size[1], size[0]) if size else image.size
     if image.size != target:
         bicubic = PIL.Image.Resampling.BICUBIC
-        match resize.mode:
-            case "stretch":
-                image = image.resize(target, bicubic)
-            case "pad":
-                image = PIL.ImageOps.pad(image, target, bicubic, color=resize.fill)
-            case "center_crop":
-                image = PIL.ImageOps.fit(image, target, bicubic)
+        if resize.mode == "stretch":
+            image = image.resize(target, bicubic)
+        elif resize.mode == "pad":
+            image = PIL.ImageOps.pad(image, target, bicubic, color=resize.fill)
+        else:
+            image = PIL.ImageOps.fit(image, target, bicubic)
     return np.asarray(image)
 
 

@@ -1,4 +1,4 @@
-"""Media with altered frames, for baselines that show whether a model uses what it is given."""
+"""Media with perturbed frames, for baselines that show whether a model uses its input."""
 
 from __future__ import annotations
 
@@ -18,12 +18,7 @@ Perturbation = Literal["blank", "swap_times", "repeat_first", "shuffle_frames"]
 
 @dataclass(frozen=True, slots=True)
 class PerturbedMedia:
-    """Media whose frames are altered.
-
-    Attributes:
-        media: The original.
-        perturbation: How its frames are altered.
-    """
+    """Media whose frames are perturbed."""
 
     media: Media
     perturbation: Perturbation
@@ -44,10 +39,10 @@ class PerturbedMedia:
         return self.media.num_frames
 
     def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
-        """Decodes the original and alters the frames; arguments, result and errors are the original's.
+        """Decodes and perturbs the frames, see `Media.load_frames`.
 
-        Black frames of a given size are made without decoding. The order of shuffled frames depends on the name of the
-        first source alone, and is never the right one.
+        Black frames of a given size are made without decoding. The order of shuffled frames depends only on the name of
+        the first source, and differs from the original order.
         """
         if self.perturbation == "blank" and size is not None:
             import torch
@@ -65,7 +60,7 @@ class PerturbedMedia:
                 return frames[_shuffled_order(self.num_frames, self._name)]
 
     def content_key(self) -> str:
-        """Hashes the content, see `Media.content_key`. Black frames do not depend on the original's content."""
+        """See `Media.content_key`. That of black frames does not depend on the original's content."""
         if self.perturbation == "blank":
             return hash_parts(self.modality, self.num_frames, self.perturbation)
         salt = self._name if self.perturbation == "shuffle_frames" else ""
@@ -77,7 +72,6 @@ class PerturbedMedia:
 
 
 def _shuffled_order(count: int, salt: str) -> list[int]:
-    """An order that is not the right one, unless there is no other."""
     order = sorted(range(count), key=lambda index: hashlib.sha256(f"{salt}/{index}".encode()).digest())
-    # The right order, rotated by one, is a wrong one.
+    # Rotated by one if it is the original order.
     return order[1:] + order[:1] if order == sorted(order) else order

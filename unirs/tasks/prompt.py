@@ -1,4 +1,4 @@
-"""Prompt templates, and the markers that a prompt's components stand between."""
+"""Prompt templates, and the markers in prompts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 VISUAL = "<|visual|>"
-"""Stands for the visual tokens of one picture in rendered text."""
+"""Placeholder of the visual tokens of one image in rendered text."""
 
 CLUE_START, CLUE_END = "<clue>", "</clue>"
-"""What a clue stands between."""
+"""Markers around a clue."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class PromptTemplate:
     """A task's prompt template.
 
     Attributes:
-        task_tag: the task tag put before the instruction: `vqa` becomes `[vqa]` (paper, prompt augmentation); none
-            where empty.
+        task_tag: precedes the instruction, `vqa` as `[vqa]` (paper, prompt augmentation); none if empty.
         instruction: a `str.format` template over the turn's fields.
     """
 
@@ -33,7 +32,7 @@ class PromptTemplate:
     instruction: str
 
     def __call__(self, fields: Mapping[str, str], clue: str = "") -> str:
-        """The text after the visual placeholders: tag, clue between its markers where there is one, instruction.
+        """Renders the text after the visual placeholders: tag, clue between its markers if there is one, instruction.
 
         Raises:
             DataError: the instruction names a field that the turn does not have.
@@ -43,6 +42,6 @@ class PromptTemplate:
                 raise DataError(
                     f"The prompt names the field '{name}', which the turn does not have. {did_you_mean(name, fields)}"
                 )
-        parts = [f"[{self.task_tag}]"] if self.task_tag else []
-        parts += [f"{CLUE_START}{clue}{CLUE_END}"] if clue else []
-        return " ".join([*parts, self.instruction.format(**fields)])
+        tag = f"[{self.task_tag}] " if self.task_tag else ""
+        clue = f"{CLUE_START}{clue}{CLUE_END} " if clue else ""
+        return tag + clue + self.instruction.format(**fields)

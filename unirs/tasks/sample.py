@@ -1,4 +1,4 @@
-"""What a task's dataset yields: media, and one or several turns of question and answer about them."""
+"""Samples of a task: media, and one or several questions about them with their answers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from unirs.tasks.media import Media
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question about the media and what to answer.
+    """A question about the media, and its answers.
 
-    The turns of a sample are independent: each sees the media and itself, never another turn.
+    The turns of a sample are independent: each attends to the media and itself, never to another turn.
 
     Attributes:
         id: unique within the task and split.
-        prompt_fields: what the task's prompt may name, e.g. `{"question": "Is there a road?"}`.
-        references: the texts an answer is scored against; at least one.
-        train_answers: the texts to learn; `references` where left out.
-        category: what scores are split by: question type, class, or `changed` / `unchanged`.
+        references: texts to score an answer against; at least one.
+        prompt_fields: texts that the task's prompt may name, e.g. `{"question": "Is there a road?"}`.
+        train_answers: texts to train on; `references` by default.
+        category: question type, class, or `changed` / `unchanged`; scores are split by it.
     """
 
     id: str
@@ -31,19 +31,13 @@ class Turn:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The texts to learn."""
+        """The texts to train on."""
         return self.train_answers or self.references
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Media and the turns about them.
-
-    Attributes:
-        id: unique within the task and split.
-        media: what is shown.
-        turns: at least one.
-    """
+    """Media and at least one turn about them; `id` is unique within the task and split."""
 
     id: str
     media: Media
@@ -51,11 +45,11 @@ class Sample:
 
 
 class LazySamples(Sequence[Sample]):
-    """Samples that are made when they are asked for, of data sets too large to stand in memory as objects.
+    """Samples that are made on access, for data sets that are too large for memory as objects.
 
     Args:
-        make: makes the sample of an index; the same each time.
-        turns: how many turns each sample has.
+        make: makes the sample of an index; equal ones each time.
+        turns: number of turns of each sample.
     """
 
     def __init__(self, make: Callable[[int], Sample], turns: Sequence[int]) -> None:
@@ -71,15 +65,15 @@ class LazySamples(Sequence[Sample]):
     def __getitem__(self, index: slice) -> Sequence[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
         chosen = range(len(self))[index]
-        return self._make(chosen) if isinstance(chosen, int) else [self._make(one) for one in chosen]
+        return self._make(chosen) if isinstance(chosen, int) else [self._make(each) for each in chosen]
 
 
 class TaskSplit(Sequence[Sample]):
-    """The samples of one split, and how many turns the protocol excludes, by category.
+    """The samples of one split.
 
     Args:
-        samples: in a fixed order, the same on every machine.
-        num_excluded: excluded turns by category; printed beside the results.
+        samples: in an order that is the same on every machine.
+        num_excluded: number of turns that the protocol excludes, by category; reported with the results.
     """
 
     def __init__(self, samples: Sequence[Sample], num_excluded: Mapping[str, int] | None = None) -> None:
@@ -90,7 +84,7 @@ class TaskSplit(Sequence[Sample]):
         return len(self._samples)
 
     def turns(self, index: int) -> int:
-        """How many turns a sample has, without making it where it is not in memory."""
+        """Number of turns of a sample, which is not made for it."""
         samples = self._samples
         return samples.turns[index] if isinstance(samples, LazySamples) else len(samples[index].turns)
 

@@ -4,112 +4,22 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
-from string import Template
 
 from unirs.errors import UniRSError
 from unirs.tasks.media import Modality
 from unirs.utils.io import replacing_folder, write_atomically
 
-_PLUGIN = Template('''\
-"""The task $name. A line of <split>.jsonl: $line"""
-
-from pathlib import Path
-
-from unirs import $imports
-from unirs.metrics import $metric
-from unirs.tasks import read_json_lines, texts
-
-CHOICES = $choices
-
-
-def build(root: Path) -> Task:
-    def sample(where: str, row: dict[str, object]) -> Sample:
-        $names = texts(row, where, $quoted)
-        return Sample(key, $media_code, ($turn,))
-
-    def samples(split: str) -> TaskSplit:
-        return TaskSplit([sample(*line) for line in read_json_lines(root / f"{split}.jsonl")])
-
-    return Task(
-        modality="$modality",
-        load_split=samples,
-        prompt=PromptTemplate("$tag", "$instruction"),
-        metric=$metric($classes),
-        choices=CHOICES,
-        required_paths=(root,),
-        download_hint="(say where to get the data)",
-    )
-''')
-
-_TEST = Template('''\
-"""Run it with `pytest $file`."""
-
-from pathlib import Path
-
-from unirs import plugins
-from unirs.evaluation.task_check import check_task
-
-HERE = Path(__file__).parent
-
-
-def test_reads_its_example() -> None:
-    task = plugins.create("unirs.tasks", {"name": str(HERE / "$plugin"), "root": HERE / "$example"})
-    sample = task.load_split("train")[0]
-    assert task.prompt(sample.turns[0].prompt_fields).startswith("$prompt")
-    assert sample.turns[0].references == ($answer,)
-    assert check_task(task).problems == {}
-''')
-
-
-@dataclass(frozen=True)
-class _Form:
-    """The differences between plugins of the modalities.
-
-    Attributes:
-        media: name of the media class.
-        paths: names of a line's paths, with the endings of the files.
-        media_code: expression that makes the media from these paths.
-        question: of the example; empty if the instruction is the whole question.
-        answers: the choices, one for each example.
-        tag: the task tag.
-        instruction: of the prompt.
-    """
-
-    media: str
-    paths: Mapping[str, str]
-    media_code: str
-    question: str
-    answers: tuple[str, str]
-    tag: str
-    instruction: str
-
-
-_SHORT = "{question}\nAnswer the question using a single word or phrase."
-
-_FORMS: Mapping[Modality, _Form] = {
-    "image": _Form(
-        "Image", {"image": ".png"}, "Image(root / image)", "Is there a building?", ("yes", "no"), "vqa", _SHORT
-    ),
-    "pair": _Form(
-        "Pair",
-        {"before": ".png", "after": ".png"},
-        "Pair(root / before, root / after)",
-        "Was a building built?",
-        ("yes", "no"),
-        "vqa",
-        _SHORT,
-    ),
-    "video": _Form(
-        "Video",
-        {"video": ".mp4"},
-        "Video(root / video, num_frames=8)",
-        "",
-        ("constructing", "non-event"),
-        "video",
-        "What is the event in the video?",
-    ),
+_SUFFIXES: Mapping[Modality, Mapping[str, str]] = {
+    "image": {"image": ".png"},
+    "pair": {"before": ".png", "after": ".png"},
+    "video": {"video": ".mp4"},
 }
+"""Names of the media files in a line, and their suffixes."""
+
+_QUESTIONS: Mapping[Modality, str] = {"image": "Is there a building?", "pair": "Was a building built?", "video": ""}
+"""Questions of the example; empty if the instruction is the question."""
 
 
 @dataclass(frozen=True)
@@ -133,65 +43,55 @@ def write_task(name: str, modality: Modality, plugin: Path) -> Written:
         UniRSError: the name or the suffix of the file is invalid, or one of the files exists: nothing is overwritten.
     """
     if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
-        raise UniRSError(f"'{name}' cannot name a task. Use letters, digits and '_', and begin with no digit.")
+        raise UniRSError(f"'{name}' cannot name a task. Use letters, digits and '_', and do not start with a digit.")
     if plugin.suffix != ".py":
         raise UniRSError(f"A plugin is a Python file: {plugin} does not end with .py.")
     written = Written(plugin, plugin.with_name(f"test_{plugin.name}"), plugin.with_name(f"{name}_example"))
     for path in (written.plugin, written.test, written.example):
         if path.exists():
             raise UniRSError(f"{path} exists, and nothing is overwritten. Remove it, or choose another name or --out.")
-    form = _FORMS[modality]
+    paths, question, media = _SUFFIXES[modality], _QUESTIONS[modality], modality.capitalize()
+    answers = ("yes", "no") if question else ("constructing", "non-event")
     with replacing_folder(written.example) as folder:
-        _write_example(folder, form)
-    write_atomically(written.test, _test(written, form).encode())
-    write_atomically(written.plugin, _plugin(name, modality, form).encode())
+        _write_example(folder, paths, question, answers)
+    values = {
+        "name": name,
+        "modality": modality,
+        "media": media,
+        "imports": sorted((media, "PromptTemplate", "Sample", "Task", "TaskSplit", "Turn")),
+        "paths": list(paths),
+        "fields": ["id", *paths, *(["question"] if question else []), "answer"],
+        "question": question,
+        "answers": answers,
+        "plugin": plugin.name,
+        "test": written.test.name,
+        "example": written.example.name,
+    }
+    write_atomically(written.test, _render("test.py.jinja", values))
+    write_atomically(written.plugin, _render("task.py.jinja", values))
     return written
 
 
-def _plugin(name: str, modality: Modality, form: _Form) -> str:
-    texts = ["id", *form.paths, *(["question"] if form.question else []), "answer"]
-    return _PLUGIN.substitute(
-        name=name,
-        line="{" + ", ".join(f'"{text}": …' for text in texts) + "}",
-        imports=", ".join(sorted((form.media, "PromptTemplate", "Sample", "Task", "TaskSplit", "Turn"))),
-        metric="VqaAccuracy" if form.question else "Top1",
-        choices=repr(form.answers).replace("'", '"'),
-        names=", ".join(["key", *texts[1:]]),
-        quoted=", ".join(f'"{text}"' for text in texts),
-        media_code=form.media_code,
-        turn='Turn(key, (answer,), {"question": question})'
-        if form.question
-        else "Turn(key, (answer,), category=answer)",
-        modality=modality,
-        tag=form.tag,
-        instruction=form.instruction.replace("\n", "\\n"),
-        classes="" if form.question else "CHOICES",
-    )
+def _render(template: str, values: Mapping[str, object]) -> bytes:
+    from jinja2 import Template
+
+    text = resources.files("unirs.tasks").joinpath("templates", template).read_text(encoding="utf-8")
+    rendered: str = Template(text, keep_trailing_newline=True).render(values)
+    return rendered.encode()
 
 
-def _test(written: Written, form: _Form) -> str:
-    return _TEST.substitute(
-        file=written.test.name,
-        plugin=written.plugin.name,
-        example=written.example.name,
-        prompt=f"[{form.tag}] {form.question or form.instruction}",
-        answer=json.dumps(form.answers[0]),
-    )
-
-
-def _write_example(folder: Path, form: _Form) -> None:
+def _write_example(folder: Path, paths: Mapping[str, str], question: str, answers: tuple[str, str]) -> None:
     """Two samples per split: one with a new building, one with the unchanged field."""
     for shade, split in enumerate(("train", "val", "test")):
         lines = []
-        for built, answer in zip((True, False), form.answers, strict=True):
+        for built, answer in zip((True, False), answers, strict=True):
             key = f"{split}_{'built' if built else 'field'}"
-            paths = {name: f"{key}_{name}{suffix}" for name, suffix in form.paths.items()}
-            for name, path in paths.items():
-                _write_media(folder / path, 100 + 20 * shade, built=built and name != "before")
-            question = {"question": form.question} if form.question else {}
-            lines.append({"id": key, **paths, **question, "answer": answer})
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+            files = {name: f"{key}_{name}{suffix}" for name, suffix in paths.items()}
+            for name, file in files.items():
+                _write_media(folder / file, 100 + 20 * shade, built=built and name != "before")
+            line = {"id": key, **files, **({"question": question} if question else {}), "answer": answer}
+            lines.append(json.dumps(line) + "\n")
+        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def _write_media(path: Path, green: int, *, built: bool) -> None:

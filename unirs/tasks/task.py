@@ -27,7 +27,7 @@ class Task:
 
     A plugin is a function `build(root: Path, **options) -> Task`, registered in the entry-point group `unirs.tasks`,
     named by a dotted path `package.module:build`, or by a file `path/to/plugin.py`. Its options are its parameters. It
-    must be cheap: it reads no data (listing folders is cheap) and does not import torch, unless its metric needs it.
+    reads no data beyond listings of folders, and does not import torch unless its metric needs it.
 
     Attributes:
         modality: Modality of the media of its samples.
@@ -39,13 +39,13 @@ class Task:
         download_hint: Where to get the data, for the message if something in `required_paths` is missing.
         synthesize: Writes a synthetic data set in the task's real on-disk format: `synthesize(size, seed)`, with `size`
             training items. None if the task has no synthetic form.
-        choices: The allowed answers, written as they are learnt (`This is a video about fire.`); a mapping if they
+        choices: The allowed answers, written as in training (`This is a video about fire.`); a mapping if they
             depend on the turn's category. Any text is allowed if there are none. See `choices_for`.
         splits: Splits that `load_split` can read. A task without `val` or `test` is for training only, one without
             `train` for evaluation only.
 
     Raises:
-        PluginError: Choices are given by category although the model has to find out the category, or a choice is
+        PluginError: Choices are given by category although the category is the answer, or a choice is
             repeated.
     """
 

@@ -41,7 +41,7 @@ def read_frames(source: Source, num_frames: int) -> list[np.ndarray]:
     """
     if isinstance(source, Path) and not source.is_file():
         state = "is not a file" if source.exists() else "does not exist"
-        raise MediaError(f"Video {source} {state}. Add the file, or correct the folder it is in.")
+        raise MediaError(f"Video {source} {state}. Add the file, or correct its folder.")
     try:
         index = _read_index(source)
     except (av.error.FFmpegError, _DamageError) as error:
@@ -64,13 +64,7 @@ class _DamageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
-    """A coded frame.
-
-    Attributes:
-        key: Identifies the frame and sorts by time: its timestamp, or its index if `_Index.timed` is False.
-        is_keyframe: Whether decoding can start here.
-        hidden: Whether the file marks the frame as not to be displayed.
-    """
+    """A coded frame. Its key sorts by time: the timestamp, or the index if `_Index.timed` is False."""
 
     key: int
     is_keyframe: bool
@@ -79,13 +73,7 @@ class _Packet:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """The packets of a video in decoding order, which differs from time order.
-
-    Attributes:
-        packets: All packets.
-        timed: Whether timestamps are the packets' keys.
-        h264: Whether the decoder can skip frames that no other refers to.
-    """
+    """The packets of a video in decoding order, which differs from time order."""
 
     packets: Sequence[_Packet]
     timed: bool
@@ -117,11 +105,6 @@ def _read_index(source: Source) -> _Index:
 
 
 def _stream(file: InputContainer) -> VideoStream:
-    """The first video stream of a file.
-
-    Raises:
-        _DamageError: there is none, or FFmpeg does not know its codec.
-    """
     if not file.streams.video:
         raise _DamageError("it holds no video")
     stream = file.streams.video[0]
