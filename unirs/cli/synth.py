@@ -8,9 +8,6 @@ from unirs import plugins
 from unirs.errors import UniRSError, did_you_mean
 from unirs.tasks.task import Task
 
-_SHOWN = 8
-"""Test samples of each task on the contact sheet."""
-
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options to its parser."""
@@ -43,7 +40,7 @@ def _run(options: argparse.Namespace) -> None:
     samples = []
     for name in writers:
         test = tasks[name].load_split("test")
-        for index in spread(len(test), _SHOWN):
+        for index in spread(len(test), 8):
             # Samples often have the same questions in the same order.
             turns = test[index].turns
             samples.append((name, tasks[name].prompt, replace(test[index], turns=(turns[index % len(turns)],))))

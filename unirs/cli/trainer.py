@@ -107,8 +107,7 @@ class TrainerCLI(LightningCLI):
             return self._instantiate_trainer(options, own)
         # The log comes after the results are written, so that it deletes the answers last.
         own += [ResultsWriter(self._get(self.config, "seed_everything")), EvaluationLog()]
-        if training and not barebones:
-            own.append(ThroughputLogger())
+        own += [ThroughputLogger()] if training and not barebones else []
         if options["enable_checkpointing"] is not False and not barebones:
             own.append(_checkpoints(root / "checkpoints", validates=options["limit_val_batches"] != 0))
         if options["logger"] is None:
@@ -124,9 +123,8 @@ class TrainerCLI(LightningCLI):
     def before_fit(self) -> None:
         """Raises a `UniRSError` if the folder holds checkpoints and training does not continue from one."""
         folder = Path(self.trainer.default_root_dir)
-        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        if self._get(self.config, "ckpt_path", default=None) is None and any(folder.glob("checkpoints/*.ckpt")):
+        new = self._get(self.config, "ckpt_path", default=None) is None
+        if new and not self.trainer.fast_dev_run and any(folder.glob("checkpoints/*.ckpt")):  # type: ignore[attr-defined]
             raise UniRSError(
                 f"{folder} already holds a run. Continue with '--ckpt_path last', name another folder with "
                 "'--trainer.default_root_dir', or delete it."
@@ -165,12 +163,9 @@ def _has(callbacks: Sequence[Callback], callback_class: type[Callback]) -> bool:
 
 
 def _checkpoints(folder: Path, *, validates: bool) -> ModelCheckpoint:
-    if not validates:
-        # There is no score that determines the best.
-        return ModelCheckpoint(folder, "last", enable_version_counter=False)
-    return ModelCheckpoint(
-        folder, "best", monitor="val/score", mode="max", save_last=True, enable_version_counter=False
-    )
+    # Without validation, there is no score that determines the best.
+    best = {"filename": "best", "monitor": "val/score", "mode": "max", "save_last": True}
+    return ModelCheckpoint(folder, **best if validates else {"filename": "last"}, enable_version_counter=False)
 
 
 def _loggers(root: Path) -> list[Logger]:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
@@ -31,8 +31,7 @@ _TRAIN_AND_TEST = (
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 _POLL_SECONDS = 0.2
-
-_LOG_LINES = 5
+_LOG_LINES = 5  # in an error
 
 
 def run_ablations(
@@ -48,20 +47,11 @@ def run_ablations(
     """Trains and tests the variants of a suite, compares them, and returns the tables as text.
 
     Writes a run folder for each training, `<out>/runs/<variant>-seed<seed>-<digest>`, with its config `fit.yaml` and
-    its output `log.txt`, and the tables `<out>/table.{md,csv,json}`.
-
-    Args:
-        suite: the suite.
-        out: the folder to write to.
-        check_config: called with a name and a config of `unirs fit`; raises a `UniRSError` for a wrong config.
-        jobs: number of parallel processes, with one thread each.
-        seeds: replace the suite's seeds.
-        only: variants to train, with the first of their group; empty for all.
-        resume: skip finished runs; an interrupted run starts anew.
+    its output `log.txt`, and the tables `<out>/table.{md,csv,json}`. The options are those of `unirs ablate`;
+    `check_config` takes a name and a config of `unirs fit`, and raises a `UniRSError` if it is wrong.
 
     Raises:
-        UniRSError: a config is wrong, data are missing, the folder holds runs and `resume` is not set, or a run fails;
-            names the file with its output.
+        UniRSError: a config is wrong, data are missing, the folder holds runs and `resume` is not set, or a run fails.
     """
     plan = make_plan(suite, seeds, only)
     runs = out / "runs"
@@ -97,7 +87,7 @@ def _train_all(trainings: Sequence[TrainingRun], runs: Path, jobs: int) -> None:
                 for name in [name for name, process in processes.items() if process.poll() is not None]:
                     code = processes.pop(name).returncode
                     if code:
-                        _raise_failure(name, code, runs)
+                        raise _failure(name, code, runs)
                     done.add(name)
                     advance()
                 time.sleep(_POLL_SECONDS)
@@ -118,11 +108,11 @@ def _start(training: TrainingRun, runs: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _raise_failure(name: str, code: int, runs: Path) -> NoReturn:
+def _failure(name: str, code: int, runs: Path) -> UniRSError:
     log = runs / name / "log.txt"
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     output = " ".join(" ".join(lines[-_LOG_LINES:]).split())
-    raise UniRSError(
+    return UniRSError(
         f"Training run '{name}' failed (exit code {code}; its output is in {log}): {output} "
         "Finished runs are kept: continue with '--resume'."
     )

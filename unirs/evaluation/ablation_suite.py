@@ -47,12 +47,9 @@ class PreparedRun(StrictStruct, frozen=True):
 
 
 class Variant(StrictStruct, frozen=True):
-    """One variant.
+    """Changes to the base config, and the tasks of each training run by label; none for one run on all tasks.
 
-    Attributes:
-        config: changes to the base config. Mappings are merged key by key, other values are replaced; `data.tasks` maps
-            a task of the base to changes in its entry.
-        trainings: the tasks of each training run, by label; empty for one run on all tasks.
+    Mappings are merged key by key, other values are replaced; `data.tasks` maps tasks of the base to changes.
     """
 
     config: Sections = Sections()
@@ -73,16 +70,7 @@ class AblationGroup(StrictStruct, frozen=True):
 
 
 class AblationSuite(StrictStruct, frozen=True):
-    """Groups of variants of one base config.
-
-    Attributes:
-        title: what the suite measures.
-        seeds: of the repetitions.
-        columns: titles of the statistics to show, by task and statistic.
-        base: the config that variants change.
-        groups: in the order to show.
-        prepared: training runs that variants depend on.
-    """
+    """Groups of variants of one base config, trained with each seed; `columns` has titles by task and statistic."""
 
     title: Text
     seeds: Annotated[tuple[Seed, ...], Meta(min_length=1)]
@@ -133,8 +121,8 @@ class TrainingRun:
     """One call of `unirs fit` and `unirs test`.
 
     Attributes:
-        folder: name of its folder: the first variant that needs it, its seed, and a digest of its config.
-        config: the config, with `prepared:<folder>` in place of paths of other runs.
+        folder: the first variant that needs the run, its seed, and a digest of its config.
+        config: has `prepared:<folder>` instead of paths of other runs.
         depends_on: folders of those runs.
     """
 
@@ -151,14 +139,7 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """The training runs of a suite.
-
-    Attributes:
-        groups: the groups with the chosen variants.
-        seeds: of the repetitions.
-        trainings: each run once, prepared ones first.
-        tested: by variant and seed, the folder with each task's predictions.
-    """
+    """The chosen groups and seeds, the training runs in order, and by variant and seed the run folder of each task."""
 
     groups: Mapping[str, AblationGroup]
     seeds: tuple[int, ...]
@@ -167,16 +148,12 @@ class Plan:
 
 
 def read_ablations(path: Path) -> AblationSuite:
-    """Reads a suite; raises a `DataError` with file and key, see `read_yaml`."""
+    """Reads a suite, see `read_yaml`."""
     return read_yaml(path, AblationSuite)
 
 
 def make_plan(suite: AblationSuite, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> Plan:
-    """Plans the training runs of a suite, see `run_ablations`. Runs with equal configs are one.
-
-    Raises:
-        UniRSError: there is no such variant, or no such prepared run.
-    """
+    """Plans the training runs of a suite; raises a `UniRSError` for an unknown variant or prepared run."""
     seeds = tuple(dict.fromkeys(seeds)) or suite.seeds
     for name in only:
         if name not in suite.variants:

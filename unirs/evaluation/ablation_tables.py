@@ -29,10 +29,7 @@ A score has `value`, the mean over training runs, the ends `ci_low` and `ci_high
 of rows per run, the values of the single runs as `trainings`, and `difference` from the group's first variant or None.
 """
 
-_NONE = "-"
-
-_SIGNIFICANT = "*"
-
+_NONE, _SIGNIFICANT = "-", "*"
 _DIGITS = {"value": 2, "ci_low": 1, "ci_high": 1}
 
 
@@ -64,12 +61,7 @@ def over_trainings(statistics: Sequence[Statistic]) -> Statistic:
 
 
 def evaluate_groups(suite: AblationSuite, plan: Plan, runs: Path, *, resamples: int = 2000) -> Document:
-    """Scores all variants of a plan whose training runs are finished.
-
-    Raises:
-        DataError: predictions are missing or damaged, two runs answered different questions, or a column is not a
-            statistic of its task.
-    """
+    """Scores all variants of a finished plan; raises a `DataError` for wrong predictions or an unknown statistic."""
     groups = []
     for group in plan.groups.values():
         variants: dict[str, dict[str, Any]] = {

@@ -21,8 +21,7 @@ from unirs.metrics.scorer import Scorer
 from unirs.metrics.text_metric import as_scorer
 from unirs.tasks.config import TaskConfig
 
-_MAX_EXACT = 1000
-"""Maximum number of discordant rows for which McNemar's test is exact."""
+_MAX_EXACT = 1000  # discordant rows for which McNemar's test is exact
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,10 @@ class MetricComparison:
 
 @dataclass(frozen=True)
 class McNemarResult:
-    """McNemar's test of rows that are right or wrong.
+    """McNemar's test of the `n` rows of a category, or of all rows if it is empty.
 
-    Attributes:
-        category: category of the rows; empty for all rows.
-        n: number of rows.
-        only_first: number of rows that only the first run has right.
-        only_second: number of rows that only the second run has right.
-        p: two-sided; rows count as independent, which several questions about one image are not.
-        test: `exact` (binomial) or `chi-squared` (with continuity correction).
+    `only_first` and `only_second` count the rows that only one run has right. For `p`, rows count as independent, which
+    several questions about one image are not.
     """
 
     category: str
@@ -68,15 +62,9 @@ class ChangedPrediction:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs on one task.
+    """Two runs on one task: statistics, McNemar's tests (none if scores are graded), and rows with different scores.
 
-    Attributes:
-        task: the task's name.
-        metric: the metric's name.
-        metrics: one per statistic, in the metric's order.
-        mcnemar: over all rows and by category; empty if scores are graded.
-        changes: rows with different scores, the largest difference first.
-        unpaired: number of excluded rows that only the first run has, and that only the second run has.
+    Changes are sorted by difference; `unpaired` counts rows that only the first and only the second run has.
     """
 
     task: str
@@ -97,17 +85,10 @@ def compare_runs(
     intersect: bool = False,
     resamples: int = 10_000,
 ) -> list[Comparison]:
-    """Compares the saved answers of two runs.
+    """Compares the saved answers of two run folders on one task, or on all tasks, which must be the same in both.
 
-    Args:
-        first: folder of a run, with `<stage>/metrics.json` and `<stage>/predictions/<task>.jsonl`.
-        second: folder of the other run.
-        stage: `test`, `validate`, `bench` or `score`.
-        task: the only task to compare; None for all, which must be the same in both runs.
-        metric: a name in `METRICS` or a dotted path; None for that of the task in the first run's config or, without a
-            config, of the installed task of that name.
-        intersect: compare the tasks and rows that both have, and exclude the others.
-        resamples: of the bootstrap.
+    The metric is the named one, else that of the task in the first run's config or, without a config, of the installed
+    task of that name. `intersect` excludes tasks and rows that only one run has.
 
     Raises:
         DataError: a file is missing or wrong, or the runs answered different questions. Names file, line and id.
@@ -137,14 +118,10 @@ def compare_runs(
 def pair_rows(
     first: Mapping[str, SavedRow], second: Mapping[str, SavedRow], *, intersect: bool = False
 ) -> tuple[list[tuple[Prediction, Prediction]], tuple[int, int]]:
-    """Pairs the rows of two runs by id, in the order of the first.
-
-    Returns:
-        The pairs, and how many rows only the first and only the second run has.
+    """Pairs the rows of two runs by id; also returns how many rows only the first and only the second run has.
 
     Raises:
-        DataError: a row has no partner and `intersect` is not set, or one of another category or with other references;
-            names file, line and id.
+        DataError: a row has no partner and `intersect` is not set, or has another category or other references there.
     """
     if not first.keys() & second.keys():
         raise DataError(f"{_file(first)} and {_file(second)} have no row in common: they answer different questions.")
@@ -181,11 +158,8 @@ def compare_rows(
             gap = difference(statistic, other, groups, resamples)
             metrics.append(MetricComparison(name, point_estimate(statistic), point_estimate(other), gap, statistic.n))
     scores = list(zip(first.scores, second.scores, strict=True))
-    changes = [
-        ChangedPrediction(*pair, scores=both)
-        for pair, both in zip(rows, scores, strict=True)
-        if abs(both[1] - both[0]) > 0
-    ]
+    scored = zip(rows, scores, strict=True)
+    changes = [ChangedPrediction(*pair, both) for pair, both in scored if abs(both[1] - both[0]) > 0]
     changes.sort(key=lambda change: -abs(change.scores[1] - change.scores[0]))
     graded = any(score not in (0.0, 1.0) for both in scores for score in both)
     tests = [] if graded else _mcnemar_by_category([row.category for row, _ in rows], scores)
@@ -193,15 +167,9 @@ def compare_rows(
 
 
 def mcnemar(only_first: int, only_second: int) -> tuple[float, str]:
-    """McNemar's test of whether two systems are right equally often (McNemar, 1947).
+    """Two-sided p of McNemar's test (McNemar, 1947), from the number of rows that only one of two systems has right.
 
-    Args:
-        only_first: number of rows that only one system has right.
-        only_second: number of rows that only the other has right.
-
-    Returns:
-        The two-sided p, and the test: `exact`, from the binomial distribution, for up to 1000 such rows; beyond them
-        `chi-squared`, with Edwards' continuity correction.
+    Also returns the test: `exact` (binomial) up to 1000 rows, then `chi-squared` with Edwards' continuity correction.
     """
     discordant = only_first + only_second
     if discordant <= _MAX_EXACT:

@@ -14,7 +14,6 @@ from unirs.utils.io import write_atomically
 from unirs.utils.tables import Table, decimal, to_markdown, to_text
 
 _WIDTH = 100
-
 _SMALLEST_P = 0.0001
 
 
@@ -33,16 +32,7 @@ def format_comparison(comparison: Comparison, show: int = 5) -> str:
 
 
 def write_report(path: Path, comparisons: Sequence[Comparison], runs: tuple[str, str]) -> None:
-    """Replaces a file by a report on all changed rows.
-
-    Args:
-        path: `.jsonl` for one row per line, or `.md` for rows and tables.
-        comparisons: one per task.
-        runs: names of A and B.
-
-    Raises:
-        UniRSError: the suffix is another one.
-    """
+    """Writes all changed rows of runs A and B as `.jsonl`, or with tables as `.md`; others raise a `UniRSError`."""
     writers = {".jsonl": _json_lines, ".md": _markdown}
     if path.suffix not in writers:
         raise UniRSError(f"{path}: the ending must be .jsonl or .md. {did_you_mean(path.suffix, writers)}")
@@ -53,17 +43,9 @@ def write_report(path: Path, comparisons: Sequence[Comparison], runs: tuple[str,
 def _json_lines(comparisons: Sequence[Comparison], runs: tuple[str, str]) -> Iterator[str]:
     for comparison in comparisons:
         for change in comparison.changes:
-            row = {
-                "task": comparison.task,
-                "id": change.first.id,
-                "category": change.first.category,
-                "media": change.first.media,
-                "prompt": change.first.prompt,
-                "references": change.first.references,
-                "runs": runs,
-                "predictions": [change.first.text, change.second.text],
-                "scores": change.scores,
-            }
+            row = {key: getattr(change.first, key) for key in ("id", "category", "media", "prompt", "references")}
+            texts = [change.first.text, change.second.text]
+            row = {"task": comparison.task, **row, "runs": runs, "predictions": texts, "scores": change.scores}
             yield json.dumps(row, ensure_ascii=False)
 
 

@@ -32,14 +32,8 @@ def write_sheet(
 ) -> None:
     """Writes one card per row: frames in time order, the question without clue and markers, answer, reference, score.
 
-    Args:
-        path: the PNG.
-        predictions: rows and their scores; a bar beside the answer is green from 0.5 on, else red.
-        load_frames: loads a row's frames, uint8 `[k, 3, H, W]` or k arrays `[3, H, W]`; called for shown rows only.
-        limit: maximum number of rows to show, evenly spread over all.
-
-    Raises:
-        DataError: there are no predictions.
+    A bar beside the answer is green from a score of 0.5 on, else red. At most `limit` rows are shown, evenly spread.
+    `load_frames` is called for these, and returns uint8 `[k, 3, H, W]` or k arrays `[3, H, W]`.
     """
     if not predictions:
         raise DataError(f"There are no predictions to draw in {path}. Evaluate at least one sample.")

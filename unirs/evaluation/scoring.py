@@ -39,16 +39,8 @@ def score(
     """Scores a file of answers, joined with references by id.
 
     The references are those of `task`, of the file `references`, or of the answers' own rows, in this order. The metric
-    is that of `task`, the one named by `metric`, or that of the installed task which all rows name.
-
-    Args:
-        path: answers as JSON lines; see `unirs.evaluation.prediction_files` for the fields.
-        task: a task plugin's `name`, `root` and options.
-        split: the split of `task` that was answered.
-        metric: a name in `METRICS` or dotted path; classes of `top1` are the categories, or else the first references.
-        references: a file of references as JSON lines.
-        allow_missing: questions without an answer are wrong answers instead of an error.
-        allow_unknown: answers to other questions are excluded instead of an error.
+    is that of `task`, the named one, or that of the installed task which all rows name; classes of `top1` are the
+    categories, or else the first references. Missing answers are wrong and unknown ones are excluded, if allowed.
 
     Raises:
         DataError: a file or row is wrong; questions lack answers, or answers questions. Names file, line and id.

@@ -22,41 +22,24 @@ from unirs.utils.progress import progress_bar
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-_CARDS = 8
-"""Number of samples of each split on the contact sheet."""
-
-_MAX_LISTED = 8
-"""Maximum number of prompts, and of problems of a type, that are listed."""
-
-_CHUNK = 10_000
-"""Number of rows that are scored at once."""
+_CARDS = 8  # samples of each split on the contact sheet
+_MAX_LISTED = 8  # prompts, and problems of a type
+_CHUNK = 10_000  # rows that are scored at once
 
 
 @dataclass
 class Report:
-    """Results of a check.
+    """Results of a check: numbers of samples, turns, and prompts and target answers by length, and problems by type."""
 
-    Attributes:
-        unit: what lengths count: `tokens` or `words`.
-        samples: number of samples by split, with those that the limit excludes.
-        turns: number of checked turns by split and category.
-        excluded: number of turns that the protocol excludes, by split and category.
-        prompts: a rendered prompt and its target answer, by category if the category is given.
-        prompt_lengths: number of prompts by length without visual tokens.
-        answer_lengths: number of target answers by length.
-        problems: descriptions of problems by type.
-        examples: valid samples with split and prompt template, for a contact sheet.
-    """
-
-    unit: str
-    samples: dict[SplitName, int] = field(default_factory=dict)
-    turns: dict[SplitName, Counter[str]] = field(default_factory=dict)
-    excluded: dict[SplitName, Mapping[str, int]] = field(default_factory=dict)
-    prompts: dict[str, tuple[str, str]] = field(default_factory=dict)
+    unit: str  # of lengths, without visual tokens: `tokens` or `words`
+    samples: dict[SplitName, int] = field(default_factory=dict)  # with those that the limit excludes
+    turns: dict[SplitName, Counter[str]] = field(default_factory=dict)  # by category
+    excluded: dict[SplitName, Mapping[str, int]] = field(default_factory=dict)  # turns, by the protocol
+    prompts: dict[str, tuple[str, str]] = field(default_factory=dict)  # with target; by category if it is given
     prompt_lengths: Counter[int] = field(default_factory=Counter)
     answer_lengths: Counter[int] = field(default_factory=Counter)
     problems: dict[str, list[str]] = field(default_factory=dict)
-    examples: list[tuple[str, PromptTemplate, Sample]] = field(default_factory=list)
+    examples: list[tuple[str, PromptTemplate, Sample]] = field(default_factory=list)  # for `write_samples`
 
     def add(self, problem: str, description: str) -> None:
         """Adds a problem of a type."""
@@ -93,13 +76,8 @@ def check_task(
 
     Problems: data that are missing or not readable; splits without samples; media that do not decode, that have another
     modality than the task, or whose pixels are in two splits; repeated ids; prompts that do not render; answers that
-    are missing, empty, none of the choices, or wrong by the task's own metric (if that is exact).
-
-    Args:
-        task: the task.
-        limit: number of samples of each split to check, spread over it; None for all.
-        tokenizer: renders prompts and counts tokens; None counts words.
-        progress: show a progress bar on a terminal.
+    are missing, empty, none of the choices, or wrong by the task's own metric (if that is exact). `limit` samples of
+    each split are checked, spread over it. Without a tokenizer, words are counted.
     """
     encoder, unit = (None, "words") if tokenizer is None else (PromptEncoder(tokenizer), "tokens")
     check = _Check(task, encoder, Report(unit))
@@ -189,13 +167,12 @@ class _Check:
                 digest.update(frames.numpy().data)
                 self.digests[media] = digest.digest()
         content = self.digests[media]
-        if content is None:
-            return False
-        files = " and ".join(media.sources)
-        other_split, other_files = self.first.setdefault(content, (split, files))
-        if other_split != split:
-            self.report.add("in two splits", f"{files} ({split}) has the pixels of {other_files} ({other_split})")
-        return True
+        if content is not None:
+            files = " and ".join(media.sources)
+            other_split, other_files = self.first.setdefault(content, (split, files))
+            if other_split != split:
+                self.report.add("in two splits", f"{files} ({split}) has the pixels of {other_files} ({other_split})")
+        return content is not None
 
     def _targets(self, split: SplitName, sample: Sample, turn: Turn) -> list[Prediction]:
         """A row for each target answer of a turn; none if its prompt or references are wrong."""

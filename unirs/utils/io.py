@@ -48,11 +48,8 @@ def not_utf8(path: Path, byte: int) -> DataError:
 def broken_json(path: Path, error: json.JSONDecodeError, position: str = "", *, begun: bool = False) -> DataError:
     """The error for a file that is not JSON.
 
-    Args:
-        path: the file.
-        error: raised by the decoder; its document may be only the end of the file.
-        position: line and column in the file; by default those in the document.
-        begun: whether the file has content before the document.
+    The document of the decoder's error may be only the end of the file: then `position` is line and column in the file,
+    and `begun` whether the file has content before the document.
     """
     text = error.doc
     position = position or f"line {error.lineno}, column {error.colno}"
@@ -120,11 +117,7 @@ def read_row(path: Path, start: int, end: int) -> Any:  # noqa: ANN401 - any JSO
 
 
 def read_csv(path: Path, columns: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Reads a CSV file with a header, row by row.
-
-    Args:
-        path: the file, in UTF-8 with or without a byte order mark.
-        columns: required in the header, which may have more.
+    """Reads a CSV file in UTF-8 whose header has at least these columns.
 
     Yields:
         `<path>, line <number>`, for messages, and the row by column.
@@ -161,10 +154,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yields an empty sibling folder that replaces `folder` if the block ends without an error.
-
-    An interrupted write leaves the old folder unchanged.
-    """
+    """Yields an empty folder that replaces `folder` if the block ends without an error, and is else removed."""
     partial = folder.with_name(f".{folder.name}.partial")
     former = folder.with_name(f".{folder.name}.former")
     folder.parent.mkdir(parents=True, exist_ok=True)

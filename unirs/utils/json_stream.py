@@ -30,7 +30,7 @@ def read_json_list(path: Path, key: str | None = None) -> Iterator[Row]:
 
     Args:
         path: the file, in UTF-8 with or without a byte order mark.
-        key: the list is the value of this key of a JSON object; None if the list is the whole file.
+        key: the key of the list in a JSON object; None if the list is the whole file.
 
     Yields:
         The rows, in the file's order; `unirs.utils.io.read_row` reads one again.

@@ -6,12 +6,7 @@ from typing import Any
 
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Makes the `__getattr__` of a package's `__init__`.
-
-    Args:
-        package: the package's `__name__`.
-        modules: public names, separated by spaces, by the full name of the module that defines them.
-    """
+    """The `__getattr__` of a package; `modules` has public names, separated by spaces, by their defining module."""
     homes = {name: module for module, names in modules.items() for name in names.split()}
 
     def load(name: str) -> Any:  # noqa: ANN401 - any public object

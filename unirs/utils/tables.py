@@ -1,7 +1,6 @@
-"""Tables of text cells as plain text, Markdown, LaTeX and CSV.
+"""Tables of text cells as plain text, Markdown, LaTeX and CSV. The first row is the header.
 
-The first row is the header. The first column is aligned left, the others right. No output contains colours.
-`tabulate` is imported when a table is laid out, since training imports this module and lays out none.
+The first column is aligned left, the others right. `tabulate` is imported only when a table is laid out.
 """
 
 from __future__ import annotations
