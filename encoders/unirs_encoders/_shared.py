@@ -1,4 +1,4 @@
-"""What the encoder plugins share: bytes in, tokens out, and which weights learn."""
+"""Common code of the encoder plugins: the encoder around a network, and checks of options."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,26 +12,25 @@ from unirs.models import Lora, TuningMode, merge_adapters, set_tuning, train_ada
 from unirs.tasks import ResizeMode, ResizeSpec
 
 Pretrained = bool | Literal["given"]
-"""Weights from the source, random ones, or ones that a saved model is about to bring."""
+"""Weights of the source; random weights (false); or weights that a saved model provides later."""
 
 
 class FrameEncoder(nn.Module):
     """An `unirs.interfaces.Encoder` around a network of another library.
 
     Args:
-        tower: normalised frames `[F, 3, H, W]` to a map `[F, D, h, w]`.
+        tower: maps normalized frames `[F, 3, H, W]` to a feature map `[F, D, h, w]`.
         name: of the tower, for messages.
-        image_size: height and width in pixels of its frames.
+        image_size: height and width in pixels of the frames.
         mean: of red, green and blue, 0..1.
         std: of red, green and blue, 0..1.
-        resize_mode: how pictures of another shape are brought to `image_size`; `pad` fills up with the mean colour.
-        tune: what of it learns.
-        lora: options of `unirs.models.tuning.Lora`, for `tune: lora`.
+        resize_mode: resizes images of another shape to `image_size`; `pad` pads with the mean color.
+        tune: which weights are trained.
+        lora: adapters, for `tune: lora`.
         init_config: the plugin's options that build the same tower without weights; tuning and resize mode are added.
 
     Raises:
-        ModelError: an unknown `resize_mode` or `tune`, LoRA that does not fit, or a tower that does not take such
-            frames.
+        ModelError: LoRA does not fit, or the tower does not take frames of this size.
     """
 
     def __init__(
@@ -44,11 +43,10 @@ class FrameEncoder(nn.Module):
         std: Sequence[float],
         resize_mode: ResizeMode,
         tune: TuningMode,
-        lora: dict[str, Any] | None,
+        lora: Lora,
         init_config: dict[str, Any],
     ) -> None:
         super().__init__()
-        adapters = check_choices(resize_mode, tune, lora)
         self.tower = tower
         self.image_size = image_size
         self.resize = ResizeSpec(resize_mode, (_byte(mean[0]), _byte(mean[1]), _byte(mean[2])))
@@ -57,22 +55,22 @@ class FrameEncoder(nn.Module):
             **init_config,
             "resize_mode": resize_mode,
             "tune": tune,
-            "lora": adapters.as_options() if tune == "lora" else None,
+            "lora": lora.as_options() if tune == "lora" else None,
         }
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.register_buffer("mean", 255 * torch.tensor(list(mean)).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(list(std)).view(3, 1, 1), persistent=False)
-        set_tuning(tower, tune, adapters)
+        set_tuning(tower, tune, lora)
         tower.eval()
-        # Whatever mode the caller is in.
+        # Overrides the caller's gradient mode.
         with torch.set_grad_enabled(tune != "frozen"):
             with takes(name, image_size):
                 feature_map = tower(torch.zeros(1, 3, *image_size))
-            _leave_out_unreached(tower, feature_map)
+            _freeze_unused(tower, feature_map)
         self.embed_dim: int = feature_map.shape[1]
         self.grid: tuple[int, int] = (feature_map.shape[2], feature_map.shape[3])
-        # As any module begins, except where frozen: nobody need call `train` for the batch statistics to stay.
+        # Modules start in training mode; a frozen one does not, so that its batch statistics stay without `train()`.
         self.train()
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
@@ -83,7 +81,7 @@ class FrameEncoder(nn.Module):
             return feature_map.flatten(2).transpose(1, 2)
 
     def train(self, mode: bool = True) -> "FrameEncoder":
-        """Sets training mode, in which pretrained weights that do not learn stay in evaluation mode."""
+        """Sets training mode; weights that are not trained stay in evaluation mode."""
         super().train(mode and self.tune != "frozen")
         if self.tune == "lora":
             train_adapters(self.tower, mode)
@@ -96,45 +94,36 @@ class FrameEncoder(nn.Module):
         self.init_config |= {"tune": "frozen", "lora": None}
 
 
-def check_choices(resize_mode: ResizeMode, tune: TuningMode, lora: dict[str, Any] | None) -> Lora:
-    """Checks what both plugins offer, before anything is loaded.
+def check_options(
+    name: str, pretrained: Pretrained, resize_mode: ResizeMode, tune: TuningMode, lora: dict[str, Any] | None
+) -> Lora:
+    """Checks the common options of the plugins before anything is loaded, and parses `lora`.
 
     Raises:
-        ModelError: an unknown `resize_mode`, `tune` or option of `lora`, with the nearest match; or `lora` without
-            its `tune`.
+        ModelError: an option has an unknown value (with the nearest match), `lora` is given without its `tune`, or
+            random weights would not be trained.
     """
     for option, value, known in (
         ("resize_mode", resize_mode, get_args(ResizeMode)),
         ("tune", tune, get_args(TuningMode)),
+        ("pretrained", pretrained, (True, False, "given")),
     ):
         if value not in known:
-            raise ModelError(f"Encoder option '{option}' has no value '{value}'. {did_you_mean(str(value), known)}")
+            raise ModelError(
+                f"Encoder option '{option}' has no value '{value}'. {did_you_mean(str(value), map(str, known))}"
+            )
     if lora is not None and tune != "lora":
         raise ModelError(f"Encoder options 'lora' and 'tune: {tune}' exclude each other. Set 'tune: lora'.")
-    return Lora.parse(lora or {})
-
-
-def check_random(name: str, pretrained: Pretrained, tune: TuningMode) -> None:
-    """Checks that random weights would learn.
-
-    Raises:
-        ModelError: `pretrained` is no such value, or is false while `tune` is not `full`.
-    """
-    if not isinstance(pretrained, bool) and pretrained != "given":
-        raise ModelError(f"Encoder option 'pretrained' is true or false, not '{pretrained}'.")
     if pretrained is False and tune != "full":
         raise ModelError(
             f"Encoder '{name}' has random weights and 'tune: {tune}'. Name pretrained weights, or set 'tune: full'."
         )
+    return Lora.parse(lora or {})
 
 
 @contextmanager
 def takes(name: str, size: tuple[int, int]) -> Iterator[None]:
-    """Says what went wrong where a network, shown frames of a size, gives up.
-
-    Raises:
-        ModelError: it does.
-    """
+    """Converts errors of a network that does not take frames of a size to a `ModelError`."""
     try:
         yield
     except (AssertionError, RuntimeError, ValueError) as error:
@@ -147,19 +136,19 @@ def _byte(share: float) -> int:
     return min(255, max(0, round(255 * share)))
 
 
-def _leave_out_unreached(tower: nn.Module, feature_map: torch.Tensor) -> None:
-    """Makes buffers of weights that the map does not depend on, such as a mask token.
+def _freeze_unused(tower: nn.Module, feature_map: torch.Tensor) -> None:
+    """Converts parameters that the map does not depend on, such as a mask token, to buffers.
 
-    Data parallel training waits for a gradient of every weight that learns, and checkpoints leave out those that do
-    not, since their source has them; these may have come from nowhere.
+    Data parallel training waits for the gradients of all trained parameters; and checkpoints omit parameters that are
+    not trained, although these may be random.
     """
-    learning = [parameter for parameter in tower.parameters() if parameter.requires_grad]
-    if not learning:
+    trained = [parameter for parameter in tower.parameters() if parameter.requires_grad]
+    if not trained:
         return
-    gradients = torch.autograd.grad(feature_map.sum(), learning, allow_unused=True)
-    unreached = {id(p) for p, gradient in zip(learning, gradients, strict=True) if gradient is None}
+    gradients = torch.autograd.grad(feature_map.sum(), trained, allow_unused=True)
+    unused = {id(p) for p, gradient in zip(trained, gradients, strict=True) if gradient is None}
     for module in tower.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            if id(parameter) in unreached:
+            if id(parameter) in unused:
                 delattr(module, name)
                 module.register_buffer(name, parameter.detach())

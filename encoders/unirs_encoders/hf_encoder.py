@@ -1,4 +1,4 @@
-"""Any Hugging Face vision model as encoder: SigLIP, SigLIP 2, CLIP, DINOv2, DINOv3 and their like."""
+"""Any Hugging Face vision model as encoder, such as SigLIP, SigLIP 2, CLIP, DINOv2 or DINOv3."""
 
 import inspect
 import json
@@ -25,24 +25,24 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES
 from unirs.errors import ModelError, did_you_mean
 from unirs.models import TuningMode, check_loaded, resolve_source
 from unirs.tasks import ResizeMode
-from unirs_encoders._shared import FrameEncoder, Pretrained, check_choices, check_random, takes
+from unirs_encoders._shared import FrameEncoder, Pretrained, check_options, takes
 
 _NOT_LOADING = (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError, UnpicklingError)
-"""What transformers raises for folders that hold no model, and for damaged ones."""
+"""Raised by transformers for folders without a model, and for damaged files."""
 
 
 class HiddenState(nn.Module):
-    """One hidden state of a vision model as a map, without what comes after it.
+    """One hidden state of a vision model as a feature map; later layers, final norm and head are removed.
 
     Args:
-        model: takes pixel values; its later layers, final norm and head are dropped.
+        model: takes pixel values.
         name: of the model, for messages.
-        layer: which of transformers' `hidden_states`, 1 for the first layer's; negative from the end.
-        size: height and width in pixels of its frames.
+        layer: index in transformers' `hidden_states`, 1 for the first layer's; negative from the end.
+        size: height and width in pixels of the frames.
 
     Raises:
-        ModelError: there is no such layer, the model does not take such frames, or it computes its hidden states by
-            more than one layer after the other, so that it cannot be cut.
+        ModelError: there is no such layer, the model does not take such frames, or its layers are not sequential, so
+            that it cannot be cut.
     """
 
     def __init__(self, model: PreTrainedModel, name: str, layer: int, size: tuple[int, int]) -> None:
@@ -53,7 +53,7 @@ class HiddenState(nn.Module):
         with takes(name, size), torch.no_grad():
             states = model(pixel_values=frames, output_hidden_states=True, **self.options).hidden_states
         if states is None:
-            raise ModelError(f"Encoder '{name}', a {type(model).__name__}, has no hidden states to choose from.")
+            raise ModelError(f"Encoder '{name}', a {type(model).__name__}, has no hidden states.")
         count = len(states) - 1
         if layer not in range(1, count + 1) and layer not in range(-count, 0):
             raise ModelError(f"Layer {layer} does not exist: '{name}' has {count} layers, 1..{count} or -{count}..-1.")
@@ -61,7 +61,7 @@ class HiddenState(nn.Module):
         whole = self._tokens(states[layer])
         if whole.shape[1] != self.grid[0] * self.grid[1]:
             raise ModelError(
-                f"Encoder '{name}' has {whole.shape[1]} tokens after layer {layer}, where its patches are "
+                f"Encoder '{name}' has {whole.shape[1]} tokens after layer {layer}, but its patches are "
                 f"{self.grid[0]}x{self.grid[1]}. Choose another layer, or the timm plugin."
             )
         _cut(model, count, layer % (count + 1))
@@ -71,11 +71,11 @@ class HiddenState(nn.Module):
             raise ModelError(f"Encoder '{name}', a {type(model).__name__}, cannot be cut after layer {layer}.")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalised frames `[F, 3, H, W]` to `[F, D, h, w]`, in the dtype of the frames."""
-        # Nothing but the identity is left after the layer, so that its hidden state is the last.
+        """Normalized frames `[F, 3, H, W]` to `[F, D, h, w]`, in the dtype of the frames."""
+        # Only the identity follows the layer, so its hidden state is the last.
         hidden_state = self.model(pixel_values=x.to(self.model.dtype), **self.options).last_hidden_state
-        found: torch.Tensor = self._tokens(hidden_state).transpose(1, 2).unflatten(2, self.grid).to(x.dtype)
-        return found
+        tokens = self._tokens(hidden_state).transpose(1, 2)
+        return torch.unflatten(tokens, 2, self.grid).to(x.dtype)
 
     def _tokens(self, state: torch.Tensor) -> torch.Tensor:
         if state.ndim == 4:
@@ -100,48 +100,45 @@ def build(
     """The plugin `hf`. Exactly one of `source` and `config` is given.
 
     Args:
-        source: a hub id, a folder, or `package:NAME/path`, with weights. Of a model of text and pictures, such as CLIP,
-            the vision part is taken.
+        source: a hub id, a folder, or `package:NAME/path`, with weights. Of a model of text and images, such as CLIP,
+            the vision model is used.
         config: a vision model without weights: `model_type` and that type's own options.
-        pretrained: true for `source`. With `config` false starts from random weights, and `given` waits for those of a
-            saved model.
+        pretrained: true for `source`. With `config`, false starts from random weights, and `given` is for weights that
+            a saved model provides.
         tune: `full`, `frozen` or `lora`.
-        layer: which of transformers' `hidden_states`: -2, the second last, is the paper's; -1 the last one before the
+        layer: index in transformers' `hidden_states`: -2, the second last, is the paper's; -1 the last one before the
             final norm.
-        image_size: height and width in pixels of the frames; where left out what the source's image processor makes,
-            or the config's `image_size`. Positions are interpolated where the model can.
-        resize_mode: what happens to pictures that are not square: `stretch`, `pad` with the mean colour, or
-            `center_crop`.
+        image_size: height and width in pixels of the frames; by default those of the source's image processor, or the
+            config's `image_size`. Position embeddings are interpolated if the model can.
+        resize_mode: for images that are not square: `stretch`, `pad` with the mean color, or `center_crop`.
         lora: options of `tune: lora`: `r`, `lora_alpha`, `lora_dropout`, `target_modules`.
-        mean: of red, green and blue, 0..1; the source's image processor knows it where left out.
-        std: likewise.
-        dtype: of the weights. Adapters, and the tokens that come out, are float32 in any case.
+        mean: of red, green and blue, 0..1; that of the source's image processor by default.
+        std: of red, green and blue, 0..1; that of the source's image processor by default.
+        dtype: of the weights. Adapters and output tokens are always float32.
 
     Raises:
-        ModelError: a source that holds no vision model, weights that do not fit it (with the keys), random weights
-            that would not learn, an unknown layer or option, a size that the model does not take, or no image
-            processor where one is needed.
+        ModelError: a source without a vision model, weights that do not fit it (with the keys), random weights that
+            would not be trained, an unknown layer, size or option, or no image processor if one is needed.
     """
-    check_choices(resize_mode, tune, lora)
+    name = source or str((config or {}).get("model_type"))
     if (source is None) == (config is None):
         raise ModelError(
             "Encoder 'hf' needs exactly one of 'source' (hub id or folder) and 'config' (without weights)."
         )
     if (source is None) == (pretrained is True):
         raise ModelError("Encoder 'hf' has weights from a 'source' only: 'config' goes with 'pretrained: false'.")
-    name = source or str((config or {}).get("model_type"))
-    check_random(name, pretrained, tune)
+    adapters = check_options(name, pretrained, resize_mode, tune, lora)
     if source is not None:
         model = _load(resolve_source(source), name, dtype)
-        mean, std, image_size = _colours(resolve_source(source), name, mean, std, image_size)
+        mean, std, image_size = _normalization(resolve_source(source), name, mean, std, image_size)
     else:
         model = _from_config(config or {}, dtype, check=pretrained is False)
         if mean is None or std is None:
             raise ModelError(f"Encoder '{name}' from a 'config' needs 'mean' and 'std', e.g. [0.5, 0.5, 0.5].")
         image_size = _side(getattr(model.config, "image_size", ()), name) if image_size is None else image_size
-    # Before the cut, and as JSON has it: a saved model keeps it.
-    described = json.loads(model.config.to_json_string(use_diff=False))
-    described.pop("_name_or_path", None)
+    # Before the cut, in JSON's types: it is saved with a model.
+    saved_config = json.loads(model.config.to_json_string(use_diff=False))
+    saved_config.pop("_name_or_path", None)
     return FrameEncoder(
         HiddenState(model, name, layer, (image_size, image_size)),
         name,
@@ -150,9 +147,9 @@ def build(
         std=std,
         resize_mode=resize_mode,
         tune=tune,
-        lora=lora,
+        lora=adapters,
         init_config={
-            "config": described,
+            "config": saved_config,
             "pretrained": "given",
             "layer": layer,
             "image_size": image_size,
@@ -164,13 +161,12 @@ def build(
 
 
 def _vision_class(config: PreTrainedConfig, name: str) -> type[PreTrainedModel]:
-    kind = type(config)
-    if kind not in MODEL_MAPPING:
+    if type(config) not in MODEL_MAPPING:
         raise ModelError(f"'{name}' is of type '{config.model_type}', which is no vision model of transformers.")
-    vision: Any = MODEL_MAPPING[kind]
+    vision: Any = MODEL_MAPPING[type(config)]
     inputs = _inputs(vision)
     if "pixel_values" not in inputs:
-        raise ModelError(f"'{name}' is a {vision.__name__}, which sees no pictures. Name a vision model.")
+        raise ModelError(f"'{name}' is a {vision.__name__}, which takes no images. Name a vision model.")
     more = [key for key, value in inputs.items() if value.default is value.empty and key != "pixel_values"]
     if more:
         raise ModelError(
@@ -181,8 +177,8 @@ def _vision_class(config: PreTrainedConfig, name: str) -> type[PreTrainedModel]:
 
 
 def _inputs(model: type[PreTrainedModel]) -> dict[str, inspect.Parameter]:
-    found = list(inspect.signature(model.forward).parameters.items())[1:]
-    return {key: value for key, value in found if value.kind is not value.VAR_KEYWORD}
+    parameters = list(inspect.signature(model.forward).parameters.items())[1:]
+    return {key: value for key, value in parameters if value.kind is not value.VAR_KEYWORD}
 
 
 def _load(source: str, name: str, dtype: str) -> PreTrainedModel:
@@ -192,7 +188,7 @@ def _load(source: str, name: str, dtype: str) -> PreTrainedModel:
     except _NOT_LOADING as error:
         raise ModelError(f"Encoder '{name}' does not load ({error}). {remedy}") from error
     vision = _vision_class(getattr(config, "vision_config", config), name)
-    # As what it was saved as, text part and all: then every key must fit.
+    # Loaded as the class that was saved, with its text model, so that every key must fit.
     architecture = (config.architectures or [vision.__name__])[0]
     saved: Any = getattr(transformers, architecture, None)
     if saved is None:
@@ -216,26 +212,24 @@ def _load(source: str, name: str, dtype: str) -> PreTrainedModel:
 
 
 def _from_config(options: dict[str, Any], dtype: str, *, check: bool) -> PreTrainedModel:
-    kind = str(options.get("model_type"))
-    if kind not in CONFIG_MAPPING:
-        known_types = [*MODEL_FOR_IMAGE_MAPPING_NAMES, CLIPVisionConfig.model_type]
-        raise ModelError(
-            f"Encoder option 'config' has no known 'model_type': '{kind}'. {did_you_mean(kind, known_types)}"
-        )
+    name = str(options.get("model_type"))
+    if name not in CONFIG_MAPPING:
+        hint = did_you_mean(name, [*MODEL_FOR_IMAGE_MAPPING_NAMES, CLIPVisionConfig.model_type])
+        raise ModelError(f"Encoder option 'config' has no known 'model_type': '{name}'. {hint}")
     try:
-        known = AutoConfig.for_model(kind)
-        # `transformers` keeps whatever it is given: a mistyped option would leave the default in place unseen.
+        known = AutoConfig.for_model(name)
+        # `transformers` accepts unknown options, so that a mistyped one would have no effect.
         for option in options if check else ():
             if not hasattr(known, option):
-                raise ModelError(f"Encoder '{kind}' has no option '{option}'. {did_you_mean(option, known.to_dict())}")
+                raise ModelError(f"Encoder '{name}' has no option '{option}'. {did_you_mean(option, known.to_dict())}")
         config = AutoConfig.for_model(**options)
-        vision = _vision_class(config, kind)
+        vision = _vision_class(config, name)
         return vision._from_config(config, dtype=getattr(torch, dtype))  # type: ignore[no-any-return]
     except (TypeError, ValueError, LookupError, ArithmeticError, StrictDataclassError) as error:
         raise ModelError(f"Encoder option 'config' does not describe a vision model: {error}") from error
 
 
-def _colours(
+def _normalization(
     source: str, name: str, mean: Sequence[float] | None, std: Sequence[float] | None, size: int | None
 ) -> tuple[Sequence[float], Sequence[float], int]:
     if mean is not None and std is not None and size is not None:
@@ -247,7 +241,7 @@ def _colours(
             f"Encoder '{name}' has no preprocessor_config.json that loads ({error}). "
             "Set 'mean', 'std' and 'image_size'."
         ) from error
-    # The brightest byte, as the model expects it before mean and standard deviation.
+    # The model's value of the brightest byte before normalization.
     white = 255 * processor.rescale_factor if processor.do_rescale else 255
     plain = ([0, 0, 0], [1, 1, 1])
     own_mean, own_std = (processor.image_mean, processor.image_std) if processor.do_normalize else plain
@@ -275,7 +269,7 @@ def _grid(model: PreTrainedModel, state: torch.Tensor, size: tuple[int, int]) ->
 
 
 def _cut(model: PreTrainedModel, count: int, kept: int) -> None:
-    """Leaves `kept` of `count` layers, and nothing with weights after them."""
+    """Removes all but `kept` of `count` layers, and all modules with weights after them."""
     stacks = (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count)
     stack = next(stacks, None)
     if stack is None:

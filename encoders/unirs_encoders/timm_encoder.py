@@ -13,7 +13,7 @@ from torch import nn
 from unirs.errors import ModelError, did_you_mean
 from unirs.models import TuningMode, resolve_source
 from unirs.tasks import ResizeMode
-from unirs_encoders._shared import FrameEncoder, Pretrained, check_choices, check_random
+from unirs_encoders._shared import FrameEncoder, Pretrained, check_options
 
 
 class FeatureMap(nn.Module):
@@ -21,7 +21,7 @@ class FeatureMap(nn.Module):
 
     Args:
         model: a timm model with `forward_intermediates`; its unused later layers are dropped.
-        layer: which feature map, counted as timm counts them; negative from the end.
+        layer: index of the feature map in timm's order; negative from the end.
 
     Raises:
         ModelError: there is no such layer.
@@ -40,7 +40,7 @@ class FeatureMap(nn.Module):
         self.backbone = model.to(memory_format=torch.channels_last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalised frames `[F, 3, H, W]` to `[F, D, h, w]`."""
+        """Normalized frames `[F, 3, H, W]` to `[F, D, h, w]`."""
         maps: list[torch.Tensor] = self.backbone.forward_intermediates(  # type: ignore[operator]
             x.contiguous(memory_format=torch.channels_last),
             indices=[self.layer],
@@ -68,31 +68,28 @@ def build(
 
     Args:
         model: a timm model name, e.g. `vit_base_patch16_siglip_384`, with or without a tag that names its weights.
-        pretrained: load timm's weights, or those of `weights`; false starts from random ones; `given` waits for those
-            of a saved model.
+        pretrained: whether to load timm's weights, or those of `weights`, rather than random ones; `given` for weights
+            that a saved model provides.
         tune: `full`, `frozen` or `lora`.
-        layer: which feature map; the paper uses the second last, -2.
-        image_size: height and width in pixels of the frames; the model's own where left out.
-        resize_mode: what happens to pictures that are not square: `stretch`, `pad` with the mean colour, or
-            `center_crop`.
+        layer: index of the feature map; the paper uses the second last, -2.
+        image_size: height and width in pixels of the frames; the model's own by default.
+        resize_mode: for images that are not square: `stretch`, `pad` with the mean color, or `center_crop`.
         lora: options of `tune: lora`: `r`, `lora_alpha`, `lora_dropout`, `target_modules`.
-        options: more of the model's own options, e.g. `{channels: [16, 32, 64, 128]}` for a narrower ResNet, or
-            `{pretrained_cfg_overlay: {mean: […], std: […]}}` for weights that expect other colours.
+        options: further options of the model, e.g. `{channels: [16, 32, 64, 128]}` for a narrower ResNet, or
+            `{pretrained_cfg_overlay: {mean: […], std: […]}}` for weights that expect other colors.
         weights: a `.pth` or `.safetensors` file to read instead of the hub, of the model at its own size;
-            `package:NAME/path` for what an installed Python package carries.
-        by_order: the file has the same tensors in the same order under other names. Only shapes are checked.
+            `package:NAME/path` for a file of an installed Python package.
+        by_order: whether the file has the same tensors in the same order under other names. Only shapes are checked.
 
     Raises:
-        ModelError: an unknown model (with the nearest match) or layer, random weights that would not learn, weights
-            that do not load or fit (with the keys), a size that the model does not take, or options that it does not
-            have.
+        ModelError: an unknown model (with the nearest match), layer, size or option, random weights that would not be
+            trained, or weights that do not load or fit (with the keys).
     """
     if model.split(".")[0] not in timm.list_models():
         raise ModelError(f"timm has no model '{model}'. {did_you_mean(model.split('.')[0], timm.list_models())}")
-    check_choices(resize_mode, tune, lora)
-    check_random(model, pretrained, tune)
+    adapters = check_options(model, pretrained, resize_mode, tune, lora)
     if by_order and weights is None:
-        raise ModelError("Encoder option 'by_order' says how 'weights' are read. Name their file.")
+        raise ModelError("Encoder option 'by_order' needs 'weights'. Name their file.")
     if weights is not None and pretrained is not True:
         raise ModelError(f"Encoder options 'weights' and 'pretrained: {pretrained}' exclude each other.")
     if "img_size" in (options or {}):
@@ -103,8 +100,8 @@ def build(
         backbone = _resized(backbone, model, image_size)
     config: dict[str, Any] = backbone.pretrained_cfg
     frames = tuple(config["input_size"][1:]) if image_size is None else (image_size, image_size)
-    # With its tag, since another release of timm may choose another one, and with it other means.
-    named = ".".join(filter(None, (config["architecture"], config["tag"])))
+    # With its tag, since another release of timm may have another default tag, with other means.
+    tagged_name = ".".join(filter(None, (config["architecture"], config["tag"])))
     return FrameEncoder(
         FeatureMap(backbone, layer),
         model,
@@ -113,9 +110,9 @@ def build(
         std=config["std"],
         resize_mode=resize_mode,
         tune=tune,
-        lora=lora,
+        lora=adapters,
         init_config={
-            "model": named,
+            "model": tagged_name,
             "pretrained": "given",
             "layer": layer,
             "image_size": image_size,
@@ -142,12 +139,12 @@ def _load(backbone: nn.Module, model: str, source: str, by_order: bool) -> None:
         raise ModelError(f"The weights of encoder '{model}', {path}, are not a file. Name a .pth or .safetensors file.")
     try:
         state: dict[str, torch.Tensor] = load_state_dict(path, weights_only=True)
-    # What torch, safetensors and timm raise for files that are damaged, or hold other things than tensors by name.
+    # Raised by torch, safetensors and timm for damaged files, or for other content than tensors by name.
     except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError, AttributeError) as error:
         raise ModelError(f"{path} does not load as weights of encoder '{model}': {error}") from error
-    strange = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
-    if strange:
-        raise ModelError(f"{path} holds more than tensors by name, among it {strange[:5]}. Save a 'state_dict' alone.")
+    other = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
+    if other:
+        raise ModelError(f"{path} holds other content than tensors by name: {other[:5]}. Save only a 'state_dict'.")
     expected: dict[str, torch.Tensor] = backbone.state_dict()
     if by_order:
         state = _in_order(state, expected, path, model)

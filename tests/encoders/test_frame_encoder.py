@@ -141,7 +141,7 @@ def test_follows_the_precision_of_the_model(make: Make, frames: torch.Tensor) ->
         ({"tune": "lora", "lora": {"rr": 4}}, "lora has no option 'rr'. Did you mean 'r'?"),
         ({"tune": "lora", "lora": {"target_modules": ["absent"]}}, "has no layer 'absent'"),
         ({"tune": "frozen", "pretrained": False}, "has random weights and 'tune: frozen'"),
-        ({"pretrained": None}, "'pretrained' is true or false, not 'None'"),
+        ({"pretrained": None}, "'pretrained' has no value 'None'"),
         ({"image_size": 1}, "does not take frames of 1x1 pixels"),
     ],
 )

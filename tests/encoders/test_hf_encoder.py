@@ -297,7 +297,7 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
             {"config.json": '{"model_type": "siglip_vision_model"}', "model.safetensors": "cut"},
             "does not load",
         ),
-        ({"config.json": '{"model_type": "bert"}'}, "is a BertModel, which sees no pictures"),
+        ({"config.json": '{"model_type": "bert"}'}, "is a BertModel, which takes no images"),
         (
             {"config.json": '{"model_type": "siglip_vision_model", "architectures": ["MyOwnModel"]}'},
             "was saved as 'MyOwnModel', which transformers does not have",
@@ -371,8 +371,8 @@ SWIN: dict[str, Any] = {
         ({"source": "a", "pretrained": False}, "'config' goes with 'pretrained: false'"),
         ({"config": {}, "pretrained": "given"}, "no known 'model_type': 'None'"),
         ({"config": {"model_type": "dinov4"}, "pretrained": "given"}, "'dinov4'. Did you mean 'dinov2'?"),
-        ({"config": {"model_type": "bert"}, "pretrained": "given"}, "is a BertModel, which sees no pictures"),
-        ({"config": {"model_type": "clap"}, "pretrained": "given"}, "'clap' is a ClapModel, which sees no pictures"),
+        ({"config": {"model_type": "bert"}, "pretrained": "given"}, "is a BertModel, which takes no images"),
+        ({"config": {"model_type": "clap"}, "pretrained": "given"}, "'clap' is a ClapModel, which takes no images"),
         (
             {"config": {"model_type": "dinov2", "hidden_sice": 3}, "pretrained": False, "tune": "full"},
             "'dinov2' has no option 'hidden_sice'. Did you mean 'hidden_size'?",
@@ -389,7 +389,7 @@ SWIN: dict[str, Any] = {
             {"config": {"model_type": "dinov3_vit", **VIT}, "pretrained": "given", "mean": None},
             "needs 'mean' and 'std'",
         ),
-        ({"config": SWIN, "pretrained": "given"}, "has 64 tokens after layer -2, where its patches are 16x16"),
+        ({"config": SWIN, "pretrained": "given"}, "has 64 tokens after layer -2, but its patches are 16x16"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:

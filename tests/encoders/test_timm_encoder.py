@@ -190,7 +190,8 @@ def test_damaged_weights(content: bytes, suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [([1, 2], "does not load as weights"), ({"epoch": 3}, r"holds more than tensors.*epoch")]
+    ("content", "message"),
+    [([1, 2], "does not load as weights"), ({"epoch": 3}, r"holds other content than tensors.*epoch")],
 )
 def test_files_without_weights(content: object, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.pth")
@@ -229,11 +230,11 @@ def test_unknown_weights() -> None:
     [
         ({"tune": "frozen"}, "'resnet18' has random weights and 'tune: frozen'.*'tune: full'"),
         ({"tune": "lora"}, "'resnet18' has random weights and 'tune: lora'"),
-        ({"pretrained": "yes"}, "'pretrained' is true or false, not 'yes'"),
+        ({"pretrained": "yes"}, "'pretrained' has no value 'yes'"),
         ({"options": {"chanels": [8]}}, "'resnet18' does not take its options.*chanels"),
         ({"options": {"img_size": 64}}, "'image_size' sets it"),
         ({"weights": "a.pth"}, "'weights' and 'pretrained: False' exclude each other"),
-        ({"by_order": True}, "'by_order' says how 'weights' are read"),
+        ({"by_order": True}, "'by_order' needs 'weights'"),
         ({"image_size": 0}, "'resnet18' does not take frames of 0x0 pixels"),
     ],
 )

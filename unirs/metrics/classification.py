@@ -68,10 +68,8 @@ class Top1(Scorer):
     def _truth(self, row: Prediction) -> str:
         name = self._by_words.get(_words(row.category))
         if name is None:
-            raise DataError(
-                f"Row {row.id} is of class {row.category!r}, which is unknown. "
-                f"{did_you_mean(row.category, self.classes)}"
-            )
+            hint = did_you_mean(row.category, self.classes)
+            raise DataError(f"Row {row.id} is of class {row.category!r}, which is unknown. {hint}")
         return name
 
     def _class_in(self, answer: str) -> str | None:

@@ -37,19 +37,13 @@ class Scorer(ABC):
 
     @abstractmethod
     def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:
-        """Scores rows.
+        """Scores all rows of one task, at least one, in a fixed order.
 
-        Args:
-            rows: All rows of one task, in a fixed order; at least one.
-            slow: False during training: omits statistics that are slow to compute.
+        Training sets `slow` to false, which omits statistics that are slow to compute.
         """
 
     def __call__(self, *, slow: bool = True) -> PredictionMetric:
-        """Makes a torchmetrics metric that gathers rows from all processes and scores them.
-
-        Args:
-            slow: As in `evaluate`.
-        """
+        """Makes a torchmetrics metric that gathers rows from all processes and scores them by `evaluate`."""
         from unirs.metrics.gather import PredictionMetric
 
         return PredictionMetric(partial(self.evaluate, slow=slow))

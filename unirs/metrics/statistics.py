@@ -33,7 +33,7 @@ def accuracies(
         order: Categories to print first, in this order; the others follow by name.
 
     Returns:
-        Statistics by name, in the order to print, of the categories that occur.
+        Statistics by name, in the order to print.
     """
     hits, labels = np.asarray(correct, dtype=np.float64), np.asarray(categories, dtype=object)
     present = set(categories) - {""}

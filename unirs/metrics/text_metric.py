@@ -84,13 +84,13 @@ class TextMetric(Scorer):
         except ModuleNotFoundError as error:
             raise PluginError(f"The metric '{self.name}' cannot be used: {error}") from error
         if not isinstance(metric, torchmetrics.Metric | torchmetrics.MetricCollection):
+            made = type(metric).__name__
             raise PluginError(
-                f"The metric '{self.name}' made a {type(metric).__name__}. Give an object of a scorer, or a class of "
-                "torchmetrics.Metric."
+                f"The metric '{self.name}' made a {made}. Pass a scorer, or a class of torchmetrics.Metric."
             )
         for module in metric.modules():
             if isinstance(module, torchmetrics.Metric):
-                module.distributed_available_fn = _single_process
+                module.distributed_available_fn = lambda: False  # the rows are gathered before
         return metric
 
     def _targets(self, metric: torchmetrics.Metric | torchmetrics.MetricCollection, rows: Sequence[Prediction]) -> Any:  # noqa: ANN401 (what the metric takes)
@@ -98,17 +98,16 @@ class TextMetric(Scorer):
             hints = typing.get_type_hints(metric.update)
         except NameError:  # its module imports types for type checkers only
             hints = {}
-        # What is not annotated in full counts as fitting.
+        # Incomplete annotations are accepted.
         hints = {name: hint for name, hint in hints.items() if hint not in (Any, list, Sequence)}
         if _depth(hints.get("preds", list[str])) != 1:
             raise PluginError(f"The metric '{self.name}' takes no list of texts. Choose one of torchmetrics.text.")
         flat = _depth(hints.get("target", list[list[str]])) == 1
         for row in rows:
             if not row.references or (flat and len(row.references) > 1):
-                wanted = "exactly one" if flat else "at least one"
+                wanted = f"the metric '{self.name}' takes {'exactly' if flat else 'at least'} one"
                 raise DataError(
-                    f"Row {row.id} has {len(row.references)} references; the metric '{self.name}' takes {wanted}. "
-                    "Choose another metric, or change the data."
+                    f"Row {row.id} has {len(row.references)} references; {wanted}. Change the metric or the data."
                 )
         return [row.references[0] if flat else list(row.references) for row in rows]
 
@@ -129,17 +128,13 @@ class TextMetric(Scorer):
         if number.shape == (count,):
             return mean(number.tolist()), number.tolist()
         raise PluginError(
-            f"The metric '{self.name}' computes {value!r} as '{key}'. Return a number, or one number per row."
+            f"Metric '{self.name}' computes {value!r} as '{key}'. Return a number, or one number per row."
         )
 
 
 def as_scorer(metric: MetricFactory) -> Scorer:
     """The metric itself if it is a scorer, else a `TextMetric` of it."""
     return metric if isinstance(metric, Scorer) else TextMetric(metric)
-
-
-def _single_process() -> bool:
-    return False
 
 
 def _snake_case(name: str) -> str:

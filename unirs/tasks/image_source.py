@@ -1,4 +1,4 @@
-"""Images and videos as Python programs hold them, in one hashable and picklable form: a file, or bytes in memory."""
+"""Sources of images and videos in one hashable and picklable form: a file, or bytes in memory."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def as_source(image: ImageLike) -> Source:
 
 
 def is_pil_image(value: object) -> TypeGuard[PIL.Image.Image]:
-    """Whether a value is a PIL image; does not import Pillow."""
+    """Whether a value is a PIL image, without an import of Pillow."""
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(value, module.Image)
 
 
 def as_array(value: object) -> np.ndarray | None:
-    """The values of a numpy array or torch tensor; None for other types. Imports neither numpy nor torch for these."""
+    """The values of a numpy array or torch tensor, without an import of these; None for other types."""
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     if torch is not None and isinstance(value, torch.Tensor):
         tensor: Any = value.detach().cpu()

@@ -45,7 +45,7 @@ VIDEO_SUFFIXES = frozenset({".avi", ".mkv", ".mov", ".mp4", ".webm"})
 
 @dataclass(frozen=True, slots=True)
 class ResizeSpec:
-    """How an image of another shape is brought to the encoder's image size.
+    """How images of another shape are resized to the encoder's image size.
 
     Attributes:
         mode: `stretch` ignores the aspect ratio; `pad` keeps it and pads around the image (the paper's pad-to-square);
@@ -71,24 +71,21 @@ class Media(Protocol):
     @property
     def modality(self) -> Modality:
         """`"image"`, `"pair"` or `"video"`: how the model encodes the frames."""
-        ...
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Paths of the files, or descriptions of content in memory, in order: written to predictions."""
-        ...
 
     @property
     def num_frames(self) -> int:
         """Number of frames that `load_frames` returns."""
-        ...
 
     def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
         """Decodes the frames.
 
         Args:
             size: Height and width in pixels of the result; None for the frames' own.
-            resize: How frames of another shape are brought to it.
+            resize: How frames of another shape are resized.
 
         Returns:
             uint8 `[num_frames, 3, H, W]`, RGB, in time order.
@@ -269,22 +266,20 @@ def as_media(value: object, num_frames: int | None = None) -> Media:
         if path.suffix.lower() in VIDEO_SUFFIXES:
             return Video(path, num_frames)
         known = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
-        raise MediaError(
-            f"{path} is neither an image nor a video by its suffix ({known}). Pass Image(path) or Video(path)."
-        )
+        raise MediaError(f"{path} has no suffix of an image or a video ({known}). Pass Image(path) or Video(path).")
     array = as_array(value)
     if is_pil_image(value) or (array is not None and array.ndim < 4):
         return Image(value)  # type: ignore[arg-type]
     if isinstance(value, tuple) and len(value) == 2:
         return Pair(*value)
     raise MediaError(
-        f"It is unclear which media a value of type {type(value).__name__} is. Pass Image(...), Pair(before, after) or "
+        f"A value of type {type(value).__name__} is not clearly media. Pass Image(...), Pair(before, after) or "
         "Video(...), and several inputs as a list."
     )
 
 
 def hash_parts(*parts: str | int) -> str:
-    """SHA-256 of values, in hexadecimal digits."""
+    """SHA-256 of values as hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
