@@ -24,6 +24,14 @@ COMMANDS = {
 """Commands and their descriptions, in the order of `unirs --help`."""
 
 
+def check_positive(options: argparse.Namespace, *names: str) -> None:
+    """Raises a `UniRSError` for an option below 1."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UniRSError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
+
+
 def add_task_option(parser: argparse.ArgumentParser) -> None:
     """Adds `--option KEY=VALUE`."""
     text = "an option of the task, its value as in a config; can be given several times"

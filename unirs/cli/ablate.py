@@ -1,10 +1,13 @@
 """`unirs ablate`: trains and compares variants of a config."""
 
 import argparse
-from collections.abc import Callable, Iterator
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from unirs.cli import check_positive
 from unirs.errors import UniRSError
 
 
@@ -26,8 +29,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.jobs < 1:
-        raise UniRSError(f"--jobs must be 1 or more, got {options.jobs}.")
+    check_positive(options, "jobs")
     if any(seed < 0 for seed in options.seeds):
         raise UniRSError(f"--seeds must be 0 or more, got {' '.join(map(str, options.seeds))}.")
     from unirs.evaluation.ablation import run_ablations
@@ -64,14 +66,7 @@ def _config_checker() -> Callable[[str, dict[str, Any]], None]:
             parser.parse_object(config)
         except ArgumentError as error:
             raise UniRSError(f"The config of '{name}' is wrong: {' '.join(str(error).split())}") from error
-        for text in _texts(config):
-            resolve_source(text)
+        for source in re.findall(r'"(package:[^"]*)"', json.dumps(config)):
+            resolve_source(source)
 
     return check
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _texts(item)

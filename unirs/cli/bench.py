@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from unirs.cli import check_positive
+
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options to its parser."""
@@ -35,12 +37,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from unirs.errors import UniRSError
-
-    for name in ("limit", "devices", "batch_size"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UniRSError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
+    check_positive(options, "limit", "devices", "batch_size")
     from unirs.evaluation.benchmark import BenchOptions, run_bench
     from unirs.evaluation.suite import read_suite
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unirs import plugins
+from unirs.cli import check_positive
 from unirs.errors import UniRSError, did_you_mean
 from unirs.tasks.task import Task
 
@@ -21,8 +22,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.size < 1:
-        raise UniRSError(f"--size must be 1 or more, got {options.size}.")
+    check_positive(options, "size")
     names = options.tasks or plugins.list_plugins("unirs.tasks")
     tasks: dict[str, Task] = {
         name: plugins.create("unirs.tasks", {"name": name, "root": options.out / name}) for name in names

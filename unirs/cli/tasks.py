@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from unirs import plugins
-from unirs.cli import add_task_option, task_spec
+from unirs.cli import add_task_option, check_positive, task_spec
 from unirs.errors import UniRSError
 from unirs.tasks.task import Task
 
@@ -28,7 +28,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--root", type=Path, help="folder of its data (default: data/NAME)")
     add_task_option(check)
     check.add_argument("--tokenizer", metavar="SOURCE", help="count its tokens: hub id, folder or .gguf file")
-    check.add_argument("--limit", type=_positive, metavar="N", help="check N samples of each split (default: all)")
+    check.add_argument("--limit", type=int, metavar="N", help="check N samples of each split (default: all)")
     check.add_argument("--sheet", type=Path, help="the contact sheet's file (default: NAME_sheet.png)")
     check.set_defaults(run=_check)
 
@@ -55,6 +55,7 @@ def _new(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    check_positive(options, "limit")
     from unirs.evaluation.contact_sheet import write_samples
     from unirs.evaluation.task_check import check_task
     from unirs.models.llm import load_tokenizer
@@ -73,10 +74,3 @@ def _check(options: argparse.Namespace) -> None:
     if problems:
         raise UniRSError(f"Task '{name}' has {problems} problem{'s' if problems > 1 else ''}, listed above.")
     print("no problems found")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number

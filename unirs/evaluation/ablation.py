@@ -103,7 +103,7 @@ def _start(training: TrainingRun, runs: Path) -> subprocess.Popen[bytes]:
     config = folder / "fit.yaml"
     write_atomically(config, yaml.safe_dump(training.resolved(runs), sort_keys=False).encode())
     with (folder / "log.txt").open("wb") as log:
-        return subprocess.Popen(  # noqa: S603 (no part of the command comes from data)
+        return subprocess.Popen(  # noqa: S603 (no word of the command comes from data)
             [sys.executable, "-c", _TRAIN_AND_TEST, str(config)], stdout=log, stderr=log, env=os.environ | _ENVIRONMENT
         )
 

@@ -72,7 +72,7 @@ def _card(row: Prediction, score: float, frames: Iterable[Any]) -> Image.Image:
     prompt = re.sub(r"<[^<>\s]{1,40}>", " ", row.prompt.replace(row.clue, " ", 1))
     others = f"  (+{len(row.references) - 1})" if len(row.references) > 1 else ""
     question = _wrap(" · ".join(filter(None, (f"{score:.2f}", row.task, row.category, row.id))), 1)
-    question += [line for part in prompt.splitlines() for line in _wrap(part, 1000)][-_MAX_LINES:]
+    question += [line for text in prompt.splitlines() for line in _wrap(text, 1000)][-_MAX_LINES:]
     lines = question + _wrap(f"answer: {row.text}", _MAX_LINES)
     lines += _wrap(f"reference: {row.references[0]}{others}", _MAX_LINES)
     card = Image.new("RGB", (_WIDTH, strip.height + len(lines) * _LINE + 2 * _GAP), _PAPER)

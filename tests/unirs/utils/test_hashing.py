@@ -204,13 +204,13 @@ def test_fingerprint_samples_from_first_to_last_value(size: int) -> None:
     before = fingerprint({"a": values})
     assert fingerprint({"a": values.clone()}) == before
     assert fingerprint({"a": values[:-1]}) != before
-    for place in (0, -1):
+    for index in (0, -1):
         changed = values.clone()
-        changed[place] += 1
+        changed[index] += 1
         assert fingerprint({"a": changed}) != before
-    part = values.clone()
-    part[size // 3 : size // 3 + size // 1000] += 1
-    assert fingerprint({"a": part}) != before
+    partly_changed = values.clone()
+    partly_changed[size // 3 : size // 3 + size // 1000] += 1
+    assert fingerprint({"a": partly_changed}) != before
 
 
 def test_fingerprint_does_not_read_all_values() -> None:
