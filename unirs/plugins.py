@@ -29,15 +29,7 @@ FRAMEWORK_ARGUMENTS: Mapping[Group, int] = {"unirs.change_extractors": 2, "unirs
 
 @dataclass(frozen=True)
 class PluginOption:
-    """An option of a plugin.
-
-    Attributes:
-        name: its key in a config.
-        type: type of its values, e.g. `int | None`.
-        default: its value if omitted.
-        required: whether it has no default.
-        doc: its entry in the docstring.
-    """
+    """An option of a plugin; `type` is that of its values, e.g. `int | None`, `doc` is from the plugin's docstring."""
 
     name: str
     type: str
@@ -108,11 +100,9 @@ def short_name(name: str) -> str:
 
 
 def normalize(group: Group, spec: object) -> dict[str, Any]:
-    """Converts the forms of a plugin's entry in a config to `{name: …, option: …}`.
+    """Converts a plugin's entry in a config to `{name: …, option: …}`.
 
-    Args:
-        group: the entry-point group.
-        spec: a name; a mapping with `name` and options; or one with `class_path` and `init_args`.
+    The entry is a name, a mapping with `name` and options, or one with `class_path` and `init_args`.
 
     Raises:
         PluginError: it is none of these.
@@ -133,13 +123,7 @@ def normalize(group: Group, spec: object) -> dict[str, Any]:
 def create(group: Group, spec: Mapping[str, Any] | str, *args: object) -> Any:  # noqa: ANN401 - each group builds its own type
     """Calls the plugin that an entry of a config names: `{name: timm, model: resnet18}`.
 
-    Args:
-        group: the entry-point group.
-        spec: see `normalize`.
-        args: of the framework; they precede the options.
-
-    Returns:
-        The result of the plugin, whose exceptions are not caught.
+    The framework's arguments `args` precede the options. Exceptions of the plugin are not caught.
 
     Raises:
         PluginError: the name or an option is missing, unknown (with the nearest match) or of a wrong type.
@@ -168,10 +152,12 @@ def check_options(
 ) -> dict[str, Any]:
     """Checks options against a function's parameters, and converts them to the parameters' types.
 
+    Required options may be missing, since the command line overrides one at a time.
+
     Args:
         owner: name of the function, for messages.
         function: its parameters are the options; those without a type take any value.
-        options: by name. Required ones may be missing: the command line overrides one at a time.
+        options: by name.
         skip: number of leading parameters that are not options.
 
     Raises:
@@ -207,11 +193,7 @@ def options_of(function: Callable[..., Any], skip: int = 0) -> list[PluginOption
 
 
 def plugin_options(group: Group, name: str) -> list[PluginOption]:
-    """The options of a plugin.
-
-    Raises:
-        PluginError: nothing of that name exists, or its module does not import.
-    """
+    """The options of a plugin, which is imported; errors are those of `load`."""
     return options_of(load(group, name), FRAMEWORK_ARGUMENTS.get(group, 0))
 
 

@@ -97,12 +97,7 @@ class FrameEncoder(nn.Module):
 def check_options(
     name: str, pretrained: Pretrained, resize_mode: ResizeMode, tune: TuningMode, lora: dict[str, Any] | None
 ) -> Lora:
-    """Checks the common options of the plugins before anything is loaded, and parses `lora`.
-
-    Raises:
-        ModelError: an option has an unknown value (with the nearest match), `lora` is given without its `tune`, or
-            random weights would not be trained.
-    """
+    """Checks the common options of the plugins before anything is loaded, and parses `lora`; raises `ModelError`."""
     for option, value, known in (
         ("resize_mode", resize_mode, get_args(ResizeMode)),
         ("tune", tune, get_args(TuningMode)),

@@ -20,7 +20,7 @@ class FeatureMap(nn.Module):
     """One intermediate feature map of a timm model.
 
     Args:
-        model: a timm model with `forward_intermediates`; its unused later layers are dropped.
+        model: a timm model with `forward_intermediates`; its unused later layers are removed.
         layer: index of the feature map in timm's order; negative from the end.
 
     Raises:

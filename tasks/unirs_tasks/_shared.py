@@ -15,10 +15,7 @@ from unirs.tasks import read_row
 class FileRows:
     """Makes the sample of an index from its row in a file, which is parsed again on each access.
 
-    Attributes:
-        path: the file.
-        make: makes a sample of a row's value and its number in the file.
-        ranges: number, start and end in bytes of each row.
+    `make` takes a row's value and its number; `ranges` are the number, start and end in bytes of each row.
     """
 
     path: Path

@@ -84,12 +84,7 @@ class SplitReader:
     rules: Mapping[str, AnswerRule]
 
     def __call__(self, split: SplitName) -> TaskSplit:
-        """Reads a split.
-
-        Raises:
-            DataError: a file does not read; a row lacks a field or repeats an id; a question is of unknown type, or
-                names an answer or image that does not exist.
-        """
+        """Reads a split; a file or row that does not fit is a `DataError`."""
         check_split(split, self.prefixes)
         names = ("questions", "answers", "images")
         paths = {name: self.root / f"{self.prefixes[split]}_{name}.json" for name in names}
@@ -177,10 +172,10 @@ def _join(
     check(known, lambda index: f"answer {wanted[index]} is not in {paths['answers'].name}, or not active")
     by_id = np.argsort(answer_ids)
     positions = by_id[np.searchsorted(answer_ids, wanted, sorter=by_id)]
-    owners = np.asarray(answers.questions)[positions]
+    question_of = np.asarray(answers.questions)[positions]
     check(
-        (owners == _NO_QUESTION) | (owners == ids),
-        lambda index: f"answer {wanted[index]} belongs to question {owners[index]} in {paths['answers'].name}",
+        (question_of == _NO_QUESTION) | (question_of == ids),
+        lambda index: f"answer {wanted[index]} belongs to question {question_of[index]} in {paths['answers'].name}",
     )
 
     # CDVQA lists each pair several times, with some of its questions each.

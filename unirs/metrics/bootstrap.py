@@ -21,8 +21,8 @@ class Difference:
 
     Attributes:
         value: The second minus the first; nan if either is undefined.
-        ci_low: Lower end of its interval; nan if there is no interval.
-        ci_high: Upper end of its interval; nan if there is no interval.
+        ci_low: Lower end of its interval, or nan.
+        ci_high: Upper end of its interval, or nan.
         p: Two-sided probability of a difference at least as far from 0 under the hypothesis that there is none, in
             0..1; nan if it cannot be estimated, as with a single group.
     """

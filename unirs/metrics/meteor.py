@@ -22,9 +22,7 @@ _logger = logging.getLogger(__name__)
 def meteor_rows(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray | None:
     """Aligns captions with their references; starts in some seconds, and takes milliseconds per row.
 
-    Args:
-        captions: Tokens separated by single spaces, one text per row.
-        references: Several such texts per row.
+    All texts are tokens separated by single spaces.
 
     Returns:
         float64 `[n, 7]`, the summands of `meteor_value`. None if Java is missing or fails, after a warning in the log,

@@ -34,10 +34,8 @@ METRICS = _SCORERS | {name: f"torchmetrics.text:{target}" for name, target in _T
 def named_metric(name: str, classes: Sequence[str] = ()) -> "MetricFactory":
     """A metric with its default options, and with `classes` if it takes them, as `top1` does.
 
-    Args:
-        name: A key of `METRICS`, or the dotted path `package.module:attribute` or file `folder/file.py:attribute` of a
-            scorer, a class of torchmetrics, or a function that makes an object of one.
-        classes: All classes.
+    `name` is a key of `METRICS`, or the dotted path `package.module:attribute` or file `folder/file.py:attribute` of a
+    scorer, a class of torchmetrics, or a function that makes an object of one.
 
     Raises:
         UniRSError: The name is unknown, or its module does not import.

@@ -22,9 +22,6 @@ class SyntheticConfig:
     Attributes:
         size: number of training items, 0 or more.
         seed: 0 or more; changes the data.
-
-    Raises:
-        PluginError: a number is negative.
     """
 
     size: int = 512
@@ -98,11 +95,7 @@ class TaskConfig(TaskOptions):
 
     @classmethod
     def from_config(cls, spec: Mapping[str, Any]) -> TaskConfig:
-        """Builds a task from its entry in a config; its `root` is `data/<label>` if omitted.
-
-        Raises:
-            PluginError: an unknown plugin or option, or a value of a wrong type.
-        """
+        """Builds a task from its entry in a config; `root` is `data/<label>` by default. Errors are `PluginError`s."""
         options = plugins.normalize("unirs.tasks", spec)
         name = task_label(options)
         own = {key: options.pop(key) for key in _OWN_OPTIONS & options.keys()}

@@ -167,12 +167,7 @@ class Image(_SourceMedia):
 class Pair(_SourceMedia):
     """Two images of one scene at two times, of equal size.
 
-    Args:
-        before: As for `Image`.
-        after: As for `Image`.
-
-    Raises:
-        MediaError: pixels in memory are not clearly an image.
+    Arguments and errors are those of `Image`.
     """
 
     before: Source

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 Perturbation = Literal["blank", "swap_times", "repeat_first", "shuffle_frames"]
-"""Black frames; `after` before `before`; the first frame in place of all; frames in another order."""
+"""Black frames; `after` before `before`; the first frame instead of all; frames in another order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,8 @@ class FileSplits:
     def select(self, split: str, groups: Iterable[Collection[str]]) -> list[str]:
         """Selects the files of a split.
 
-        Args:
-            split: its name.
-            groups: the files, e.g. by class. A share of each group is selected by hash, so that files added to one
-                group do not change the split of others.
+        A share of each group, e.g. of each class, is selected by hash, so that files added to one group do not change
+        the split of others.
 
         Raises:
             DataError: a row of the split file names an unknown split or file, or one a second time; names the row.
@@ -76,15 +74,9 @@ class FileSplits:
 
 
 def held_out(names: Iterable[str], share: float, salt: str = "") -> set[str]:
-    """Selects a share of names by hash, equally on every machine.
+    """Selects a share (0..1) of distinct names by hash, equally on every machine; `salt` changes the selection.
 
-    Args:
-        names: distinct.
-        share: of the names to select, 0..1.
-        salt: changes the selection.
-
-    Returns:
-        The selected names: none if the share is 0 or there are fewer than two names, else at least one and never all.
+    None are selected if the share is 0 or there are fewer than two names, else at least one and never all.
     """
     ranked = sorted(names, key=lambda name: (hashlib.sha256(f"{salt}{name}".encode()).digest(), name))
     if len(ranked) < 2 or share <= 0:

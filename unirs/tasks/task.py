@@ -72,7 +72,7 @@ class Task:
 
     @cached_property
     def scorer(self) -> Scorer:
-        """Scores gathered rows. Calling it makes a `PredictionMetric`, whichever form `metric` has."""
+        """Scores gathered rows. Calling it makes a `PredictionMetric`."""
         return as_scorer(self.metric)
 
     def choices_for(self, category: str) -> tuple[str, ...]:

@@ -29,12 +29,8 @@ _SKIP, _IF_REFERENCE, _DECODE = range(3)
 def read_frames(source: Source, num_frames: int) -> list[np.ndarray]:
     """Decodes frames that are spread evenly from the first to the last.
 
-    Args:
-        source: The video file, or its bytes.
-        num_frames: Number of frames to decode.
-
     Returns:
-        The frames in time order, upright, uint8 `[H, W, 3]` each.
+        `num_frames` frames in time order, upright, uint8 `[H, W, 3]` each.
 
     Raises:
         MediaError: the file is missing, does not decode, or has fewer than `num_frames` frames.

@@ -22,10 +22,12 @@ corpora = st.lists(st.tuples(captions, st.lists(sentences, min_size=1, max_size=
 Corpus = list[tuple[str, list[str]]]
 
 
-def evaluate(corpus: Corpus, kinds: list[str] | None = None) -> Evaluation:
+def evaluate(corpus: Corpus, categories: list[str] | None = None) -> Evaluation:
     rows = [
-        Prediction(str(number), "levir_cc", (f"{number}.png",), kind, "", said, tuple(references))
-        for number, ((said, references), kind) in enumerate(zip(corpus, kinds or [""] * len(corpus), strict=True))
+        Prediction(str(number), "levir_cc", (f"{number}.png",), category, "", answer, tuple(references))
+        for number, ((answer, references), category) in enumerate(
+            zip(corpus, categories or [""] * len(corpus), strict=True)
+        )
     ]
     return CaptionMetrics().evaluate(rows, slow=False)
 
@@ -36,9 +38,9 @@ def points(evaluation: Evaluation) -> dict[str, float]:
 
 def by_pycocoevalcap(corpus: Corpus) -> dict[str, float]:
     references = {number: texts for number, (_, texts) in enumerate(corpus)}
-    said = {number: [text] for number, (text, _) in enumerate(corpus)}
-    bleu = Bleu(4).compute_score(references, said, verbose=0)[0]
-    values = [*bleu, Rouge().compute_score(references, said)[0], Cider().compute_score(references, said)[0]]
+    predicted = {number: [text] for number, (text, _) in enumerate(corpus)}
+    bleu = Bleu(4).compute_score(references, predicted, verbose=0)[0]
+    values = [*bleu, Rouge().compute_score(references, predicted)[0], Cider().compute_score(references, predicted)[0]]
     return dict(zip(SCORES, map(float, values), strict=True))
 
 
@@ -61,19 +63,21 @@ def test_row_scores_are_pycocoevalcaps_cider_of_each_row(corpus: Corpus) -> None
 @settings(deadline=None)
 @given(corpora, st.data())
 def test_categories_are_scored_with_the_document_frequencies_of_all_rows(corpus: Corpus, data: st.DataObject) -> None:
-    kinds = data.draw(
+    categories = data.draw(
         st.lists(st.sampled_from(["changed", "unchanged", ""]), min_size=len(corpus), max_size=len(corpus))
     )
-    evaluation = evaluate(corpus, kinds)
+    evaluation = evaluate(corpus, categories)
     values = points(evaluation)
-    for kind in ("changed", "unchanged"):
-        part = [number for number, it in enumerate(kinds) if it == kind]
-        assert (f"cider/{kind}" in values) == bool(part)
+    for category in ("changed", "unchanged"):
+        part = [number for number, it in enumerate(categories) if it == category]
+        assert (f"cider/{category}" in values) == bool(part)
         if part:
             expected = by_pycocoevalcap([corpus[number] for number in part])
             expected["cider"] = float(np.mean([evaluation.scores[number] for number in part]))
-            assert {name: values[f"{name}/{kind}"] for name in SCORES} == pytest.approx(expected, rel=1e-9, abs=1e-9)
-            assert evaluation.statistics[f"bleu_4/{kind}"].n == len(part)
+            assert {name: values[f"{name}/{category}"] for name in SCORES} == pytest.approx(
+                expected, rel=1e-9, abs=1e-9
+            )
+            assert evaluation.statistics[f"bleu_4/{category}"].n == len(part)
 
 
 def test_bleu_by_hand() -> None:
@@ -98,9 +102,9 @@ def test_a_caption_equal_to_its_only_reference_has_cider_ten() -> None:
 
 
 def test_captions_are_compared_as_lower_case_words_without_punctuation() -> None:
-    said = "  A T-shaped road, isn\N{RIGHT SINGLE QUOTATION MARK}t  it?"
-    assert tokenize(said) == "a t-shaped road isn't it"
-    evaluation = evaluate([(said, ["a t-shaped road isn't it ."]), ("b", ["c"])])
+    answer = "  A T-shaped road, isn\N{RIGHT SINGLE QUOTATION MARK}t  it?"
+    assert tokenize(answer) == "a t-shaped road isn't it"
+    evaluation = evaluate([(answer, ["a t-shaped road isn't it ."]), ("b", ["c"])])
     assert evaluation.normalized[0] == "a t-shaped road isn't it"
     assert evaluation.scores[0] == pytest.approx(10)
 
@@ -124,7 +128,7 @@ def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_order_of_statistics() -> None:
     evaluation = evaluate([("no change", ["no change"]), ("a road", ["a road"])], ["unchanged", "changed"])
-    changed, unchanged = ([f"{name}/{kind}" for name in SCORES] for kind in ("changed", "unchanged"))
+    changed, unchanged = ([f"{name}/{category}" for name in SCORES] for category in ("changed", "unchanged"))
     assert list(evaluation.statistics) == [*SCORES, *changed, *unchanged, "change_accuracy"]
     assert evaluation.primary_metric == "cider"
 
@@ -153,7 +157,7 @@ def test_a_bleu_of_no_rows_is_undefined() -> None:
 
 
 def test_change_accuracy_counts_rows_of_both_categories() -> None:
-    corpus = [(said, ["x"]) for said in ("a road is built", "no change", "no change", "", "a road")]
+    corpus = [(answer, ["x"]) for answer in ("a road is built", "no change", "no change", "", "a road")]
     statistic: Statistic = evaluate(corpus, ["changed", "changed", "unchanged", "unchanged", ""]).statistics[
         "change_accuracy"
     ]

@@ -10,12 +10,12 @@ from unirs.metrics.classification import Top1
 CLASSES = ("post-earthquake", "fire", "flood", "police chase", "car", "car racing", "parade/protest", "non-event")
 
 
-def row(prediction: str, kind: str) -> Prediction:
-    return Prediction(prediction, "era", ("a.mp4",), kind, "", prediction, (kind,))
+def row(prediction: str, category: str) -> Prediction:
+    return Prediction(prediction, "era", ("a.mp4",), category, "", prediction, (category,))
 
 
 @pytest.mark.parametrize(
-    ("said", "found"),
+    ("answer", "found"),
     [
         ("This is a video about police chase.", "police chase"),
         ("POLICE  CHASE", "police chase"),
@@ -27,17 +27,17 @@ def row(prediction: str, kind: str) -> Prediction:
         ("post_earthquake", "post-earthquake"),
     ],
 )
-def test_the_longest_class_in_the_answer_is_found(said: str, found: str) -> None:
-    evaluation = Top1(CLASSES).evaluate([row(said, found)])
+def test_the_longest_class_in_the_answer_is_found(answer: str, found: str) -> None:
+    evaluation = Top1(CLASSES).evaluate([row(answer, found)])
     assert (evaluation.normalized, evaluation.scores) == ([found], [1.0])
 
 
 @pytest.mark.parametrize(
-    ("said", "normalized"),
+    ("answer", "normalized"),
     [("a flood or a fire", "a flood or a fire"), ("Firemen!", "firemen"), ("cars", "cars"), ("", "")],
 )
-def test_no_class_or_several_is_wrong(said: str, normalized: str) -> None:
-    evaluation = Top1(CLASSES).evaluate([row(said, "fire")])
+def test_no_class_or_several_is_wrong(answer: str, normalized: str) -> None:
+    evaluation = Top1(CLASSES).evaluate([row(answer, "fire")])
     assert (evaluation.normalized, evaluation.scores) == ([normalized], [0.0])
 
 
@@ -65,6 +65,6 @@ def test_classes_that_no_answer_can_tell_apart_are_refused(classes: tuple[str, .
 
 
 @given(st.sampled_from(CLASSES), st.text())
-def test_any_answer_is_scored(kind: str, said: str) -> None:
-    (score,) = Top1(CLASSES).evaluate([row(said, kind)]).scores
+def test_any_answer_is_scored(category: str, answer: str) -> None:
+    (score,) = Top1(CLASSES).evaluate([row(answer, category)]).scores
     assert score in (0.0, 1.0)

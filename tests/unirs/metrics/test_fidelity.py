@@ -28,18 +28,18 @@ def change_captions(count: int) -> list[Prediction]:
     for number in range(count):
         topics = generator.permutation(len(TOPICS))[: number % 3]
         events = [(TOPICS[index], bool(generator.random() < 0.7), "top left") for index in topics if index != 5]
-        said, *references = describe_changes(generator, events, 6)
-        words = said.split()
+        predicted, *references = describe_changes(generator, events, 6)
+        words = predicted.split()
         answers = (
-            said,
+            predicted,
             rows[-1].references[0] if rows else "",
             " ".join(words[:4]),
             " ".join(generator.permutation(words)),
             "",
         )
         answer = answers[generator.choice(5, p=[0.5, 0.2, 0.15, 0.14, 0.01])]
-        kind = "changed" if events else "unchanged"
-        rows.append(Prediction(str(number), "levir_cc", (f"{number}.png",), kind, "", answer, tuple(references)))
+        category = "changed" if events else "unchanged"
+        rows.append(Prediction(str(number), "levir_cc", (f"{number}.png",), category, "", answer, tuple(references)))
     return rows
 
 
@@ -66,13 +66,13 @@ def by_pycocoevalcap(rows: Sequence[Prediction], *, meteor: bool) -> dict[str, f
     from pycocoevalcap.rouge.rouge import Rouge
 
     references = {row.id: [tokenize(text) for text in row.references] for row in rows}
-    said = {row.id: [tokenize(row.text)] for row in rows}
-    scores = {f"bleu_{n}": s for n, s in enumerate(Bleu(4).compute_score(references, said, verbose=0)[0], start=1)}
-    scores["rouge_l"] = Rouge().compute_score(references, said)[0]
-    scores["cider"] = Cider().compute_score(references, said)[0]
+    predicted = {row.id: [tokenize(row.text)] for row in rows}
+    scores = {f"bleu_{n}": s for n, s in enumerate(Bleu(4).compute_score(references, predicted, verbose=0)[0], start=1)}
+    scores["rouge_l"] = Rouge().compute_score(references, predicted)[0]
+    scores["cider"] = Cider().compute_score(references, predicted)[0]
     if meteor:
         scorer = Meteor()
-        scores["meteor"] = scorer.compute_score(references, said)[0]
+        scores["meteor"] = scorer.compute_score(references, predicted)[0]
         for pipe in (scorer.meteor_p.stdin, scorer.meteor_p.stdout, scorer.meteor_p.stderr):
             pipe.close()
     return {name: float(score) for name, score in scores.items()}

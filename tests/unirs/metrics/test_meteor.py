@@ -21,13 +21,13 @@ needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java
 
 def rows(count: int) -> list[Prediction]:
     source = random.Random(5)  # noqa: S311
-    said = ["", "qwertz", "A road is built.", "Ein Fluß — naïve"]
-    said += [" ".join(source.choices(WORDS, k=source.randint(1, 9))) for _ in range(count - len(said))]
-    references = [tuple(" ".join(source.choices(WORDS, k=source.randint(1, 9))) for _ in range(3)) for _ in said]
+    captions = ["", "qwertz", "A road is built.", "Ein Fluß — naïve"]
+    captions += [" ".join(source.choices(WORDS, k=source.randint(1, 9))) for _ in range(count - len(captions))]
+    references = [tuple(" ".join(source.choices(WORDS, k=source.randint(1, 9))) for _ in range(3)) for _ in captions]
     references[2:4] = [("some trees", "a road is built"), ("ein Fluß naïve", "a river")]
     return [
         Prediction(str(number), "levir_cc", (f"{number}.png",), ("changed", "unchanged")[number % 2], "", text, texts)
-        for number, (text, texts) in enumerate(zip(said, references, strict=True))
+        for number, (text, texts) in enumerate(zip(captions, references, strict=True))
     ]
 
 

@@ -16,15 +16,15 @@ Corpus = list[tuple[str, list[str]]]
 
 
 def columns(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
-    return [said for said, _ in corpus], [references for _, references in corpus]
+    return [caption for caption, _ in corpus], [references for _, references in corpus]
 
 
 @settings(deadline=None)
 @given(corpora)
 def test_counts_are_those_of_pycocoevalcap(corpus: Corpus) -> None:
     counts, _ = bleu_and_cider(*columns(corpus))
-    for row, (said, references) in zip(counts.tolist(), corpus, strict=True):
-        cooked = cook_test(said, cook_refs(references), eff="closest")
+    for row, (caption, references) in zip(counts.tolist(), corpus, strict=True):
+        cooked = cook_test(caption, cook_refs(references), eff="closest")
         assert row == [*cooked["correct"], *cooked["guess"], cooked["testlen"], cooked["reflen"], 1]
 
 
@@ -32,15 +32,15 @@ def test_counts_are_those_of_pycocoevalcap(corpus: Corpus) -> None:
 @given(corpora)
 def test_cider_is_that_of_pycocoevalcap(corpus: Corpus) -> None:
     scorer = CiderScorer()
-    for said, references in corpus:
-        scorer += (said, references)
+    for caption, references in corpus:
+        scorer += (caption, references)
     assert bleu_and_cider(*columns(corpus))[1] == pytest.approx(scorer.compute_score()[1], rel=0, abs=1e-9)
 
 
 @settings(deadline=None)
 @given(corpora)
 def test_rouge_is_that_of_pycocoevalcap(corpus: Corpus) -> None:
-    expected = [Rouge().calc_score([said], references) for said, references in corpus]
+    expected = [Rouge().calc_score([caption], references) for caption, references in corpus]
     assert rouge_l(*columns(corpus)) == pytest.approx(expected, rel=0, abs=1e-12)
 
 

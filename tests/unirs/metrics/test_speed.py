@@ -30,7 +30,7 @@ def test_intervals_of_all_caption_metrics_on_a_test_set_as_large_as_levir_ccs() 
     ]
 
     def sentence(seed: int) -> str:
-        return " ".join(words[(seed * 7 + place * (1 + seed % 5)) % len(words)] for place in range(8 + seed % 9))
+        return " ".join(words[(seed * 7 + position * (1 + seed % 5)) % len(words)] for position in range(8 + seed % 9))
 
     rows = [
         Prediction(

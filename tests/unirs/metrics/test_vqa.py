@@ -20,7 +20,7 @@ def row(number: int, prediction: str, *references: str, category: str = "") -> P
 
 
 @pytest.mark.parametrize(
-    ("said", "normalized"),
+    ("texts", "normalized"),
     [
         ("Yes", "yes"),
         ("  yes.\n", "yes"),
@@ -31,8 +31,8 @@ def row(number: int, prediction: str, *references: str, category: str = "") -> P
         ("?", ""),
     ],
 )
-def test_case_surrounding_space_and_punctuation_are_dropped(said: str, normalized: str) -> None:
-    assert normalize_answer(said) == normalized
+def test_case_surrounding_space_and_punctuation_are_removed(texts: str, normalized: str) -> None:
+    assert normalize_answer(texts) == normalized
 
 
 @given(st.text())
@@ -88,24 +88,24 @@ needs_cdvqa = pytest.mark.skipif(not CDVQA.is_dir(), reason="the CDVQA annotatio
 
 
 def real_rows() -> list[dict[str, Any]]:
-    """Id, picture, type and answer of each question, joined by hand."""
+    """Id, image, type and answer of each question, joined by hand."""
     read = {name: json.loads((CDVQA / f"Val_{name}.json").read_text())[name] for name in ("questions", "answers")}
     answers = {answer["id"]: answer["answer"] for answer in read["answers"]}
     return [question | {"answer": answers[question["answers_ids"][0]]} for question in read["questions"]]
 
 
-def answered(real: list[dict[str, Any]], said: list[str]) -> list[Prediction]:
+def answered(real: list[dict[str, Any]], texts: list[str]) -> list[Prediction]:
     return [
         Prediction(str(it["id"]), "cdvqa", (str(it["img_id"]),), it["type"], it["question"], text, (it["answer"],))
-        for it, text in zip(real, said, strict=True)
+        for it, text in zip(real, texts, strict=True)
     ]
 
 
 @needs_cdvqa
-def test_right_answers_to_real_questions_score_one_in_every_kind_however_they_are_written() -> None:
+def test_right_answers_to_real_questions_score_one_in_every_category() -> None:
     real = real_rows()
-    said = [f" {it['answer'].upper()}." if it["id"] % 2 else it["answer"] for it in real]
-    statistics = VqaAccuracy().evaluate(answered(real, said)).statistics
+    texts = [f" {it['answer'].upper()}." if it["id"] % 2 else it["answer"] for it in real]
+    statistics = VqaAccuracy().evaluate(answered(real, texts)).statistics
     assert {name: point_estimate(statistic) for name, statistic in statistics.items()} == dict.fromkeys(statistics, 1.0)
     counts = Counter(it["type"] for it in real)
     assert sum(counts.values()) == statistics["accuracy"].n == 16_441
@@ -116,18 +116,18 @@ def test_right_answers_to_real_questions_score_one_in_every_kind_however_they_ar
 @pytest.mark.parametrize("within", ["type", "all"])
 def test_shuffled_answers_to_real_questions_score_as_many_as_match(within: str) -> None:
     real = real_rows()
-    said = [""] * len(real)
+    texts = [""] * len(real)
     for group in {it["type"] for it in real} if within == "type" else {"all"}:
-        places = [place for place, it in enumerate(real) if group in ("all", it["type"])]
-        for place, source in zip(places, random.Random(3).sample(places, len(places)), strict=True):  # noqa: S311
-            said[place] = real[source]["answer"]
-    matches, asked = Counter[str](), Counter[str]()
-    for it, text in zip(real, said, strict=True):
-        asked[it["type"]] += 1
+        positions = [position for position, it in enumerate(real) if group in ("all", it["type"])]
+        for position, source in zip(positions, random.Random(3).sample(positions, len(positions)), strict=True):  # noqa: S311
+            texts[position] = real[source]["answer"]
+    matches, totals = Counter[str](), Counter[str]()
+    for it, text in zip(real, texts, strict=True):
+        totals[it["type"]] += 1
         matches[it["type"]] += text == it["answer"]
-    statistics = VqaAccuracy().evaluate(answered(real, said)).statistics
+    statistics = VqaAccuracy().evaluate(answered(real, texts)).statistics
     assert 0 < sum(matches.values()) < len(real)
-    shares = {kind: matches[kind] / asked[kind] for kind in asked}
+    shares = {kind: matches[kind] / totals[kind] for kind in totals}
     assert {name: point_estimate(statistic) for name, statistic in statistics.items()} == pytest.approx(
         {
             "accuracy": sum(matches.values()) / len(real),
