@@ -7,7 +7,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -86,6 +85,8 @@ class AblationSuite(StrictStruct, frozen=True):
         if not tasks or not named:
             raise ValueError(f"base.data.tasks: must be a list of tasks with a name, got {tasks!r}")
         labels = list(map(task_label, tasks))
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"base.data.tasks: names are {', '.join(labels)}. Give each task a 'label' of its own")
         _check_known("columns", self.columns, labels)
         overrides = {f"prepared.{name}": run.config for name, run in self.prepared.items()}
         for group_name, group in self.groups.items():
@@ -187,11 +188,11 @@ def make_plan(suite: AblationSuite, seeds: Sequence[int] = (), only: Sequence[st
     return Plan(groups, seeds, (*first, *ordered), tested)
 
 
-def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> Config:
-    merged: Config = deepcopy(dict(base))
-    for key, value in override.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else deepcopy(value)
+def _merge(base: Config, override: Config) -> Config:
+    merged = base | override
+    for key in base.keys() & override.keys():
+        if isinstance(base[key], dict) and isinstance(override[key], dict):
+            merged[key] = _merge(base[key], override[key])
     return merged
 
 

@@ -89,6 +89,11 @@ def test_variant_config_is_merged_into_the_base(suite: AblationSuite, content: d
         (["columns"], {}, r"columns: Expected `object` of length >= 1"),
         (["base", "modell"], {}, r"base\.modell: unknown key\. Did you mean 'model'"),
         (["base", "data", "tasks"], [{"label": "a"}], r"base\.data\.tasks: must be a list of tasks with a name"),
+        (
+            ["base", "data", "tasks"],
+            [{"name": "era"}, {"name": "era"}],
+            r"names are era, era\. Give each task a 'label'",
+        ),
         (["base", "trainer", "default_root_dir"], "x", r"trainer\.default_root_dir: is set for each training"),
         (["prepared", "clue_model", "seed"], None, r"prepared\[\.\.\.\]\.seed: Expected `int`"),
         (["groups", "tasks", "titel"], "x", r"groups\[\.\.\.\]\.titel: unknown key\. Did you mean 'title'"),
