@@ -34,15 +34,16 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from tabulate import tabulate
-
     rows = [("NAME", "MODALITY", "METRIC", "DATA", "FROM")]
     for name, entry in plugins.list_plugins("unirs.tasks").items():
         task: Task = plugins.create("unirs.tasks", {"name": name, "root": options.root / name})
         found = sum(path.exists() for path in task.required_paths)
         data = "found" if found == len(task.required_paths) else "incomplete" if found else "missing"
         rows.append((name, task.modality, task.scorer.name, f"{data}: {options.root / name}", plugins.origin(entry)))
-    print(tabulate(rows, tablefmt="plain", disable_numparse=True))
+    # Importing tabulate would take a fifth of the command's time.
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _new(options: argparse.Namespace) -> None:
