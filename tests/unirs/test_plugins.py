@@ -10,6 +10,7 @@ import torch
 
 import unirs
 from unirs.errors import PluginError
+from unirs.models.builder import ProjectorConfig
 from unirs.models.change_extractors import ChangeExtraction
 from unirs.plugins import Group, create, list_plugins, load, origin, short_name
 from unirs.tasks.task import Task
@@ -187,6 +188,11 @@ def test_no_name(spec: dict[str, object]) -> None:
 def test_unknown_option(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"Plugin 'rsvqa_lr' has no option 'protokol'.*Did you mean 'protocol'"):
         create(TASKS, {"name": "rsvqa_lr", "root": tmp_path, "protokol": "vlm"})
+
+
+def test_projector_options_are_checked_with_the_config() -> None:
+    with pytest.raises(PluginError, match=r"Plugin 'downsample' has no option 'width'"):
+        ProjectorConfig(options={"width": 3})
 
 
 def test_any_option(site: Path) -> None:
