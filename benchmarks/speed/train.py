@@ -30,6 +30,7 @@ from transformers import Trainer as HuggingFaceTrainer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.data.batch import Batch
+from unirs.data.collator import Collator
 from unirs.data.datamodule import UniRSDataModule
 from unirs.data.dataset import Example, VisualInput
 from unirs.data.prompt_encoder import PromptEncoder
@@ -267,7 +268,7 @@ def loaded(work: Work, cache: Path, device: torch.device) -> tuple[UniRSModule, 
 
 def _batch(module: UniRSModule, data: UniRSDataModule, samples: Sequence[tuple[str, Sample]]) -> Batch:
     data.processor = processor = module.processor
-    collate = processor.collator(training=True)
+    collate = Collator(processor, training=True)
     return collate(
         [
             (Example(task, sample), VisualInput(sample.media.load_frames(processor.image_size, processor.resize)))

@@ -59,10 +59,10 @@ def _check(options: argparse.Namespace) -> None:
     check_positive(options, "limit")
     from unirs.evaluation.contact_sheet import write_samples
     from unirs.evaluation.task_check import check_task
-    from unirs.models.llm import load_tokenizer
+    from unirs.models.llm import LLMConfig, load_tokenizer
 
     task: Task = plugins.create("unirs.tasks", task_spec(options.name, options.root, options.option))
-    tokenizer = None if options.tokenizer is None else load_tokenizer(options.tokenizer)
+    tokenizer = None if options.tokenizer is None else load_tokenizer(LLMConfig(source=options.tokenizer))
     report = check_task(task, limit=options.limit, tokenizer=tokenizer, progress=True)
     for line in report.lines():
         print(line)

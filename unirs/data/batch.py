@@ -1,8 +1,8 @@
-"""`Batch`: the input of the model. Attention masks and groups of its token rows."""
+"""`Batch`, the input of the model, and the attention mask of its token rows."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -12,15 +12,11 @@ from unirs.tasks.media import Media, Modality
 SHORT_ROW = 512
 """Row length in tokens up to which attention is cheap compared with the rest of the model."""
 
-
 T = TypeVar("T")
 
 
 class Opaque(Generic[T]):
-    """Items that Lightning passes on as they are when it converts the tensors of a batch to another precision.
-
-    It would look for tensors inside of them, and refuses frozen dataclasses.
-    """
+    """Items that Lightning ignores when it converts a batch's tensors to another precision: it rejects frozen ones."""
 
     def __init__(self, items: Collection[T]) -> None:
         self._items = tuple(items)
@@ -52,8 +48,8 @@ class Batch:
         labels: int64 `[B, T]`, token ids to learn; `IGNORE` elsewhere.
         loss_weights: float32 `[B, T]`, weight of each label in the loss.
         prompt_ends: Q, row and position of the last token of each prompt; evaluation only.
-        queries: Q, id, references and rendered prompt of each prompt; evaluation only.
-        vision_features: M, cached encoder features `[k, L, Dv]`, or None if the frames are still to be encoded.
+        queries: Q, id, references and text of each prompt; evaluation only.
+        vision_features: M, cached encoder features `[k, L, Dv]`, or None if the frames are to be encoded.
         media: M, the media, or None if their frames were augmented; empty for batches that are not cached.
         processor_key: key of the `Processor` that made the batch; empty for batches made by hand.
         eval_set: name of the evaluation set; empty in training.
@@ -81,11 +77,11 @@ class Batch:
         self.queries, self.media = Opaque(self.queries), Opaque(self.media)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """The same batch on a device; Lightning calls it."""
+        """The same batch on a device."""
         return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
-        """The same batch in pinned memory; the DataLoader calls it."""
+        """The same batch in pinned memory."""
         return self._map_tensors(lambda tensor: tensor.pin_memory())
 
     def token_mask(self) -> torch.Tensor:
@@ -93,17 +89,10 @@ class Batch:
         return self.branch_end > 0
 
     def _map_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        return replace(
-            self,
-            frames=change(self.frames),
-            input_ids=change(self.input_ids),
-            visual_mask=change(self.visual_mask),
-            branch_end=change(self.branch_end),
-            labels=change(self.labels),
-            loss_weights=change(self.loss_weights),
-            vision_features=tuple(None if one is None else change(one) for one in self.vision_features),
-            labeled=None if self.labeled is None else self.labeled._map_tensors(change),
-        )
+        tensors: dict[str, Any] = {name: change(v) for name, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        features = tuple(None if one is None else change(one) for one in self.vision_features)
+        labeled = None if self.labeled is None else self.labeled._map_tensors(change)
+        return replace(self, **tensors, vision_features=features, labeled=labeled)
 
 
 def tree_attention_mask(branch_end: torch.Tensor) -> torch.Tensor:
@@ -125,9 +114,6 @@ def tree_attention_mask(branch_end: torch.Tensor) -> torch.Tensor:
     Position ids follow from the mask: a token's position is the number of tokens before it that it attends to,
     `mask.sum(2) - 1`. Both branches above have positions 2 and 3, as if each followed the prefix alone.
 
-    Args:
-        branch_end: int64 `[B, T]`, as in `Batch`.
-
     Returns:
         Bool `[B, T, T]`, true if the row's position attends to the column's.
     """
@@ -139,24 +125,15 @@ def tree_attention_mask(branch_end: torch.Tensor) -> torch.Tensor:
 
 
 def num_image_slots(media: Media, *, fused: bool) -> int:
-    """Number of images whose visual tokens represent the media in the language model's input.
-
-    Args:
-        media: the input.
-        fused: whether a change extractor fuses the two times of a pair into one image.
-    """
+    """Number of images whose visual tokens represent an input; `fused` if a change extractor fuses pairs."""
     return 1 if media.modality == "pair" and fused else media.num_frames
 
 
 def group_by_length(branch_end: torch.Tensor) -> list[tuple[torch.Tensor, int]]:
-    """Groups right-padded rows by length, so that short rows are not padded to the longest one.
+    """Groups right-padded rows, `branch_end` `[B, T]`, by length: short rows are not padded to the longest one.
 
-    Args:
-        branch_end: int64 `[B, T]`, as in `Batch`.
-
-    Returns:
-        Indices of the rows of each group, and the length of its longest row. Every row of a group is more than half as
-        long as the longest, unless the longest has at most `SHORT_ROW` tokens.
+    Returns the indices of the rows of each group, and the length of its longest row. Every row of a group is more than
+    half as long as the longest, unless the longest has at most `SHORT_ROW` tokens.
     """
     lengths = (branch_end > 0).sum(1)
     groups = []

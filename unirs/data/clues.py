@@ -1,7 +1,6 @@
 """Prompt augmentation: descriptions of media by a base VLM, inserted into prompts (paper, prompt augmentation).
 
-Clues are generated once, in batches, and cached on disk by content: equal media, prompt and weights have the same clue,
-independent of file paths.
+Clues are generated once, in batches, and cached on disk by media content, prompt and weights.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ CLUE_PROMPTS: dict[Modality, str] = {
     "pair": "The two pictures show the same place at two times. Briefly describe what differs between them.",
     "video": "These pictures are frames of one aerial video, in order. Briefly describe what happens and who acts.",
 }
-"""Question to the base VLM by modality."""
+"""Prompt of the base VLM by modality."""
 
 _MARKERS = re.compile("|".join(map(re.escape, (CLUE_START, CLUE_END, VISUAL))))
 
@@ -36,7 +35,7 @@ _TIMEOUT = 60.0
 
 
 class BaseVLM(Protocol):
-    """A model that answers questions about media."""
+    """A model that generates texts about media."""
 
     @property
     def fingerprint(self) -> str:
@@ -44,7 +43,7 @@ class BaseVLM(Protocol):
         ...
 
     def generate(self, media: Sequence[Media], questions: Sequence[str], max_new_tokens: int) -> list[str]:
-        """Answers one question about each of the media, in one batch."""
+        """Completes one prompt about each of the media, in one batch."""
         ...
 
 
@@ -53,29 +52,20 @@ class ClueCache:
 
     LMDB was measured at two to three times the speed; a base VLM takes far longer for a clue than either store.
 
-    Args:
-        path: the file; created, with its folder, if it does not exist.
+    The file is created with its folder. All methods raise a `DataError` if it is damaged or cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def get_many(self, keys: Iterable[str]) -> dict[str, str]:
-        """Returns the cached clues by key.
-
-        Raises:
-            DataError: the file is damaged, or cannot be used.
-        """
+        """The cached clues by key."""
         with self._open() as file:
             rows = ((key, file.execute("SELECT clue FROM clues WHERE key = ?", (key,)).fetchone()) for key in keys)
             return {key: row[0] for key, row in rows if row is not None}
 
     def put_many(self, clues: Mapping[str, str]) -> None:
-        """Stores clues by key in one transaction: an interruption stores none of them.
-
-        Raises:
-            DataError: the file is damaged, or cannot be used.
-        """
+        """Stores clues by key in one transaction: an interruption stores none of them."""
         with self._open() as file, file:
             file.executemany("INSERT OR REPLACE INTO clues VALUES (?, ?)", clues.items())
 
@@ -88,19 +78,16 @@ class ClueCache:
                 file.execute("CREATE TABLE IF NOT EXISTS clues (key TEXT PRIMARY KEY, clue TEXT NOT NULL)")
                 yield file
         except (OSError, sqlite3.OperationalError) as error:
-            raise DataError(
-                f"The clue cache {self.path} cannot be used ({error}). Name one in a folder that can be "
-                "written, and that no other program holds."
-            ) from error
+            remedy = "Name one in a folder that can be written, and that no other program holds."
+            raise DataError(f"The clue cache {self.path} cannot be used ({error}). {remedy}") from error
         except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"The clue cache {self.path} is damaged ({error}). Delete the file; its clues are then made again."
-            ) from error
+            remedy = "Delete the file; its clues are generated anew."
+            raise DataError(f"The clue cache {self.path} is damaged ({error}). {remedy}") from error
 
 
 def clean_clue(text: str) -> str:
-    """Returns the text on one line, without the markers of a prompt."""
-    # Replaced by a space, since the text around a marker could join to another marker.
+    """The text on one line, without the markers of a prompt."""
+    # Replaced by a space, since the text around a marker could form another marker.
     return " ".join(_MARKERS.sub(" ", text).split())
 
 
@@ -114,38 +101,29 @@ def generate_clues(
     max_new_tokens: int = 48,
     progress: bool = True,
 ) -> dict[Media, str]:
-    """Generates a clue for each of the media, or reads it from the cache.
+    """Generates a clue of one line for each of the media, or reads it from the cache.
 
-    Args:
-        vlm: model that generates the clues.
-        media: to describe; media of equal content are described once.
-        cache: clues are read from it and stored after each batch: an interruption loses one batch at most. None
-            generates all of them.
-        prompts: question by modality.
-        batch_size: media described at once, all of one modality.
-        max_new_tokens: the longest clue in tokens.
-        progress: whether to show a progress bar if clues are generated.
-
-    Returns:
-        The clues, one line each; an empty completion is an empty clue.
+    Media of equal content are described once, in batches of one modality. Clues are stored after each batch.
 
     Raises:
         DataError: media cannot be read, a modality has no prompt, or the cache is damaged.
     """
     weights = vlm.fingerprint
-    keys = {
-        one: _hash(one.content_key(), _prompt(prompts, one.modality), weights, max_new_tokens)
-        for one in dict.fromkeys(media)
-    }
+    keys: dict[Media, str] = {}
+    for one in dict.fromkeys(media):
+        if one.modality not in prompts:
+            raise DataError(f"There is no clue prompt for {one.modality} media. {did_you_mean(one.modality, prompts)}")
+        identity = json.dumps((one.content_key(), prompts[one.modality], weights, max_new_tokens))
+        keys[one] = hashlib.sha256(identity.encode()).hexdigest()
     clues = cache.get_many(set(keys.values())) if cache else {}
     missing: dict[Modality, dict[str, Media]] = {}
     for one, key in keys.items():
         if key not in clues:
             missing.setdefault(one.modality, {})[key] = one
     batches = [
-        dict(wanted[start : start + batch_size])
-        for wanted in (list(one.items()) for one in missing.values())
-        for start in range(0, len(wanted), batch_size)
+        dict(items[start : start + batch_size])
+        for items in (list(wanted.items()) for wanted in missing.values())
+        for start in range(0, len(items), batch_size)
     ]
     with progress_bar("clues", sum(map(len, batches)), unit="media", show=progress and bool(batches)) as advance:
         for batch in batches:
@@ -159,26 +137,16 @@ def generate_clues(
     return {one: clues[key] for one, key in keys.items()}
 
 
-def _prompt(prompts: Mapping[Modality, str], modality: Modality) -> str:
-    if modality not in prompts:
-        raise DataError(f"There is no clue prompt for {modality} media. {did_you_mean(modality, prompts)}")
-    return prompts[modality]
-
-
-def _hash(*parts: str | int) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
 @dataclass(frozen=True)
 class ClueConfig:
     """Settings of prompt augmentation.
 
     Attributes:
-        source: a UniRS run or saved model, or a Hugging Face image-text-to-text model (hub id or folder); null asks the
+        source: a UniRS run or saved model, or a Hugging Face image-text-to-text model (hub id or folder); null for the
             model itself with its adapters off.
-        max_new_tokens: the longest clue in tokens.
+        max_new_tokens: maximum length of a clue in tokens.
         batch_size: media described at once.
-        cache: file with the clues of all runs, by media content, question and weights.
+        cache: file with the clues of all runs, by media content, prompt and weights.
     """
 
     source: str | None = None

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
-from unirs.data.batch import SHORT_ROW, Batch
+from unirs.data.batch import SHORT_ROW, Batch, num_image_slots
 from unirs.data.dataset import Example, VisualInput
-from unirs.data.prompt_encoder import PromptEncoder
+from unirs.data.processor import Processor
 from unirs.data.token_tree import IGNORE, TokenTree
 from unirs.metrics.base import Prediction
-from unirs.tasks.media import Media, Modality
+from unirs.tasks.media import Modality
 from unirs.tasks.prompt import PromptTemplate
-from unirs.tasks.sample import Turn
 
 _PROMPT_TOKENS_PER_ROW = 256
 """Tokens of prompts in an evaluation row: short rows make attention cheap, long rows make everything else cheap."""
 
 
 def pack_rows(trees: Sequence[TokenTree]) -> tuple[list[TokenTree], list[tuple[int, ...]]]:
-    """Packs token trees into rows to save padding (first fit, longest first).
+    """Packs token trees, one for each media item, into rows to save padding (first fit, longest first).
 
-    Args:
-        trees: one for each media item.
-
-    Returns:
-        Rows, and the indices of the media in each. No row is longer than its longest tree, or than the shorter of the
-        longest tree of all and `SHORT_ROW`: the cost of attention grows with the square of a row's length.
+    Returns rows, and the indices of the media in each. No row is longer than its longest tree, or than the shorter of
+    the longest tree of all and `SHORT_ROW`: the cost of attention grows with the square of a row's length.
     """
     capacity = min(SHORT_ROW, max(len(tree.input_ids) for tree in trees))
     rows: list[TokenTree] = []
@@ -56,15 +51,9 @@ def collate(
     pad_left: bool = False,
     vision_features: Sequence[torch.Tensor | None] | None = None,
 ) -> Batch:
-    """Pads rows to equal length.
+    """Pads rows to equal length; on the left for generation without tree attention.
 
-    Args:
-        frames: uint8 `[k, 3, H, W]` of each media item; None if its features are given.
-        modalities: modality of each media item.
-        rows: token trees.
-        row_media: indices of the media in each row.
-        pad_left: pad on the left, as language models without tree attention need it to generate.
-        vision_features: cached encoder features `[k, L, Dv]` of each media item, or None.
+    Each media item has `frames`, uint8 `[k, 3, H, W]`, or cached `vision_features`, `[k, L, Dv]`.
     """
     longest = max(len(row.input_ids) for row in rows)
     shifts = [longest - len(row.input_ids) if pad_left else 0 for row in rows]
@@ -93,105 +82,102 @@ def collate(
     )
 
 
-@dataclass(frozen=True, eq=False)
 class Collator:
     """Collates decoded examples; turns of a sample share token rows if the model supports tree attention.
 
-    Attributes:
-        prompt_encoder: encodes prompts and answers as token ids.
-        prompts: prompt template of each task.
-        num_image_slots: number of images whose visual tokens represent a media item.
-        tokens_per_image: visual tokens of one image.
-        training: whether sequences hold answers and labels.
-        supports_tree_attention: whether the model takes sequences that branch.
-        processor_key: key of the `Processor` that the batches are for.
+    Args:
+        processor: of the model that the batches are for.
+        training: whether sequences contain answers and labels.
+        prompts: prompt template of each task; by default those of the processor's tasks.
         eval_set: name of the evaluation set; empty in training.
         with_labels: evaluation batches also hold their examples as a training batch, for a validation loss.
+
+    Raises:
+        ModelError: the tokenizer has not been trained yet.
     """
 
-    prompt_encoder: PromptEncoder
-    prompts: Mapping[str, PromptTemplate]
-    num_image_slots: Callable[[Media], int]
-    tokens_per_image: int
-    training: bool
-    supports_tree_attention: bool = True
-    processor_key: str = ""
-    eval_set: str = ""
-    with_labels: bool = False
+    def __init__(
+        self,
+        processor: Processor,
+        *,
+        training: bool,
+        prompts: Mapping[str, PromptTemplate] | None = None,
+        eval_set: str = "",
+        with_labels: bool = False,
+    ) -> None:
+        self._processor = processor
+        self._prompt_encoder = processor.prompt_encoder()
+        self._prompts = prompts or {name: task.task.prompt for name, task in processor.tasks.items()}
+        self._training, self._eval_set, self._with_labels = training, eval_set, with_labels
 
     def __call__(self, items: Sequence[tuple[Example, VisualInput]]) -> Batch:
         """Collates examples and their decoded media."""
-        examples, inputs = [example for example, _ in items], [one for _, one in items]
-        batch = self._training_batch(examples, inputs) if self.training else self._evaluation_batch(examples, inputs)
+        examples = [example for example, _ in items]
+        batch = self._training_batch(items) if self._training else self._evaluation_batch(items)
         labeled = None
-        if self.with_labels:
+        if self._with_labels:
             # Without frames: their features are computed once, for the evaluation batch.
             placeholders = [VisualInput(vision_features=torch.empty(count, 0, 0)) for count in batch.num_frames]
-            labeled = self._training_batch(examples, placeholders)
+            labeled = self._training_batch(list(zip(examples, placeholders, strict=True)))
         return replace(
             batch,
             media=tuple(None if example.augment else example.sample.media for example in examples),
-            processor_key=self.processor_key,
-            eval_set=self.eval_set,
+            processor_key=self._processor.key,
+            eval_set=self._eval_set,
             labeled=labeled,
         )
 
-    def _training_batch(self, examples: Sequence[Example], inputs: Sequence[VisualInput]) -> Batch:
-        encode = self.prompt_encoder.encode_train if self.supports_tree_attention else None
+    def _training_batch(self, items: Sequence[tuple[Example, VisualInput]]) -> Batch:
         trees: list[TokenTree] = []
         row_media: list[tuple[int, ...]] = []
-        for index, example in enumerate(examples):
-            slots = self.num_image_slots(example.sample.media)
-            arguments = (self.prompts[example.task], example.sample, slots, self.tokens_per_image, example.clue)
-            flat = [encode(*arguments)] if encode else self.prompt_encoder.encode_train_flat(*arguments)
-            trees += flat
-            row_media += [(index,)] * len(flat)
-        if self.supports_tree_attention:
+        for index, (example, _) in enumerate(items):
+            arguments = (self._prompts[example.task], example.sample, *self._layout(example), example.clue)
+            if self._processor.supports_tree_attention:
+                encoded = [self._prompt_encoder.encode_train(*arguments)]
+            else:
+                encoded = self._prompt_encoder.encode_train_flat(*arguments)
+            trees += encoded
+            row_media += [(index,)] * len(encoded)
+        if self._processor.supports_tree_attention:
             trees, row_media = pack_rows(trees)
-        return self._collate(examples, inputs, trees, row_media)
+        return _collate(items, trees, row_media)
 
-    def _evaluation_batch(self, examples: Sequence[Example], inputs: Sequence[VisualInput]) -> Batch:
+    def _evaluation_batch(self, items: Sequence[tuple[Example, VisualInput]]) -> Batch:
         trees: list[TokenTree] = []
         row_media: list[tuple[int, ...]] = []
-        # The query of each prompt, in the order of the rows.
-        order: list[int] = []
+        order: list[int] = []  # index of the query of each prompt, in the order of the rows
         queries: list[Prediction] = []
-        max_tokens = _PROMPT_TOKENS_PER_ROW if self.supports_tree_attention else 0
-        for index, example in enumerate(examples):
-            prompt, slots = self.prompts[example.task], self.num_image_slots(example.sample.media)
-            for tree, turns in self.prompt_encoder.encode_prompts(
-                prompt, example.sample, slots, self.tokens_per_image, example.clue, max_tokens
+        max_tokens = _PROMPT_TOKENS_PER_ROW if self._processor.supports_tree_attention else 0
+        for index, (example, _) in enumerate(items):
+            prompt, (slots, tokens_per_image) = self._prompts[example.task], self._layout(example)
+            for tree, turns in self._prompt_encoder.encode_prompts(
+                prompt, example.sample, slots, tokens_per_image, example.clue, max_tokens
             ):
                 trees.append(tree)
                 row_media.append((index,))
                 order += [len(queries) + turn for turn in turns]
-            queries += [
-                _query(example, turn, self.prompt_encoder.render(prompt, turn, slots, example.clue))
-                for turn in example.sample.turns
-            ]
-        batch = self._collate(examples, inputs, trees, row_media, pad_left=not self.supports_tree_attention)
-        ends = dict(zip(order, batch.prompt_ends, strict=True))
-        return replace(batch, prompt_ends=tuple(ends[query] for query in range(len(queries))), queries=tuple(queries))
+            sources = example.sample.media.sources
+            for turn in example.sample.turns:
+                text = self._prompt_encoder.render(prompt, turn, slots, example.clue)
+                args = (turn.id, example.task, sources, turn.category, text, "", turn.references, example.clue)
+                queries.append(Prediction(*args))
+        batch = _collate(items, trees, row_media, pad_left=not self._processor.supports_tree_attention)
+        prompt_ends = tuple(end for _, end in sorted(zip(order, batch.prompt_ends, strict=True)))
+        return replace(batch, prompt_ends=prompt_ends, queries=tuple(queries))
 
-    def _collate(
-        self,
-        examples: Sequence[Example],
-        inputs: Sequence[VisualInput],
-        rows: Sequence[TokenTree],
-        row_media: Sequence[tuple[int, ...]],
-        *,
-        pad_left: bool = False,
-    ) -> Batch:
-        return collate(
-            [one.frames for one in inputs],
-            [example.sample.media.modality for example in examples],
-            rows,
-            row_media,
-            pad_left=pad_left,
-            vision_features=[one.vision_features for one in inputs],
-        )
+    def _layout(self, example: Example) -> tuple[int, int]:
+        """Number of images whose visual tokens represent the media, and visual tokens of each."""
+        slots = num_image_slots(example.sample.media, fused=self._processor.fuse_pairs)
+        return slots, self._processor.tokens_per_image
 
 
-def _query(example: Example, turn: Turn, prompt: str) -> Prediction:
-    media = example.sample.media.sources
-    return Prediction(turn.id, example.task, media, turn.category, prompt, "", turn.references, example.clue)
+def _collate(
+    items: Sequence[tuple[Example, VisualInput]],
+    rows: Sequence[TokenTree],
+    row_media: Sequence[tuple[int, ...]],
+    *,
+    pad_left: bool = False,
+) -> Batch:
+    frames, features = zip(*(visual for _, visual in items), strict=True)
+    modalities = [example.sample.media.modality for example, _ in items]
+    return collate(frames, modalities, rows, row_media, pad_left=pad_left, vision_features=features)

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import ConcatDataset, DataLoader, DistributedSampler
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler, Sampler
 
 from unirs.data.batch import Batch
-from unirs.data.dataset import TaskDataset
+from unirs.data.collator import Collator
+from unirs.data.dataset import Example, TaskDataset
 from unirs.data.feature_cache import FeatureCache
 from unirs.data.frame_cache import FrameCache
 from unirs.data.loaders import make_loader, world
@@ -28,12 +29,7 @@ _BLANK = ".blank_media"
 
 @dataclass(frozen=True)
 class EvalSet:
-    """What one evaluation loader yields.
-
-    Attributes:
-        task: name of the task.
-        blank: whether the media are black frames, as a baseline that has no visual input.
-    """
+    """The examples of one evaluation loader: a task's, or the same with black frames as a baseline (`blank`)."""
 
     task: str
     blank: bool = False
@@ -45,15 +41,15 @@ class EvalSet:
 
     @classmethod
     def from_name(cls, name: str) -> EvalSet:
-        """The set of a `name`."""
+        """The set with this `name`."""
         return cls(name.removesuffix(_BLANK), name.endswith(_BLANK))
 
 
 class UniRSDataModule(LightningDataModule):
-    """Reads tasks, mixes them for training, and evaluates each on its own.
+    """Loads tasks, as a mixture for training and one by one for evaluation.
 
-    Loaders need a model's `Processor` and no Trainer: `data.processor = module.processor`. It may be replaced at any
-    time by another model's; loaders that are made from then on are for that model.
+    Loaders need a model's `Processor` and no Trainer: `data.processor = module.processor`. It may be replaced by that
+    of another model; later loaders are for that model.
 
     Args:
         tasks: one entry for each task: `name` of its plugin, the plugin's options (`root`, …), and the options of every
@@ -61,8 +57,8 @@ class UniRSDataModule(LightningDataModule):
             line, an option of one task is `--data.tasks.LABEL.OPTION VALUE`.
         batch_size: samples of a training batch, in each process.
         eval_batch_size: samples of an evaluation batch, in each process.
-        max_turns: maximum number of questions about one image in a training sequence; an image with more questions
-            becomes several samples.
+        max_turns: maximum number of questions about one input in a training sequence; one with more becomes several
+            samples.
         max_length: maximum length of a sequence in tokens, visual ones included; a longer one is an error.
         num_workers: processes of each loader that decode media and encode prompts.
         cache_gb: memory in GB for decoded and resized frames of media without cached features, in each training
@@ -74,7 +70,7 @@ class UniRSDataModule(LightningDataModule):
         test_samples: samples of each task in a test; all if null.
         blank_media: a test also evaluates black frames, as a baseline.
         seed: of the order of training samples and the choice of validation samples.
-        processor: of the model that the loaders are for; set it later by `data.processor = …`. Not part of a config.
+        processor: of the model that the loaders are for. Not part of a config.
     """
 
     def __init__(
@@ -99,19 +95,15 @@ class UniRSDataModule(LightningDataModule):
         for name, size in (("cache_gb", cache_gb), ("feature_cache_gb", feature_cache_gb)):
             if size < 0:
                 raise DataError(f"data.{name} is {size:g}. Give a number of GB, or 0 to disable the cache.")
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.max_turns = max_turns
-        self.max_length = max_length
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.max_turns, self.max_length = max_turns, max_length
         self.num_workers = num_workers
-        self.cache_gb = cache_gb
+        self.cache_gb, self.feature_cache_gb = cache_gb, feature_cache_gb
         self.feature_cache = feature_cache
-        self.feature_cache_gb = feature_cache_gb
-        self.val_samples = val_samples
-        self.test_samples = test_samples
+        self.val_samples, self.test_samples = val_samples, test_samples
         self.blank_media = blank_media
         self.seed = seed
-        # Ids of the turns of an evaluation set that are answered already; set to resume an evaluation.
+        # Returns the ids of the turns of an evaluation set that are answered; set to resume an evaluation.
         self.answered: Callable[[EvalSet], Collection[str]] | None = None
         self._splits: dict[tuple[str, SplitName], TaskSplit] = {}
         self._frame_cache: FrameCache | None = None
@@ -121,11 +113,7 @@ class UniRSDataModule(LightningDataModule):
 
     @property
     def processor(self) -> Processor:
-        """The processor of the model that loaders are made for.
-
-        Raises:
-            ModelError: none was set.
-        """
+        """The processor of the model that loaders are made for."""
         if self._processor is None:
             raise ModelError("The datamodule has no processor. Set 'data.processor = module.processor'.")
         return self._processor
@@ -137,29 +125,17 @@ class UniRSDataModule(LightningDataModule):
         processor.tasks, processor.max_length = self.tasks, self.max_length
 
     def prepare_data(self) -> None:
-        """Makes synthetic data if the config says so; checks that all other data exist.
-
-        Raises:
-            DataError: data are missing; the message says where to get them.
-        """
+        """Makes synthetic data as configured; raises a `DataError` with a download hint if other data are missing."""
         for task in self.tasks.values():
             task.prepare()
 
     def setup(self, stage: str) -> None:
-        """Trains the tokenizer of a language model that starts from scratch, before a training.
-
-        Raises:
-            ModelError: there is no processor.
-        """
+        """Trains the tokenizer of a language model that starts from scratch, before a training."""
         if stage == "fit":
             self.processor.fit_tokenizer(self.texts())
 
     def split(self, name: str, split: SplitName) -> TaskSplit:
-        """A split of a task; it is read once.
-
-        Raises:
-            DataError: a file or row is wrong, or the split is empty.
-        """
+        """A split of a task, which is read once; raises a `DataError` if it is empty or has invalid rows."""
         if (name, split) not in self._splits:
             samples = self.tasks[name].task.load_split(split)
             if not samples:
@@ -168,18 +144,14 @@ class UniRSDataModule(LightningDataModule):
         return self._splits[name, split]
 
     def task_names(self, split: SplitName) -> list[str]:
-        """The tasks that have a split: some are only trained on, others only evaluated.
-
-        Raises:
-            DataError: no task has it.
-        """
+        """The tasks that have a split; raises a `DataError` if none has."""
         names = [name for name, task in self.tasks.items() if split in task.task.splits]
         if not names:
-            raise DataError(f"No task has the split '{split}'. Add one that has to data.tasks.")
+            raise DataError(f"No task has the split '{split}'. Add one that has it to data.tasks.")
         return names
 
     def texts(self) -> Iterator[str]:
-        """All prompts and answers of the training split, as the training corpus of a tokenizer."""
+        """All prompts and answers of the training split, to train a tokenizer."""
         for name in self.task_names("train"):
             prompt = self.tasks[name].task.prompt
             for sample in self.split(name, "train"):
@@ -189,36 +161,23 @@ class UniRSDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The weighted mixture of all tasks."""
-        names = self.task_names("train")
+        tasks = {name: self.tasks[name] for name in self.task_names("train")}
         groups = [
-            replace(
-                self._with_clues(self._task_dataset(name, "train", None, self.max_turns), "always"),
-                augment=self.tasks[name].augment,
-            )
-            for name in names
+            self._with_clues(self._task_dataset(name, "train", None, self.max_turns, task.augment), "always")
+            for name, task in tasks.items()
         ]
-        weights = [self.tasks[name].weight for name in names]
+        weights = [task.weight for task in tasks.values()]
         sampler = MixtureSampler([len(group) for group in groups], weights, *world(), self.seed)
-        cache = self._prepare_caches()
-        return make_loader(
-            ConcatDataset(groups),
-            self.processor,
-            cache,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            training=True,
-        )
+        return self._loader(ConcatDataset(groups), self.batch_size, sampler, Collator(self.processor, training=True))
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """One loader for each task, over a bounded number of samples."""
+        """One loader for each task, over at most `val_samples` samples."""
         return [self._eval_loader(EvalSet(name), "val", self.val_samples) for name in self.task_names("val")]
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """One loader for each task, and one for its black frames."""
-        sets = [EvalSet(name) for name in self.task_names("test")]
-        if self.blank_media:
-            sets += [EvalSet(one.task, blank=True) for one in sets]
+        blanks = (False, True) if self.blank_media else (False,)
+        sets = [EvalSet(name, blank) for blank in blanks for name in self.task_names("test")]
         return [self._eval_loader(one, "test", self.test_samples) for one in sets]
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
@@ -227,40 +186,40 @@ class UniRSDataModule(LightningDataModule):
 
     def _eval_loader(self, eval_set: EvalSet, split: SplitName, limit: int | None) -> DataLoader[Batch]:
         dataset = self._task_dataset(eval_set.task, split, limit, None)
-        # A clue describes the media, so the baseline without visual input gets none.
-        dataset = (
-            replace(dataset, perturbation="blank") if eval_set.blank else self._with_clues(dataset, "test", "always")
-        )
+        # No clue for blank media, since it describes the original.
+        blank = eval_set.blank
+        dataset = replace(dataset, perturbation="blank") if blank else self._with_clues(dataset, "test", "always")
         if self.answered is not None and (answered := self.answered(eval_set)):
             samples = dataset.samples
-            left = [i for i in dataset.indices if any(turn.id not in answered for turn in samples[i].turns)]
-            # At least one sample, since Lightning does not end an evaluation of no batches.
-            dataset = replace(dataset, indices=left or dataset.indices[-1:])
+            open_indices = [i for i in dataset.indices if any(turn.id not in answered for turn in samples[i].turns)]
+            # At least one sample, since Lightning does not end an evaluation without batches.
+            dataset = replace(dataset, indices=open_indices or dataset.indices[-1:])
         sampler: DistributedSampler[Any] = DistributedSampler(dataset, *world(), shuffle=False)
-        cache = self._prepare_caches()
+        collator = Collator(self.processor, training=False, eval_set=eval_set.name, with_labels=split == "val")
+        return self._loader(dataset, self.eval_batch_size, sampler, collator)
+
+    def _loader(
+        self, examples: Dataset[Example], batch_size: int, sampler: Sampler[Any], collator: Collator
+    ) -> DataLoader[Batch]:
+        frames, features = self._prepare_caches()
         return make_loader(
-            dataset,
-            self.processor,
-            cache,
-            batch_size=self.eval_batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            eval_set=eval_set.name,
-            with_labels=split == "val",
+            examples, collator, frames, features, batch_size=batch_size, sampler=sampler, num_workers=self.num_workers
         )
 
-    def _task_dataset(self, name: str, split: SplitName, limit: int | None, max_turns: int | None) -> TaskDataset:
+    def _task_dataset(
+        self, name: str, split: SplitName, limit: int | None, max_turns: int | None, augment: bool = False
+    ) -> TaskDataset:
         """Examples with at most `max_turns` turns each; a limit takes a random subset, always the same."""
         samples = self.split(name, split)
         indices: Sequence[int] = range(len(samples))
         if limit is not None and limit < len(samples):
-            # Not every n-th one: files may alternate between categories.
+            # Not every n-th sample: files may alternate between categories.
             generator = torch.Generator().manual_seed(self.seed)
             indices = sorted(torch.randperm(len(samples), generator=generator)[:limit].tolist())
-        return TaskDataset(name, samples, indices, max_turns)
+        return TaskDataset(name, samples, indices, max_turns, augment=augment)
 
     def _with_clues(self, dataset: TaskDataset, *uses: ClueUse) -> TaskDataset:
-        """The dataset, with clues if its task has one of these uses."""
+        """The dataset, with clues if its task uses them so."""
         if self.tasks[dataset.task].clue not in uses:
             return dataset
         if self.processor.generate_clues is None:
@@ -268,8 +227,7 @@ class UniRSDataModule(LightningDataModule):
         media = dict.fromkeys(dataset.samples[index].media for index in dataset.indices)
         return replace(dataset, clues=self.processor.generate_clues(list(media)))
 
-    def _prepare_caches(self) -> FrameCache:
-        """Opens the caches for the current processor."""
+    def _prepare_caches(self) -> tuple[FrameCache, FeatureCache | None]:
         processor = self.processor
         if processor.fingerprint is None or not self.feature_cache_gb:
             processor.feature_cache = None
@@ -282,4 +240,4 @@ class UniRSDataModule(LightningDataModule):
             needed = processor.feature_cache is None or any(task.augment for task in self.tasks.values())
             limit = int(self.cache_gb * 1e9) if needed else 0
             self._frame_cache = FrameCache(processor.image_size, processor.resize, limit)
-        return self._frame_cache
+        return self._frame_cache, processor.feature_cache

@@ -21,14 +21,7 @@ from unirs.tasks.sample import Sample, TaskSplit
 
 @dataclass(frozen=True)
 class Example:
-    """A sample of a task, ready to be decoded and encoded.
-
-    Attributes:
-        task: name of the task.
-        sample: media and the turns to train on or to answer.
-        clue: the base VLM's clue about the media; empty for none.
-        augment: whether the frames are rotated and mirrored at random.
-    """
+    """A sample of a task, with the base VLM's clue; `augment` rotates and mirrors the frames at random."""
 
     task: str
     sample: Sample
@@ -38,14 +31,14 @@ class Example:
 
 @dataclass(frozen=True)
 class TaskDataset(Dataset[Example]):
-    """Examples of one task, made on access: a large data set need not be in memory as objects.
+    """Examples of one task, created on access to save memory.
 
     Attributes:
         task: name of the task.
         samples: one split of the task.
         indices: indices of the samples to use, in order.
         max_turns: maximum number of turns of an example; a sample with more turns is split. None for no limit.
-        perturbation: how the media are changed for a sanity baseline; None for the media as they are.
+        perturbation: change of the media for a sanity baseline, or None.
         augment: whether the frames are rotated and mirrored at random.
         clues: clue of each media item; no clues if empty.
     """
@@ -71,7 +64,7 @@ class TaskDataset(Dataset[Example]):
         position = bisect_right(self._ends, index)
         start = self._ends[position - 1] if position else 0
         sample = self.samples[self.indices[position]]
-        # Strided, so that questions that the file groups by type are spread over the examples.
+        # Strided, since files may group questions by type.
         turns = sample.turns[index - start :: self._ends[position] - start]
         clue = self.clues[sample.media] if self.clues else ""
         media = sample.media
@@ -81,12 +74,7 @@ class TaskDataset(Dataset[Example]):
 
 
 class VisualInput(NamedTuple):
-    """The visual input of an example: either frames or cached features.
-
-    Attributes:
-        frames: uint8 `[k, 3, H, W]`.
-        vision_features: the encoder's features of these frames, `[k, L, Dv]`.
-    """
+    """The visual input of an example: either frames, uint8 `[k, 3, H, W]`, or cached features of them, `[k, L, Dv]`."""
 
     frames: torch.Tensor | None = None
     vision_features: torch.Tensor | None = None
@@ -94,13 +82,7 @@ class VisualInput(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
-    """Examples with their visual input.
-
-    Attributes:
-        examples: a dataset with a length.
-        decode: returns the frames of a sample, uint8 `[k, 3, H, W]`.
-        feature_cache: features of a frozen encoder; None if they are not cached.
-    """
+    """Examples, of a dataset with a length, and their visual input: cached features or frames that `decode` returns."""
 
     examples: Dataset[Example]
     decode: Callable[[Sample], torch.Tensor]
@@ -120,7 +102,7 @@ class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
 
 
 def _augment(frames: torch.Tensor) -> torch.Tensor:
-    """One of the eight rotations and reflections of square frames, of the four of frames that are not square."""
+    """One of the eight rotations and reflections of square frames, or of the four of other frames."""
     quarters, mirrored = divmod(int(torch.randint(8, ())), 2)
     if mirrored:
         frames = frames.flip(-1)

@@ -9,47 +9,38 @@ import pickle
 import struct
 import sys
 import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from multiprocessing import reduction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from unirs.errors import DataError
 from unirs.tasks.media import ResizeSpec
 from unirs.tasks.perturbation import PerturbedMedia
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from unirs.tasks.sample import Sample
-
+from unirs.tasks.sample import Sample
 
 if sys.platform == "linux":
     import fcntl
 
+# Offset of the next entry; stored before all entries.
 _END = struct.Struct("<Q")
-"""Offset of the next entry; stored before all entries."""
-
+# Key and shape of an entry; stored before its frames.
 _ENTRY = struct.Struct("<16s4I")
-"""Key and shape of an entry; stored before its frames."""
 
 
 class FrameCache:
     """Decodes the media of samples, and caches the resized frames in memory within a budget.
 
-    On Linux, worker processes that receive the cache share its memory: each input is decoded by one of them only. On
-    other systems each process has its own memory. Frames are read without a copy, from memory alone; a store on disk
-    such as LMDB would copy them, since its buffers are valid within a transaction only.
+    On Linux, worker processes share this memory; on other systems each process has its own. Frames are read without a
+    copy; LMDB would copy them, since its buffers are valid within a transaction only.
 
     Args:
         image_size: height and width in pixels of the frames.
-        resize: how images of another shape are brought to that size.
+        resize: how images of another shape are resized.
         limit: budget in bytes.
-
-    Raises:
-        DataError: the system cannot reserve so much memory.
     """
 
     def __init__(self, image_size: tuple[int, int], resize: ResizeSpec, limit: int) -> None:
@@ -57,14 +48,12 @@ class FrameCache:
         try:
             self._log = _Log(_END.size + limit)
         except (OSError, OverflowError) as error:
-            raise DataError(
-                f"There is no room for {limit / 1e9:g} GB of frames ({error}). Lower data.cache_gb."
-            ) from error
+            raise DataError(f"No memory for {limit / 1e9:g} GB of frames ({error}). Lower data.cache_gb.") from error
 
     def __call__(self, sample: Sample) -> torch.Tensor:
         """The frames of a sample, uint8 `[k, 3, H, W]`; read-only by convention."""
         if isinstance(sample.media, PerturbedMedia):
-            # Cheaper to compute than to cache, or used once.
+            # Cheap to compute, or used once.
             return sample.media.load_frames(self.image_size, self.resize)
         key = hashlib.blake2b(pickle.dumps(sample.media), digest_size=16).digest()
         frames = self._log.get(key)
@@ -75,11 +64,11 @@ class FrameCache:
 
 
 class _Log:
-    """Append-only log of frames by key in shared memory; entries never change.
+    """Append-only log of frames by key in shared memory.
 
     Args:
         length: in bytes; the system allocates them when they are first written.
-        file: descriptor of another process's log, owned by this object from then on; None creates a log.
+        file: descriptor of another process's log, which this object closes; None creates a log.
     """
 
     def __init__(self, length: int, file: int | None = None) -> None:
@@ -102,12 +91,12 @@ class _Log:
         return _Log, (len(self._bytes),)
 
     def get(self, key: bytes) -> torch.Tensor | None:
-        """Returns the frames that any process has stored, without a copy."""
+        """The frames that any process has stored, without a copy."""
         if key not in self._entries:
             with self._locked():
                 self._scan()
-        if key not in self._entries:
-            return None
+            if key not in self._entries:
+                return None
         start, shape = self._entries[key]
         return torch.frombuffer(self._bytes, dtype=torch.uint8, count=prod(shape), offset=start).view(shape)
 
@@ -120,7 +109,7 @@ class _Log:
                 return
             self._bytes[start : start + frames.nbytes] = frames.numpy().tobytes()
             _ENTRY.pack_into(self._bytes, self._scanned, key, *frames.shape)
-            # Written last, so that a killed process leaves no partial entry.
+            # Written last, so that an interrupted write leaves no partial entry.
             _END.pack_into(self._bytes, 0, start + frames.nbytes)
 
     def _scan(self) -> None:
@@ -133,15 +122,14 @@ class _Log:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Locks the log against other processes. The system releases the lock when a process ends."""
+        """Locks the log against other processes; the system releases the locks of a process that ends."""
         if sys.platform == "linux":
             fcntl.lockf(self._file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                fcntl.lockf(self._file, fcntl.LOCK_UN)
-        else:
+        try:
             yield
+        finally:
+            if sys.platform == "linux":
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
 
 
 def _attached(length: int, handle: Any) -> _Log:  # noqa: ANN401 - `reduction.DupFd`, missing in the type stubs

@@ -1,12 +1,12 @@
-"""Encodes turns as token ids and labels. Prompts are rendered here and nowhere else, in training and evaluation alike.
+"""Encodes turns as token ids and labels, for training and evaluation.
 
-A rendered prompt consists of visual placeholders, task tag, clue and instruction, in the tokenizer's chat template or a
-plain one. One token tree holds many turns of a sample and their common prefixes once (see `TokenTree`).
+A prompt consists of visual placeholders, task tag, clue and instruction, in the tokenizer's chat template or a plain
+one. One token tree contains many turns of a sample and their common prefixes once (see `TokenTree`).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from unirs.data.token_tree import TokenTree, append_branches, partition
@@ -46,30 +46,24 @@ class PromptEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int = 4096) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self._template = None if tokenizer.chat_template else PLAIN_TEMPLATE
+        template = None if tokenizer.chat_template else PLAIN_TEMPLATE
+        self._chat = partial(tokenizer.apply_chat_template, chat_template=template, tokenize=False)
         self._token_ids = lru_cache(maxsize=100_000)(self._tokenize)
         self._rendered = lru_cache(maxsize=100_000)(self._render)
 
     def __reduce__(self) -> tuple[type[PromptEncoder], tuple[PreTrainedTokenizerBase, int]]:
-        # Caches do not pickle: a spawned worker of a DataLoader fills its own.
+        # The caches do not pickle.
         return PromptEncoder, (self.tokenizer, self.max_length)
 
     def render(self, prompt: PromptTemplate, turn: Turn, num_images: int, clue: str = "") -> str:
-        """The prompt as text, with `num_images` visual placeholders; for people to read."""
-        rendered = self._rendered(prompt(turn.prompt_fields, clue), None)
-        return rendered.prefix + VISUAL * num_images + rendered.suffix
+        """The prompt as text, with `num_images` visual placeholders."""
+        prefix, suffix, _ = self._rendered(prompt(turn.prompt_fields, clue), None)
+        return prefix + VISUAL * num_images + suffix
 
     def encode_train(
         self, prompt: PromptTemplate, sample: Sample, num_images: int, tokens_per_image: int, clue: str = ""
     ) -> TokenTree:
-        """Encodes all turns and answers of a sample as one tree.
-
-        Args:
-            prompt: the task's template.
-            sample: a turn with several answers to learn becomes one question with several branches.
-            num_images: images whose visual tokens represent the media.
-            tokens_per_image: visual tokens of one image.
-            clue: the base VLM's clue about the media.
+        """Encodes all turns and answers of a sample as one tree, whose media take `num_images` images of visual tokens.
 
         Raises:
             DataError: the tree is longer than `max_length`, or a text contains a marker of the prompt.
@@ -81,14 +75,10 @@ class PromptEncoder:
     def encode_train_flat(
         self, prompt: PromptTemplate, sample: Sample, num_images: int, tokens_per_image: int, clue: str = ""
     ) -> list[TokenTree]:
-        """Encodes each answer as a plain sequence, for models without tree attention.
-
-        Arguments and errors are those of `encode_train`.
-        """
-        turns = self._turns(prompt, sample, clue)
-        weight = 1 / sum(map(len, turns))
-        answers = [[[answer]] for turn in turns for answer in turn]
-        return [self._checked(self._tree(answer, num_images, tokens_per_image, weight), sample) for answer in answers]
+        """Encodes each answer as a plain sequence, for models without tree attention; see `encode_train`."""
+        answers = [answer for turn in self._turns(prompt, sample, clue) for answer in turn]
+        trees = (self._tree([[answer]], num_images, tokens_per_image, 1 / len(answers)) for answer in answers)
+        return [self._checked(tree, sample) for tree in trees]
 
     def _turns(self, prompt: PromptTemplate, sample: Sample, clue: str) -> list[list[_Rendered]]:
         return [
@@ -103,7 +93,7 @@ class PromptEncoder:
             suffix, turn = suffixes[index]
             for answer in turns[turn]:
                 branch = len(tree.input_ids)
-                # The question's last token is part of each branch, since it predicts the first token of the answer.
+                # Each branch repeats the question's last token, which predicts the first token of the answer.
                 tree.add(suffix[-1:])
                 tree.add(self._token_ids(answer.answer), learn=True)
                 tree.close(branch)
@@ -119,28 +109,15 @@ class PromptEncoder:
         clue: str = "",
         max_tokens: int | None = None,
     ) -> list[tuple[TokenTree, list[int]]]:
-        """Encodes all turns of a sample up to their answers, in one or several trees.
+        """Encodes all turns of a sample up to their answers, in one or several trees; see `encode_train`.
 
-        Args:
-            prompt: the task's template.
-            sample: its answers are ignored.
-            num_images: images whose visual tokens represent the media.
-            tokens_per_image: visual tokens of one image.
-            clue: the base VLM's clue about the media.
-            max_tokens: budget of a tree after the visual tokens, which a single turn may exceed; None for one tree.
-
-        Returns:
-            Each tree, and the indices of its turns in the order of its `prompt_ends`; turns with a common prefix are
-            neighbours.
-
-        Raises:
-            DataError: a tree is longer than `max_length`, or a question contains the visual placeholder.
+        `max_tokens` is the budget of a tree after the visual tokens, which a single turn may exceed; None for one tree.
+        Returns each tree, and the indices of its turns in the order of its `prompt_ends`.
         """
         turns = [self._rendered(prompt(turn.prompt_fields, clue), None) for turn in sample.turns]
         suffixes = [self._token_ids(turn.suffix) for turn in turns]
-        chunks = partition(suffixes, sum(map(len, suffixes)) if max_tokens is None else max_tokens)
         encoded = []
-        for chunk in chunks:
+        for chunk in partition(suffixes, sum(map(len, suffixes)) if max_tokens is None else max_tokens):
             tree = self._start_tree(turns[0].prefix, num_images, tokens_per_image)
             tree.prompt_ends = [path[-1] for _, path in append_branches(tree, [suffixes[turn] for turn in chunk])]
             encoded.append((self._checked(tree, sample), chunk))
@@ -172,26 +149,18 @@ class PromptEncoder:
         if VISUAL in content:
             raise DataError(f"A question may not contain the visual placeholder {VISUAL}: {content!r}. Remove it.")
         user = {"role": "user", "content": f"{VISUAL}\n{content}"}
-        prompt = self._chat([user], add_generation_prompt=True)
-        prefix, found, suffix = prompt.partition(VISUAL)
-        if not found:
+        prompt = str(self._chat([user], add_generation_prompt=True))
+        prefix, placeholder, suffix = prompt.partition(VISUAL)
+        if not placeholder:
             raise ModelError("The tokenizer's chat template dropped the visual placeholder.")
         if answer is None:
             return _Rendered(prefix, suffix, "")
         end = str(self.tokenizer.eos_token)
         if end in answer:
             raise DataError(f"An answer may not contain the end-of-sequence token {end}: {answer!r}. Remove it.")
-        conversation = self._chat([user, {"role": "assistant", "content": answer}], add_generation_prompt=False)
+        conversation = str(self._chat([user, {"role": "assistant", "content": answer}]))
         if not conversation.startswith(prompt):
             raise ModelError(
-                "The tokenizer's chat template renders another prompt with an answer than without: it cannot be "
-                "trained."
+                "The tokenizer's chat template renders the prompt differently with an answer: it cannot be trained."
             )
         return _Rendered(prefix, suffix, conversation[len(prompt) :].split(end)[0] + end)
-
-    def _chat(self, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(
-                messages, chat_template=self._template, add_generation_prompt=add_generation_prompt, tokenize=False
-            )
-        )

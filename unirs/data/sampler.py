@@ -14,12 +14,11 @@ from unirs.errors import DataError
 
 
 class MixtureSampler(DistributedSampler[Any]):
-    """Samples an epoch from concatenated groups in random order; each group as often as its weight says.
+    """Samples an epoch from concatenated groups in random order, each group `weight` times.
 
     A weight of 2.5 yields each sample twice, and a random half of the samples once more. The groups are spread evenly
-    over the epoch, so that all batches hold nearly the same mixture: less gradient noise, and few shapes for kernels
-    that are compiled and cached for each shape. All processes take their share of the same order, which depends on
-    seed and epoch only.
+    over the epoch, so that all batches contain nearly the same mixture: less gradient noise, and fewer shapes to
+    compile kernels for. The order depends on seed and epoch only; each process takes its share of it.
 
     Args:
         sizes: number of samples of each group.
@@ -27,9 +26,6 @@ class MixtureSampler(DistributedSampler[Any]):
         num_replicas: number of processes.
         rank: of this process.
         seed: of the order.
-
-    Raises:
-        DataError: the epoch is empty.
     """
 
     def __init__(self, sizes: Sequence[int], weights: Sequence[float], num_replicas: int, rank: int, seed: int) -> None:
@@ -42,7 +38,7 @@ class MixtureSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        # The draws of each group at even distances from a random offset; then all draws sorted by position.
+        # Draws of each group at even distances from a random offset; then all draws sorted by position.
         positioned: list[tuple[float, int]] = []
         start = 0
         for size, weight in zip(self.sizes, self.weights, strict=True):

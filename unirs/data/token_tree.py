@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 IGNORE = -100
 """Label of tokens without a loss."""
@@ -21,9 +18,9 @@ NO_END = 1 << 30
 class TokenTree:
     """The token ids of one sequence that branches.
 
-    All turns share the prefix with the visual tokens, questions share what they begin with in common, and the answers
-    to a question share the question. Every answer is computed as if prefix, question and answer were the whole
-    sequence; `unirs.data.batch.tree_attention_mask` draws the mask.
+    All turns share the prefix with the visual tokens, questions share their common prefixes, and the answers to a
+    question share the question. Every answer is computed as if prefix, question and answer were the whole sequence;
+    `unirs.data.batch.tree_attention_mask` draws the mask.
 
     Attributes:
         input_ids: token ids; 0 for visual tokens.
@@ -42,13 +39,7 @@ class TokenTree:
     prompt_ends: list[int] = field(default_factory=list)
 
     def add(self, token_ids: list[int], *, learn: bool = False, visual: bool = False) -> None:
-        """Appends tokens that attend to all tokens of open branches.
-
-        Args:
-            token_ids: the tokens.
-            learn: whether they are labels.
-            visual: whether they are visual tokens.
-        """
+        """Appends tokens that attend to all tokens of open branches; `learn` makes them labels."""
         self.input_ids += token_ids
         self.visual_mask += [visual] * len(token_ids)
         self.labels += token_ids if learn else [IGNORE] * len(token_ids)
@@ -56,7 +47,7 @@ class TokenTree:
         self.loss_weights += [float(learn)] * len(token_ids)
 
     def close(self, start: int) -> None:
-        """Closes the branch that began at index `start`: later tokens do not attend to it."""
+        """Closes the branch from index `start`: later tokens do not attend to it."""
         length = len(self.input_ids)
         self.branch_end[start:] = [min(end, length) for end in self.branch_end[start:]]
 
@@ -73,33 +64,28 @@ class TokenTree:
 
 
 def partition(texts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
-    """Partitions texts into chunks in which texts with a common prefix are neighbours.
+    """Partitions texts (token ids) into chunks of neighbours with common prefixes, as few and as even as possible.
 
-    Args:
-        texts: token ids.
-        max_tokens: budget of a chunk; a prefix that neighbours share counts once, and each text for at least one
-            token. A single text may exceed it.
-
-    Returns:
-        Indices of the texts of each chunk: as few chunks as the budget allows, as even as possible.
+    `max_tokens` is the budget of a chunk, which a single text may exceed. A prefix that neighbours share counts once,
+    and each text for at least one token. Returns the indices of the texts of each chunk.
     """
     order = sorted(range(len(texts)), key=texts.__getitem__)
     ordered = [texts[index] for index in order]
-    # Tokens of each text as the first of a chunk, and as a neighbour of the text before.
+    # Tokens of each text as the first of a chunk, and after its neighbour.
     costs = [
         (len(text), max(1, len(text) - _common_prefix_length(before, text)))
         for before, text in pairwise([[], *ordered])
     ]
 
     def starts(budget: int) -> list[int]:
-        found: list[int] = []
+        positions: list[int] = []
         remaining = 0
-        for position, (alone, behind) in enumerate(costs):
-            remaining -= behind
-            if remaining < 0 or not found:
-                found.append(position)
+        for position, (alone, after_neighbour) in enumerate(costs):
+            remaining -= after_neighbour
+            if remaining < 0 or not positions:
+                positions.append(position)
                 remaining = budget - alone
-        return found
+        return positions
 
     # The smallest budget with as few chunks: even chunks need less padding.
     fewest = len(starts(max_tokens))
@@ -108,15 +94,10 @@ def partition(texts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
 
 
 def append_branches(tree: TokenTree, texts: Sequence[list[int]]) -> Iterator[tuple[int, list[int]]]:
-    """Appends texts as branches; each shares its common prefix with the text before.
+    """Appends texts (token ids, sorted) to a tree as branches; each shares its common prefix with the text before.
 
-    Args:
-        tree: holds what all texts share.
-        texts: token ids, sorted, so that neighbours share as much as possible.
-
-    Yields:
-        Index of the text that has just been appended, and the positions of its tokens in the tree. Tokens that the
-        caller appends before the next step belong to its branch.
+    Yields the index of the appended text, and the positions of its tokens in the tree. Tokens that the caller appends
+    before the next step belong to its branch.
     """
     start = len(tree.input_ids)
     before: list[int] = []
@@ -133,5 +114,5 @@ def append_branches(tree: TokenTree, texts: Sequence[list[int]]) -> Iterator[tup
 
 
 def _common_prefix_length(one: list[int], other: list[int]) -> int:
-    unequal = (index for index, (left, right) in enumerate(zip(one, other, strict=False)) if left != right)
-    return next(unequal, min(len(one), len(other)))
+    differing = (index for index, (left, right) in enumerate(zip(one, other, strict=False)) if left != right)
+    return next(differing, min(len(one), len(other)))

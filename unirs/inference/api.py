@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.data.batch import Batch
+from unirs.data.collator import Collator
 from unirs.data.dataset import Example
 from unirs.data.frame_cache import FrameCache
 from unirs.data.loaders import make_loader
@@ -256,12 +257,12 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             raise UniRSError(f"The model has no task for {media.modality} media: it was trained on {', '.join(known)}.")
         name = task or next(iter(fitting))
         saved = fitting[name]
-        if "{question}" in saved.instruction:
+        if "{question}" in saved.prompt.instruction:
             if question is None:
                 raise UniRSError(f"Task '{name}' needs a question, such as 'Is there a road?'.")
             return name, saved, saved.prompt
         # The task's instruction is fixed; the user's question replaces it.
-        return name, saved, saved.prompt if question is None else PromptTemplate(saved.task_tag, "{question}")
+        return name, saved, saved.prompt if question is None else PromptTemplate(saved.prompt.task_tag, "{question}")
 
     def clues_for(self, task: str, media: Sequence[Media]) -> Mapping[Media, str]:
         """The clues for a task's prompts; empty if it was trained without clues, or is unknown."""
@@ -308,9 +309,8 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         checks.check_positive(max_new_tokens=longest, batch_size=batch_size)
         processor = self.processor
         frames = FrameCache(processor.image_size, processor.resize, limit=0)
-        loader = make_loader(
-            examples, processor, frames, batch_size=batch_size, num_workers=num_workers, prompts=prompts
-        )
+        collator = Collator(processor, training=False, prompts=prompts)
+        loader = make_loader(examples, collator, frames, batch_size=batch_size, num_workers=num_workers)
         return self._complete(loader, longest, choices, details=details, progress=progress)
 
     def _complete(

@@ -9,15 +9,7 @@ if TYPE_CHECKING:
     from unirs.models.tuning import Lora, TuningMode, merge_adapters, set_tuning, train_adapters
     from unirs.utils.sources import resolve_source
 
-__all__ = [
-    "Lora",
-    "TuningMode",
-    "check_loaded",
-    "merge_adapters",
-    "resolve_source",
-    "set_tuning",
-    "train_adapters",
-]
+__all__ = ["Lora", "TuningMode", "check_loaded", "merge_adapters", "resolve_source", "set_tuning", "train_adapters"]
 
 __getattr__ = lazy_names(
     __name__,

@@ -10,13 +10,12 @@ import torch
 from torch import nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs import plugins
 from unirs.data.processor import Processor
 from unirs.errors import ModelError
 from unirs.interfaces import ChangeExtractor, Encoder, HasPublishedWeights, as_module
 from unirs.models.convert_weights import load_exactly, read_projector
 from unirs.models.llm import LLMConfig, build_llm, train_tokenizer
-from unirs.models.unirs_model import UniRSModel
+from unirs.models.unirs_model import UniRSModel, create_change, create_encoder
 
 
 @dataclass
@@ -55,8 +54,7 @@ class ModelConfig:
         change: `name` of a change extractor plugin, and its options; null gives the language model both frames of a
             pair.
         projector: maps vision tokens to the language model's embeddings.
-        init: a training run, a saved model or a hub id to start from, instead of the sources of the components. See
-            `unirs.models.init_model`.
+        init: a training run, a saved model or a hub id to start from, instead of the sources of the components.
         trust_remote_code: also run components that `init` names by file or dotted path.
     """
 
@@ -69,14 +67,7 @@ class ModelConfig:
 
 
 class BuiltModel(NamedTuple):
-    """What a config describes.
-
-    Attributes:
-        model: with the weights of its sources.
-        tokenizer: the language model's; None if it is still to be trained.
-        encoder_config: name and options that build the encoder's architecture without weights.
-        change_config: name and options of the change extractor, or None.
-    """
+    """A model, its tokenizer (None if it is still to be trained), and the options that build its architecture."""
 
     model: UniRSModel
     tokenizer: PreTrainedTokenizerBase | None
@@ -85,45 +76,29 @@ class BuiltModel(NamedTuple):
 
 
 def build_model(config: ModelConfig) -> BuiltModel:
-    """Builds a model with the weights of its sources.
-
-    Raises:
-        PluginError: a plugin is unknown or was given an option that it does not have.
-        ModelError: a source does not load, or components do not fit together.
-    """
+    """Builds a model with the weights of its sources."""
     if config.encoder is None:
         raise ModelError("The model has no encoder. Set 'model.encoder', or 'model.init' to start from another model.")
     if config.encoder.get("pretrained") == "given":
-        raise ModelError(
-            "Encoder option 'pretrained: given' is for saved models, whose weights follow. Use true or false."
-        )
-    encoder = plugins.create("unirs.encoders", config.encoder)
+        raise ModelError("Encoder option 'pretrained: given' is for saved models only. Use true or false.")
+    encoder = create_encoder(config.encoder)
     if not isinstance(encoder, Encoder):
         raise ModelError(
             f"Encoder plugin '{config.encoder['name']}' built a {type(encoder).__name__} without image_size, resize, "
             "grid, embed_dim or init_config."
         )
-    change = None
-    if config.change is not None:
-        change = plugins.create("unirs.change_extractors", config.change, encoder.grid, encoder.embed_dim)
+    change = create_change(config.change, encoder)
     check_components(encoder, change)
     llm, tokenizer = build_llm(config.llm)
     model = UniRSModel(encoder, change, llm, config.projector.plugin)
-    load_projector_weights(model, config.projector)
+    _load_projector_weights(model, config.projector)
     return BuiltModel(model, tokenizer, {"name": config.encoder["name"], **encoder.init_config}, config.change)
 
 
 def build_processor(
     model: UniRSModel, tokenizer: PreTrainedTokenizerBase | None, *, vocab_size: int = 0, max_length: int = 4096
 ) -> Processor:
-    """Makes the processor of a model.
-
-    Args:
-        model: its inputs are described.
-        tokenizer: the language model's; None if it is still to be trained.
-        vocab_size: maximum number of tokens of a tokenizer that is trained.
-        max_length: maximum length of a sequence in tokens, visual ones included.
-    """
+    """Makes the processor of a model; `vocab_size` limits a tokenizer that is still to be trained."""
     encoder = cast("Encoder", model.encoder)
     return Processor(
         tokenizer=tokenizer,
@@ -138,12 +113,7 @@ def build_processor(
     )
 
 
-def load_projector_weights(model: UniRSModel, config: ProjectorConfig) -> None:
-    """Loads the weights of a projector's source, and sets whether it learns.
-
-    Raises:
-        ModelError: the projector is frozen with random weights, or the source is of another kind or does not fit.
-    """
+def _load_projector_weights(model: UniRSModel, config: ProjectorConfig) -> None:
     if config.source is None:
         if config.tune == "frozen":
             raise ModelError("The projector is frozen with random weights. Name its 'source', or set 'tune: full'.")
@@ -158,42 +128,35 @@ def load_projector_weights(model: UniRSModel, config: ProjectorConfig) -> None:
     model.projector.requires_grad_(config.tune == "full")
 
 
+@torch.no_grad()
 def check_components(encoder: Encoder, change: ChangeExtractor | None) -> None:
-    """Sees one black frame through the encoder, and that frame twice through the change extractor.
-
-    Raises:
-        ModelError: what comes out is not of the shape that the parts promise; says both shapes.
-    """
-    height, width = encoder.image_size
-    expected = (1, encoder.grid[0] * encoder.grid[1], encoder.embed_dim)
+    """Checks the shapes of the tokens of one black frame, and of a pair of such frames."""
     module = as_module(encoder)
     reference = next(chain(module.parameters(), module.buffers()), torch.empty(0))
-    modes = [(part, part.training) for part in (encoder, change) if isinstance(part, nn.Module)]
+    frame = torch.zeros(1, 3, *encoder.image_size, dtype=torch.uint8, device=reference.device)
+    modes = [(one, one.training) for one in (encoder, change) if isinstance(one, nn.Module)]
     try:
-        for part, _ in modes:
-            part.eval()
-        with torch.no_grad():
-            tokens = encoder(torch.zeros(1, 3, height, width, dtype=torch.uint8, device=reference.device))
-            _check_shape(
-                f"The encoder {type(encoder).__name__}, given a frame [1, 3, {height}, {width}],", tokens, expected
-            )
-            if change is not None:
-                try:
-                    fused = change(tokens, tokens)
-                except RuntimeError as error:
-                    raise ModelError(
-                        f"The change extractor {type(change).__name__} does not take the encoder's tokens "
-                        f"{list(expected)}, a grid of {encoder.grid[0]}x{encoder.grid[1]}: {error}"
-                    ) from error
-                _check_shape(
-                    f"The change extractor {type(change).__name__}, given {list(expected)} twice,", fused, expected
-                )
+        for component, _ in modes:
+            component.eval()
+        tokens = _call(encoder, (frame,), encoder)
+        if change is not None:
+            _call(change, (tokens, tokens), encoder)
     finally:
-        for part, training in modes:
-            part.train(training)
+        for component, training in modes:
+            component.train(training)
 
 
-def _check_shape(who: str, tokens: torch.Tensor, expected: tuple[int, ...]) -> None:
-    if not isinstance(tokens, torch.Tensor) or tuple(tokens.shape) != expected:
-        got = list(tokens.shape) if isinstance(tokens, torch.Tensor) else type(tokens).__name__
-        raise ModelError(f"{who} must return {list(expected)} ([pictures, grid h*w, dim]), but returned {got}.")
+def _call(component: Encoder | ChangeExtractor, inputs: tuple[torch.Tensor, ...], encoder: Encoder) -> torch.Tensor:
+    name, shapes = type(component).__name__, " and ".join(str(list(one.shape)) for one in inputs)
+    height, width = encoder.grid
+    try:
+        tokens: object = component(*inputs)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{name} does not take inputs of shape {shapes}, for an encoder with a grid of {height}x{width}: {error}"
+        ) from error
+    if isinstance(tokens, torch.Tensor) and tokens.shape == (1, height * width, encoder.embed_dim):
+        return tokens
+    actual = list(tokens.shape) if isinstance(tokens, torch.Tensor) else type(tokens).__name__
+    shape = f"[1, {height * width}, {encoder.embed_dim}] ([images, grid h*w, dim])"
+    raise ModelError(f"{name}, given inputs of shape {shapes}, must return {shape}, but returned {actual}.")

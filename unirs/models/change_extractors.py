@@ -55,13 +55,13 @@ class ChangeExtraction(nn.Module):
             # Small compared to the features: a large embedding, equal for both times, would raise their similarity.
             nn.init.normal_(embedding.weight, std=0.02)
 
-        def transformer() -> nn.ModuleList:
-            return nn.ModuleList(
+        self.single, self.joint = (
+            nn.ModuleList(
                 nn.TransformerEncoderLayer(dim, heads, 4 * dim, dropout, activation="gelu", batch_first=True)
                 for _ in range(n_layers)
             )
-
-        self.single, self.joint = transformer(), transformer()
+            for _ in range(2)
+        )
         self.fuse = nn.Conv2d(2 * dim, dim, 1)
         with torch.no_grad():
             # Half of the channels start as the difference of the two times and half as their sum, of equal magnitude,
@@ -126,14 +126,9 @@ class _PairBatchNorm(nn.BatchNorm2d):
 
 
 class Concat(nn.Module):
-    """A linear layer on the concatenated channels of both times: a baseline that does not model change.
+    """A linear layer on the concatenated channels of both times: a baseline that does not model change."""
 
-    Args:
-        grid: h and w of the tokens.
-        dim: width D of the tokens.
-    """
-
-    def __init__(self, grid: tuple[int, int], dim: int) -> None:  # noqa: ARG002 - every extractor is given the grid
+    def __init__(self, grid: tuple[int, int], dim: int) -> None:  # noqa: ARG002 - the interface of the plugins
         super().__init__()
         self.fuse = nn.Linear(2 * dim, dim)
 
@@ -143,14 +138,9 @@ class Concat(nn.Module):
 
 
 class Difference(nn.Module):
-    """After minus before: the change alone, without the scene.
+    """After minus before: the change alone, without the scene."""
 
-    Args:
-        grid: h and w of the tokens.
-        dim: width D of the tokens.
-    """
-
-    def __init__(self, grid: tuple[int, int], dim: int) -> None:  # noqa: ARG002 - every extractor is given both
+    def __init__(self, grid: tuple[int, int], dim: int) -> None:  # noqa: ARG002 - the interface of the plugins
         super().__init__()
 
     def forward(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,4 @@
-"""Key maps from the checkpoints of other programs to `UniRSModel`, and readers of their projectors.
-
-Weights are renamed by prefix; missing and unexpected weights, and weights of another shape, are errors.
-"""
+"""Key maps from the checkpoints of other programs to `UniRSModel`, and readers of their projectors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +15,7 @@ from unirs.utils.io import read_json
 _T = TypeVar("_T")
 
 VILA_PROJECTOR = {"layers.1": "projector.norm", "layers.2": "projector.expand", "layers.4": "projector.out"}
-"""Prefixes of VILA-1.5's `mlp_downsample` and of `UniRSModel`."""
+"""Prefixes of VILA-1.5's `mlp_downsample`, and the prefixes of `UniRSModel` that replace them."""
 
 UNIRS_PROJECTOR = {
     "layers.single.1": "projector.norm",
@@ -30,21 +27,11 @@ UNIRS_PROJECTOR = {
     "layers.change.h_embedding": "change.columns",
     "layers.change.w_embedding": "change.rows",
 }
-"""Prefixes of the published UniRS's projector and change extraction module, and of `UniRSModel`."""
-
-_WEIGHTS = "model.safetensors"
+"""The same for the published UniRS's projector and change extraction module."""
 
 
 def rename(weights: Mapping[str, _T], names: Mapping[str, str]) -> dict[str, _T]:
-    """Renames weights by prefix.
-
-    Args:
-        weights: by name.
-        names: new prefixes by old prefix; a prefix ends before a dot.
-
-    Raises:
-        ModelError: weights have none of the prefixes; lists them.
-    """
+    """Renames weights by prefix; `names` maps old to new prefixes, which end before a dot."""
     found = {key: next((old for old in names if key.startswith(f"{old}.")), None) for key in weights}
     unknown = sorted(key for key, old in found.items() if old is None)
     if unknown:
@@ -55,12 +42,7 @@ def rename(weights: Mapping[str, _T], names: Mapping[str, str]) -> dict[str, _T]
 
 
 def llava_names(vision: str, llm: str) -> dict[str, str]:
-    """Prefixes of `LlavaForConditionalGeneration` and of `UniRSModel`.
-
-    Args:
-        vision: name of the vision model inside the encoder.
-        llm: name of the base model, the one without output layer, inside the language model.
-    """
+    """The same for `LlavaForConditionalGeneration`, by the names of the vision model and of the LLM's base model."""
     return {
         "model.vision_tower": f"encoder.{vision}",
         "model.multi_modal_projector.linear_1": "projector.expand",
@@ -71,12 +53,7 @@ def llava_names(vision: str, llm: str) -> dict[str, str]:
 
 
 def read_config(source: Path) -> dict[str, Any]:
-    """Reads the `config.json` of a folder.
-
-    Raises:
-        DataError: it is missing or broken.
-        ModelError: it is not a JSON object.
-    """
+    """Reads the `config.json` of a folder."""
     path = source / "config.json"
     config = read_json(path)
     if not isinstance(config, dict):
@@ -85,22 +62,9 @@ def read_config(source: Path) -> dict[str, Any]:
 
 
 def read_projector(source: Path, change: bool) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
-    """Reads the folder `mm_projector` of VILA-1.5 or UniRS.
-
-    Args:
-        source: the folder.
-        change: whether to return the weights of the change extraction module.
-
-    Returns:
-        The state dict of `DownsampleProjector`, and that of `ChangeExtraction`, which is None if `change` is false or
-        the folder has none.
-
-    Raises:
-        ModelError: the folder holds another projector, unknown weights, or a broken file.
-        DataError: its config.json is missing or broken.
-    """
+    """Reads a folder `mm_projector`: state dicts of `DownsampleProjector` and, if present, of `ChangeExtraction`."""
     projector_type = read_config(source).get("mm_projector_type")
-    path = source / _WEIGHTS
+    path = source / "model.safetensors"
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -121,11 +85,7 @@ def read_projector(source: Path, change: bool) -> tuple[dict[str, torch.Tensor],
 
 
 def load_exactly(component: nn.Module, state: Mapping[str, torch.Tensor], source: Path) -> None:
-    """Loads weights into a component of a model.
-
-    Raises:
-        ModelError: weights are missing, unexpected or of another shape; lists them.
-    """
+    """Loads weights into a component of a model."""
     try:
         component.load_state_dict(state)
     except RuntimeError as error:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,10 +22,11 @@ from unirs import plugins
 from unirs.errors import ModelError
 from unirs.interfaces import Encoder, as_module
 from unirs.models.convert_weights import llava_names, load_exactly, read_config, read_projector, rename
-from unirs.models.llm import LLMConfig, build_llm, check_loaded, describe_llm
+from unirs.models.llm import UNLOADABLE, LLMConfig, build_llm, check_loaded, describe_llm
 from unirs.models.pretrained import Pretrained, PromptConfig, UniRSConfig
-from unirs.models.unirs_model import UniRSModel
+from unirs.models.unirs_model import UniRSModel, create_change, create_encoder
 from unirs.tasks.media import Modality, ResizeMode
+from unirs.tasks.prompt import PromptTemplate
 
 VICUNA = (
     "{{ bos_token or '' }}A chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -37,7 +36,7 @@ VICUNA = (
 )
 """The chat template of VILA-1.5's `vicuna_v1` conversation, which its tokenizers do not contain."""
 
-_FOLDERS = ("llm", "vision_tower", "mm_projector")
+_VILA_FOLDERS = ("llm", "vision_tower", "mm_projector")
 
 _PROMPTS: dict[str, tuple[Modality, str]] = {
     "vqa": ("image", "{question}"),
@@ -45,10 +44,7 @@ _PROMPTS: dict[str, tuple[Modality, str]] = {
     "video": ("video", "What is the event in the video?"),
 }
 
-# Errors of `transformers` for files that are missing or broken, or belong to another model.
-_UNLOADABLE = (OSError, ValueError, TypeError, LookupError, ImportError, SafetensorError, StrictDataclassError)
-
-# Chat templates of processors take a message's content as a list, and leave the start token to the tokenizer.
+# Chat templates of processors take a message's content as a list.
 _CONTENT_LISTS = (
     "{% set all = namespace(messages=[]) %}{% for message in messages %}"
     "{% set text = {'type': 'text', 'text': message.content} %}"
@@ -60,24 +56,19 @@ _CONTENT_LISTS = (
 def read_checkpoint(source: Path) -> Pretrained:
     """Reads another program's checkpoint as a model in evaluation mode with frozen weights.
 
-    Args:
-        source: a VILA-1.5 or UniRS folder (`llm/`, `vision_tower/`, `mm_projector/`), or a folder of Hugging Face's
-            `LlavaForConditionalGeneration`.
-
     Raises:
-        ModelError: the folder is none of these, or its weights do not fit; lists the keys.
+        ModelError: the folder has none of the layouts, or its weights do not fit; lists the keys.
         DataError: a file of it is missing or broken.
     """
-    found = [name for name in _FOLDERS if (source / name / "config.json").is_file()]
-    if len(found) == len(_FOLDERS):
+    missing = [f"{name}/config.json" for name in _VILA_FOLDERS if not (source / name / "config.json").is_file()]
+    if not missing:
         return _read_vila(source)
     if (source / "config.json").is_file() and read_config(source).get("model_type") == "llava":
         return _read_llava(source)
-    missing = ", ".join(f"{name}/config.json" for name in _FOLDERS if name not in found)
     raise ModelError(
         f"{source} is no checkpoint that UniRS reads. A training run has a config.yaml; a saved "
         "model has UniRS's config.json; LLaVA has a config.json with model_type 'llava'; of the folders of VILA-1.5 "
-        f"and UniRS it lacks {missing}."
+        f"and UniRS it lacks {', '.join(missing)}."
     )
 
 
@@ -93,21 +84,19 @@ def _read_vila(source: Path) -> Pretrained:
         source=str(source / "vision_tower"),
         layer=root.get("mm_vision_select_layer", -2),
         resize_mode="pad" if aspect == "pad" else "stretch",
-        tune="frozen",
     )
     # The published code has an option for transformer layers that differ from ours; the published model has none.
     change = {"name": "change_extraction", "n_layers": 0} if fusion else None
-    extractor = plugins.create("unirs.change_extractors", change, encoder.grid, encoder.embed_dim) if change else None
     stored = read_config(source / "llm")
     settings = LLMConfig(source=str(source / "llm"), dtype=_dtype(stored.get("dtype") or stored.get("torch_dtype")))
-    llm, tokenizer = build_llm(settings)
-    model = UniRSModel(encoder, extractor, llm)
+    llm, built = build_llm(settings)
+    tokenizer = cast("PreTrainedTokenizerBase", built)
+    model = UniRSModel(encoder, create_change(change, encoder), llm)
     load_exactly(model.projector, projector, source / "mm_projector")
     if fusion is not None:
-        load_exactly(as_module(extractor), fusion, source / "mm_projector")
-    tokenizer = cast("PreTrainedTokenizerBase", tokenizer)
+        load_exactly(as_module(model.change), fusion, source / "mm_projector")
     tokenizer.chat_template = tokenizer.chat_template or VICUNA
-    return _assemble(model, encoder, change, "downsample", tokenizer, settings)
+    return _assemble(model, change, "downsample", tokenizer, settings)
 
 
 def _read_llava(source: Path) -> Pretrained:
@@ -115,29 +104,28 @@ def _read_llava(source: Path) -> Pretrained:
     try:
         config = AutoConfig.from_pretrained(source)
         settings = LLMConfig(dtype=_dtype(config.dtype))
+        dtype = getattr(torch, settings.dtype)
         # The class maps the weight names of earlier versions of `transformers`.
-        llava, report = load(
-            source, dtype=getattr(torch, settings.dtype), output_loading_info=True, ignore_mismatched_sizes=True
-        )
+        llava, report = load(source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
         processor = AutoProcessor.from_pretrained(source)
-    except _UNLOADABLE as error:
+    except UNLOADABLE as error:
         raise ModelError(f"{source} does not load as LlavaForConditionalGeneration: {error}") from error
     if config.projector_hidden_act != "gelu" or not config.multimodal_projector_bias:
         raise ModelError(f"{source} has a projector without bias, or with another activation than 'gelu'.")
     if not isinstance(config.vision_feature_layer, int):
         raise ModelError(f"{source} uses the vision layers {config.vision_feature_layer}. UniRS reads models with one.")
-    image_processor = processor.image_processor
+    resizing = processor.image_processor
+    crops: ResizeMode = "center_crop" if getattr(resizing, "do_center_crop", None) else "stretch"
     encoder = _build_encoder(
         config=config.vision_config.to_dict(),
         pretrained="given",
         layer=config.vision_feature_layer,
-        resize_mode=_resize_mode(image_processor),
-        mean=list(image_processor.image_mean),
-        std=list(image_processor.image_std),
-        tune="frozen",
+        resize_mode="pad" if getattr(resizing, "do_pad", None) else crops,
+        mean=list(resizing.image_mean),
+        std=list(resizing.image_std),
     )
     config.text_config.tie_word_embeddings = config.tie_word_embeddings
-    llm = AutoModelForCausalLM.from_config(config.text_config, dtype=getattr(torch, settings.dtype))
+    llm = AutoModelForCausalLM.from_config(config.text_config, dtype=dtype)
     model = UniRSModel(encoder, None, llm, "mlp")
     vision = next(name for name, child in as_module(encoder).named_modules() if isinstance(child, PreTrainedModel))
     names, expected = llava_names(vision, llm.base_model_prefix), model.state_dict()
@@ -149,21 +137,14 @@ def _read_llava(source: Path) -> Pretrained:
     state = {key: value for key, value in state.items() if key in expected or not key.startswith("encoder.")}
     load_exactly(model, state, source)
     _check_tokens(source, llava, encoder)
-    return _assemble(model, encoder, None, "mlp", _text_tokenizer(processor), settings)
-
-
-def _resize_mode(image_processor: object) -> ResizeMode:
-    if getattr(image_processor, "do_pad", None):
-        return "pad"
-    return "center_crop" if getattr(image_processor, "do_center_crop", None) else "stretch"
+    return _assemble(model, None, "mlp", _text_tokenizer(processor), settings)
 
 
 def _build_encoder(**options: Any) -> Encoder:  # noqa: ANN401 - the plugin's
-    return cast("Encoder", plugins.create("unirs.encoders", {"name": _encoder_plugin(), **options}))
+    return create_encoder({"name": _encoder_plugin(), **options, "tune": "frozen"})
 
 
 def _encoder_plugin() -> str:
-    """The encoder plugin that reads vision towers of checkpoints."""
     names = list(plugins.list_plugins("unirs.vision_towers"))
     if len(names) != 1:
         raise ModelError(
@@ -196,43 +177,39 @@ def _text_tokenizer(processor: ProcessorMixin) -> PreTrainedTokenizerBase:
     template = processor.chat_template
     if isinstance(template, dict):
         template = template["default"]
-    if template is not None:
-        tokenizer.chat_template = template
-        # A processor without a template has its tokenizer's, which takes plain text.
-        if not _takes_text(tokenizer):
-            add_bos = tokenizer("")["input_ids"] == [tokenizer.bos_token_id] and "bos_token" not in template
-            tokenizer.chat_template = ("{{ bos_token }}" if add_bos else "") + _CONTENT_LISTS + template
-    return tokenizer
-
-
-def _takes_text(tokenizer: PreTrainedTokenizerBase) -> bool:
+    if template is None:
+        return tokenizer
+    tokenizer.chat_template = template
     content = "What is shown?"
     try:
-        text = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+        rendered = str(tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False))
     except (TypeError, ValueError, TemplateError):
-        return False
-    return content in str(text)
+        rendered = ""
+    # A processor without a template has its tokenizer's, which takes plain text.
+    if content not in rendered:
+        # The template of a processor may leave the start token to the tokenizer.
+        add_bos = tokenizer("")["input_ids"] == [tokenizer.bos_token_id] and "bos_token" not in template
+        tokenizer.chat_template = ("{{ bos_token }}" if add_bos else "") + _CONTENT_LISTS + template
+    return tokenizer
 
 
 def _assemble(
     model: UniRSModel,
-    encoder: Encoder,
     change: dict[str, Any] | None,
     projector: str,
     tokenizer: PreTrainedTokenizerBase,
     settings: LLMConfig,
 ) -> Pretrained:
-    # Only UniRS was trained with task tags.
-    prompts = {
-        name: PromptConfig(modality, name if change else "", instruction)
-        for name, (modality, instruction) in _PROMPTS.items()
-    }
     config = UniRSConfig(
-        encoder={"name": _encoder_plugin(), **encoder.init_config},
+        encoder={"name": _encoder_plugin(), **cast("Encoder", model.encoder).init_config},
         change=change,
         projector={"name": projector},
         llm=describe_llm(model.llm, settings, tokenizer),
-        prompts=prompts,
+        # Only UniRS, which has a change extractor, was trained with task tags.
+        prompts={
+            name: PromptConfig(modality, PromptTemplate(name if change else "", instruction))
+            for name, (modality, instruction) in _PROMPTS.items()
+        },
         max_length=getattr(model.llm.config, "max_position_embeddings", UniRSConfig.max_length),
     )
     return model.eval().requires_grad_(False), tokenizer, config

@@ -1,20 +1,19 @@
 """Builds a model from another UniRS model: its components and tokenizer are kept, and tuning is set anew."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs import plugins
 from unirs.errors import ModelError
-from unirs.interfaces import Encoder, as_module
+from unirs.interfaces import ChangeExtractor, Encoder, as_module
 from unirs.models.builder import BuiltModel, ModelConfig, check_components
-from unirs.models.llm import LLMConfig, rebuild_llm, set_llm_tuning, source_config
+from unirs.models.llm import LLMConfig, load_config, rebuild_llm, set_llm_tuning
 from unirs.models.pretrained import UniRSConfig, merged
 from unirs.models.tuning import base_state
-from unirs.models.unirs_model import UniRSModel
+from unirs.models.unirs_model import UniRSModel, create_change, create_encoder
 
 _ARCHITECTURE = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 """Options of a language model's config that must be those of the initial model."""
@@ -25,30 +24,25 @@ def build_from_init(
 ) -> BuiltModel:
     """Builds a model with the weights of another one, whose LoRA adapters are merged first.
 
-    Args:
-        config: of the training. Its `encoder` may contain only options to change, such as `tune`; a `change` that the
-            initial model does not have is added with random weights.
-        init: the initial model.
-        tokenizer: of the initial model.
-        saved: the config of the initial model.
+    The config's `encoder` may contain only options to change, such as `tune`; a `change` that the initial model does
+    not have is added with random weights.
 
     Raises:
         ModelError: the config does not fit the initial model; lists all differences.
-        PluginError: a plugin is unknown or was given an option that it does not have.
     """
     init, saved = merged(init, saved)
     options = config.encoder or {}
     encoder_config = options if "name" in options else saved.encoder | options
-    encoder: Encoder = plugins.create("unirs.encoders", encoder_config)
-    change, change_config = init.change, saved.change
+    encoder = create_encoder(encoder_config)
+    change, change_config = cast("ChangeExtractor | None", init.change), saved.change
     if config.change is not None:
-        change_config = config.change
-        change = plugins.create("unirs.change_extractors", config.change, encoder.grid, encoder.embed_dim)
+        change, change_config = create_change(config.change, encoder), config.change
     differences = [
         *_encoder_differences(encoder_config, encoder, saved, init.encoder),
-        *_change_differences(config, saved),
         *_llm_differences(config.llm, init, tokenizer),
     ]
+    if config.change is not None and saved.change is not None and config.change["name"] != saved.change["name"]:
+        differences.append(f"change.name is '{config.change['name']}', not '{saved.change['name']}'")
     if config.projector.source is not None:
         differences.append("projector.source is set, but the projector's weights are the initial model's: remove it")
     if config.projector.plugin != saved.projector:
@@ -82,25 +76,16 @@ def _encoder_differences(
     ]
 
 
-def _change_differences(config: ModelConfig, saved: UniRSConfig) -> list[str]:
-    if config.change is None or saved.change is None or config.change["name"] == saved.change["name"]:
-        return []
-    return [f"change.name is '{config.change['name']}', not '{saved.change['name']}'"]
-
-
 def _llm_differences(config: LLMConfig, init: UniRSModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     differences = [
         f"llm.add_tokens has '{token}', which the initial model's tokenizer does not have"
         for token in config.add_tokens
         if token not in tokenizer.vocab
     ]
-    if config.config is not None:
-        options = config.config
-    elif config.source is not None:
-        source = source_config(config)
+    options = config.config or {}
+    if config.source is not None and config.config is None:
+        source = load_config(config)
         options = {name: getattr(source, name) for name in _ARCHITECTURE if hasattr(source, name)}
-    else:
-        options = {}
     own = {key: getattr(init.llm.config, key, None) for key in options}
     return differences + [
         f"the language model's {name} is {value}, not {own[name]}"
@@ -110,7 +95,7 @@ def _llm_differences(config: LLMConfig, init: UniRSModel, tokenizer: PreTrainedT
 
 
 def _load_weights(name: str, component: nn.Module, state: Mapping[str, torch.Tensor]) -> list[str]:
-    """Copies weights into a component that may have new adapters; returns what differs instead, if anything does."""
+    """Copies weights into a component that may have new adapters, or returns how the two differ."""
     weights = {key.replace(".base_layer.", "."): value for key, value in base_state(component).items()}
     shapes, expected = ({key: value.shape for key, value in one.items()} for one in (weights, state))
     wrong = sorted(key for key in shapes.keys() | expected.keys() if shapes.get(key) != expected.get(key))

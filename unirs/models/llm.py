@@ -25,7 +25,22 @@ from unirs.errors import ModelError, did_you_mean
 from unirs.models.tuning import Lora, TuningMode, set_tuning
 from unirs.utils.sources import resolve_source
 
+# Errors of `transformers` for files that are missing or broken, or belong to another model.
+UNLOADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ImportError,
+    NotImplementedError,
+    SafetensorError,
+    StrictDataclassError,
+)
+
 SPECIAL = PAD, START, END = "<pad>", "<s>", "</s>"
+
+
+AttnImplementation = Literal["sdpa", "eager", "flash_attention_2"]
 
 
 @dataclass
@@ -36,13 +51,13 @@ class LLMConfig:
         source: a hub id, a folder or a `.gguf` file with weights and tokenizer; `package:NAME/…` is a file of an
             installed Python package.
         config: a model with random weights: `model_type` and that type's own options, e.g. `{model_type: llama,
-            hidden_size: 128}`. Its tokenizer is trained on the texts of the training split when training starts.
+            hidden_size: 128}`. Its tokenizer is trained on the texts of the training split.
         vocab_size: number of tokens of a model from `config`, at least 259.
         tune: `full`, `frozen`, or `lora`, whose checkpoints contain only the adapters.
         lora: the adapters of `tune: lora`.
         add_tokens: texts that become one token each, such as `<clue>` or `[vqa]`; their embeddings are trained.
         dtype: of the weights. Adapters are always float32.
-        attn_implementation: `flash_attention_2` needs its package and a GPU. It has no tree attention, so training
+        attn_implementation: `flash_attention_2` needs its package and a GPU; without tree attention, its training
             sequences contain one answer each.
         gradient_checkpointing: recompute activations in the backward pass instead of storing them.
         trust_remote_code: run model code that comes with `source`.
@@ -55,7 +70,7 @@ class LLMConfig:
     lora: Lora = field(default_factory=Lora)
     add_tokens: list[str] = field(default_factory=list)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attn_implementation: AttnImplementation = "sdpa"
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
 
@@ -71,10 +86,8 @@ def build_llm(settings: LLMConfig) -> tuple[PreTrainedModel, PreTrainedTokenizer
         raise ModelError(
             "The language model needs exactly one of 'source' (hub id or folder) and 'config' (from scratch)."
         )
-    tokenizer: PreTrainedTokenizerBase | None = None
     if settings.source is not None:
-        folder, gguf = _split_gguf(resolve_source(settings.source))
-        model, tokenizer = _load(folder, gguf, settings), _load_tokenizer(folder, gguf, settings)
+        model, tokenizer = _load(settings), load_tokenizer(settings)
         set_llm_tuning(model, settings, _add_tokens(model, tokenizer, settings))
         return model, tokenizer
     if settings.tune != "full":
@@ -85,16 +98,15 @@ def build_llm(settings: LLMConfig) -> tuple[PreTrainedModel, PreTrainedTokenizer
         raise ModelError("llm.add_tokens needs a 'source': the tokenizer of a model from 'config' is trained.")
     model = _from_scratch(settings.config or {}, settings)
     set_llm_tuning(model, settings, [])
-    return model, tokenizer
+    return model, None
 
 
 def describe_llm(model: PreTrainedModel, settings: LLMConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """What `rebuild_llm` needs to build the same model without its source; serialisable as JSON."""
     config = json.loads(model.config.to_json_string(use_diff=False))
-    # Loading a GGUF file dequantises its weights.
-    config.pop("quantization_config", None)
-    # May be a path of this machine.
-    config.pop("_name_or_path", None)
+    # Loading a GGUF file dequantises its weights; the name may be a path of this machine.
+    for key in ("quantization_config", "_name_or_path"):
+        config.pop(key, None)
     return {
         "config": config,
         "tune": settings.tune,
@@ -104,57 +116,21 @@ def describe_llm(model: PreTrainedModel, settings: LLMConfig, tokenizer: PreTrai
     }
 
 
-def rebuild_llm(description: dict[str, Any], attn_implementation: str = "sdpa") -> PreTrainedModel:
-    """Builds the model of a description by `describe_llm`, with random weights.
-
-    Raises:
-        ModelError: it does not describe a causal language model.
-    """
-    settings = LLMConfig(tune=description["tune"], lora=Lora.parse(description["lora"]), dtype=description["dtype"])
-    try:
-        config = AutoConfig.for_model(**description["config"])
-        model = AutoModelForCausalLM.from_config(
-            config,
-            attn_implementation=attn_implementation,
-            dtype=getattr(torch, settings.dtype),
-            trust_remote_code=False,
-        )
-    except (TypeError, ValueError, LookupError, StrictDataclassError) as error:
-        raise ModelError(f"The saved language model's config does not describe one: {error}") from error
+def rebuild_llm(description: dict[str, Any], attn_implementation: AttnImplementation = "sdpa") -> PreTrainedModel:
+    """Builds the model of a description by `describe_llm`, with random weights."""
+    settings = LLMConfig(
+        tune=description["tune"],
+        lora=Lora.parse(description["lora"]),
+        dtype=description["dtype"],
+        attn_implementation=attn_implementation,
+    )
+    model = _from_config(description["config"], settings, "The saved language model's config")
     set_llm_tuning(model, settings, description["new_tokens"])
-    return model  # type: ignore[no-any-return]
-
-
-def source_config(settings: LLMConfig) -> PreTrainedConfig:
-    """Loads the config of a source, without its weights.
-
-    Raises:
-        ModelError: it does not load.
-    """
-    source, gguf = _split_gguf(resolve_source(str(settings.source)))
-    options = {"gguf_file": gguf} if gguf else {}
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
-            source, trust_remote_code=settings.trust_remote_code, **options
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"The config of language model '{settings.source}' does not load: {error}") from error
-    return config
-
-
-def _split_gguf(source: str) -> tuple[str, str | None]:
-    path = Path(source)
-    return (str(path.parent), path.name) if path.suffix == ".gguf" else (source, None)
+    return model
 
 
 def set_llm_tuning(model: PreTrainedModel, settings: LLMConfig, new_tokens: list[int]) -> None:
-    """Sets which weights are trainable, and gradient checkpointing.
-
-    Args:
-        model: without adapters.
-        settings: its `tune`, `lora` and `gradient_checkpointing` are used.
-        new_tokens: ids of tokens whose embeddings are trained beside LoRA adapters.
-    """
+    """Sets which weights are trainable, also the embeddings of `new_tokens` (ids), and gradient checkpointing."""
     output = model.get_output_embeddings()
     set_tuning(model, settings.tune, settings.lora, exclude=[output] if output else [], new_tokens=new_tokens)
     if settings.gradient_checkpointing:
@@ -183,26 +159,16 @@ def _add_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sett
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """Trains a byte-level BPE tokenizer, which encodes any text.
-
-    Args:
-        texts: the corpus; its order matters only for pairs of equal frequency.
-        vocab_size: maximum number of tokens, including the three special tokens and the 256 bytes.
-
-    Raises:
-        ModelError: `vocab_size` is too small for the special tokens and the bytes.
-    """
-    minimum = len(SPECIAL) + len(pre_tokenizers.ByteLevel.alphabet())
+    """Trains a byte-level BPE tokenizer of at most `vocab_size` tokens, which encodes any text."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    minimum = len(SPECIAL) + len(alphabet)
     if vocab_size < minimum:
         raise ModelError(f"A vocabulary of {vocab_size} tokens is too small. Set 'vocab_size' to {minimum} or more.")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=vocab_size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer_from_json(tokenizer.to_str())
@@ -210,12 +176,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 def tokenizer_from_json(text: str) -> PreTrainedTokenizerBase:
     """Restores a tokenizer of `train_tokenizer` from its `tokenizers` JSON."""
+    special = {"pad_token": PAD, "bos_token": START, "eos_token": END}
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(text),
-        pad_token=PAD,
-        bos_token=START,
-        eos_token=END,
-        clean_up_tokenization_spaces=False,
+        tokenizer_object=Tokenizer.from_str(text), clean_up_tokenization_spaces=False, **special
     )
 
 
@@ -227,50 +190,42 @@ def _from_scratch(options: dict[str, Any], settings: LLMConfig) -> PreTrainedMod
         raise ModelError(
             f"Unknown model_type '{model_type}'. {did_you_mean(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)}"
         )
-    special: dict[str, Any] = {
-        "vocab_size": settings.vocab_size,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
+    special = {"vocab_size": settings.vocab_size, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    known = AutoConfig.for_model(model_type)
+    # `transformers` accepts unknown options, so a misspelt one would leave the default in place.
+    for option in options:
+        if option in special:
+            raise ModelError(f"llm.config may not set '{option}': it follows from the tokenizer. See llm.vocab_size.")
+        if not hasattr(known, option):
+            raise ModelError(f"llm.config has no option '{option}'. {did_you_mean(option, known.to_dict())}")
+    return _from_config(options | special, settings, "llm.config")
+
+
+def _from_config(options: dict[str, Any], settings: LLMConfig, origin: str) -> PreTrainedModel:
     try:
-        known = AutoConfig.for_model(model_type)
-        # `transformers` accepts unknown options, so a misspelt one would leave the default in place.
-        for option in options:
-            if option in special:
-                raise ModelError(
-                    f"llm.config may not set '{option}': it follows from the tokenizer. See llm.vocab_size."
-                )
-            if not hasattr(known, option):
-                raise ModelError(f"llm.config has no option '{option}'. {did_you_mean(option, known.to_dict())}")
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(**options, **special),
+            AutoConfig.for_model(**options),
             attn_implementation=settings.attn_implementation,
             dtype=getattr(torch, settings.dtype),
+            trust_remote_code=False,
         )
     except (TypeError, ValueError, LookupError, ArithmeticError, StrictDataclassError) as error:
-        raise ModelError(f"llm.config does not describe a causal language model: {error}") from error
+        raise ModelError(f"{origin} does not describe a causal language model: {error}") from error
     return model
 
 
-def _load(source: str, gguf: str | None, settings: LLMConfig) -> PreTrainedModel:
-    load: Any = AutoModelForCausalLM.from_pretrained
-    options: dict[str, Any] = {
-        "dtype": getattr(torch, settings.dtype),
-        "attn_implementation": settings.attn_implementation,
-        "trust_remote_code": settings.trust_remote_code,
-    }
-    try:
-        # `check_loaded` lists weights of another shape with the missing and unexpected ones.
-        model, report = load(source, gguf_file=gguf, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-    except (OSError, ValueError, ImportError, NotImplementedError, SafetensorError) as error:
-        remedy = (
-            "GGUF files need the package 'gguf': pip install 'unirs[gguf]'."
-            if gguf
-            else "Name a folder with weights and tokenizer, a .gguf file, or a hub id."
-        )
-        raise ModelError(f"Language model '{_display_name(source, gguf)}' does not load ({error}). {remedy}") from error
-    check_loaded(_display_name(source, gguf), model, report)
+def _load(settings: LLMConfig) -> PreTrainedModel:
+    # `check_loaded` lists weights of another shape with the missing and unexpected ones.
+    model, report = _from_pretrained(
+        AutoModelForCausalLM,
+        settings,
+        "Language model",
+        dtype=getattr(torch, settings.dtype),
+        attn_implementation=settings.attn_implementation,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    check_loaded(str(settings.source), model, report)
     return model  # type: ignore[no-any-return]
 
 
@@ -287,32 +242,28 @@ def check_loaded(source: str, model: PreTrainedModel, report: Mapping[str, Any])
         raise ModelError(f"The weights of '{source}' do not fit {type(model).__name__}: {wrong}.")
 
 
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Loads the tokenizer of a language model, without the weights.
-
-    Args:
-        source: as in `LLMConfig`.
-
-    Raises:
-        ModelError: it does not load, or has no end-of-sequence token.
-    """
-    folder, gguf = _split_gguf(resolve_source(source))
-    return _load_tokenizer(folder, gguf, LLMConfig(source=source))
+def load_config(settings: LLMConfig) -> PreTrainedConfig:
+    """Loads the config of the language model's source, without its weights."""
+    config: PreTrainedConfig = _from_pretrained(AutoConfig, settings, "The config of")
+    return config
 
 
-def _load_tokenizer(source: str, gguf: str | None, settings: LLMConfig) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source, gguf_file=gguf, trust_remote_code=settings.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"The tokenizer of '{_display_name(source, gguf)}' does not load: {error}") from error
+def load_tokenizer(settings: LLMConfig) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of the language model's source, without the weights."""
+    tokenizer: PreTrainedTokenizerBase = _from_pretrained(AutoTokenizer, settings, "The tokenizer of")
     if tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"The tokenizer of '{_display_name(source, gguf)}' has no end-of-sequence token: answers would not end."
-        )
+        raise ModelError(f"The tokenizer of '{settings.source}' has no end-of-sequence token: answers would not end.")
     return tokenizer
 
 
-def _display_name(source: str, gguf: str | None) -> str:
-    return f"{source}/{gguf}" if gguf else source
+def _from_pretrained(auto_class: Any, settings: LLMConfig, subject: str, **options: Any) -> Any:  # noqa: ANN401
+    source = resolve_source(str(settings.source))
+    path = Path(source)
+    remedy = "Name a folder with weights and tokenizer, a .gguf file, or a hub id."
+    if path.suffix == ".gguf":
+        source, options["gguf_file"] = str(path.parent), path.name
+        remedy = "GGUF files need the package 'gguf': pip install 'unirs[gguf]'."
+    try:
+        return auto_class.from_pretrained(source, trust_remote_code=settings.trust_remote_code, **options)
+    except UNLOADABLE as error:
+        raise ModelError(f"{subject} '{settings.source}' does not load ({error}). {remedy}") from error

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
@@ -26,7 +27,7 @@ from unirs.errors import DataError, ModelError, did_you_mean
 from unirs.interfaces import Encoder, MergesAdapters
 from unirs.models.llm import rebuild_llm
 from unirs.models.tuning import Lora, has_adapters, merge_adapters
-from unirs.models.unirs_model import UniRSModel
+from unirs.models.unirs_model import UniRSModel, create_change, create_encoder
 from unirs.tasks.media import Modality
 from unirs.tasks.prompt import PromptTemplate
 from unirs.utils.io import read_json
@@ -41,14 +42,8 @@ class PromptConfig:
     """A task's prompt template, and whether its prompts contain a clue."""
 
     modality: Modality
-    task_tag: str
-    instruction: str
+    prompt: PromptTemplate
     clue: bool = False
-
-    @property
-    def prompt(self) -> PromptTemplate:
-        """The template."""
-        return PromptTemplate(self.task_tag, self.instruction)
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ class UniRSConfig:
     Attributes:
         encoder: plugin name, and the options that build its architecture.
         change: plugin name and options, or None.
-        projector: name of the projector.
+        projector: plugin name and options.
         llm: what `unirs.models.llm.rebuild_llm` takes.
         prompts: the prompts of the tasks that the model was trained on, by task.
         max_new_tokens: maximum length of an answer in tokens.
@@ -99,15 +94,7 @@ def write_model(folder: Path, model: UniRSModel, tokenizer: PreTrainedTokenizerB
 
 
 def download(hub_id: str, options: Mapping[str, Any]) -> Path:
-    """Downloads a saved model from the hub.
-
-    Args:
-        hub_id: of the model.
-        options: what `huggingface_hub.snapshot_download` takes.
-
-    Raises:
-        ModelError: the hub has no such model, or cannot be reached.
-    """
+    """Downloads a saved model from the hub; `options` are those of `huggingface_hub.snapshot_download`."""
     try:
         return Path(snapshot_download(hub_id, **options))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -120,29 +107,20 @@ def download(hub_id: str, options: Mapping[str, Any]) -> Path:
 def read_model(folder: Path, *, trust_remote_code: bool = False) -> Pretrained:
     """Reads a model that `write_model` wrote, in evaluation mode and with frozen weights.
 
-    Args:
-        folder: of the saved model.
-        trust_remote_code: also import components that the config names by file or dotted path.
-
-    Raises:
-        ModelError: the folder holds no saved model, one of another format, or one that names code that is not
-            trusted; or the weights do not fit (lists the keys).
-        PluginError: a component's plugin does not load, or does not take its options.
+    With `trust_remote_code`, the config may name components by file or dotted path.
     """
     config = _read_config(folder)
     if not trust_remote_code:
         _check_trusted(folder, config)
-    model = _build(config)
+    encoder = create_encoder(config.encoder)
+    model = UniRSModel(encoder, create_change(config.change, encoder), rebuild_llm(config.llm), config.projector)
     path = folder / WEIGHTS
     if not path.is_file():
         raise ModelError(f"{folder} holds a config but no {WEIGHTS}. Save or download the model again.")
     try:
-        missing, unexpected = load_model(model, path, strict=False)
+        load_model(model, path)
     except (RuntimeError, SafetensorError) as error:
         raise ModelError(f"The weights in {path} do not fit the model of its config.json: {error}") from error
-    if missing or unexpected:
-        wrong = {"missing": sorted(missing), "unexpected": sorted(unexpected)}
-        raise ModelError(f"The weights in {path} do not fit the model of its config.json: {wrong}.")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -151,18 +129,14 @@ def read_model(folder: Path, *, trust_remote_code: bool = False) -> Pretrained:
 
 
 def merged(model: UniRSModel, config: UniRSConfig) -> tuple[UniRSModel, UniRSConfig]:
-    """A copy of a model whose LoRA adapters are merged into its weights, and the config that builds it.
-
-    Raises:
-        ModelError: the encoder has adapters and cannot merge them.
-    """
+    """A copy of a model whose LoRA adapters are merged into its weights, and the config that builds it."""
     model = deepcopy(model)
     if has_adapters(model.encoder):
         if not isinstance(model.encoder, MergesAdapters):
             raise ModelError(f"The encoder {type(model.encoder).__name__} has adapters, but no method merge_adapters.")
         model.encoder.merge_adapters()
-        init_config = cast("Encoder", model.encoder).init_config
-        config = replace(config, encoder={"name": config.encoder["name"], **init_config})
+        encoder = {"name": config.encoder["name"], **cast("Encoder", model.encoder).init_config}
+        config = replace(config, encoder=encoder)
     if has_adapters(model.llm):
         merge_adapters(model.llm)
         plain = {"tune": "full", "lora": Lora().as_options(), "new_tokens": []}
@@ -170,22 +144,15 @@ def merged(model: UniRSModel, config: UniRSConfig) -> tuple[UniRSModel, UniRSCon
     return model, config
 
 
-def _build(config: UniRSConfig) -> UniRSModel:
-    encoder = plugins.create("unirs.encoders", config.encoder)
-    change = None
-    if config.change is not None:
-        change = plugins.create("unirs.change_extractors", config.change, encoder.grid, encoder.embed_dim)
-    return UniRSModel(encoder, change, rebuild_llm(config.llm), config.projector)
-
-
 def _check_trusted(folder: Path, config: UniRSConfig) -> None:
     components: tuple[tuple[plugins.Group, dict[str, Any] | None], ...] = (
         ("unirs.encoders", config.encoder),
         ("unirs.change_extractors", config.change),
+        ("unirs.projectors", config.projector),
     )
     for group, options in components:
-        name, installed = "" if options is None else options.get("name"), plugins.list_plugins(group)
-        if options is not None and name not in installed:
+        installed = plugins.list_plugins(group)
+        if options is not None and (name := options.get("name")) not in installed:
             raise ModelError(
                 f"{folder / CONFIG} names '{name}' of group '{group}', which is not an installed plugin. "
                 f"{did_you_mean(str(name), installed)} Install the plugin's package. A file or dotted path is run only "
@@ -208,11 +175,7 @@ def _read_config(folder: Path) -> UniRSConfig:
     unknown = values.keys() ^ {entry.name for entry in fields(UniRSConfig)}
     if unknown:
         raise ModelError(f"{folder / CONFIG} has missing or unknown entries: {', '.join(sorted(unknown))}.")
-    prompts: Mapping[str, Any] = values["prompts"]
-    return UniRSConfig(
-        **values
-        | {
-            "prompts": {name: PromptConfig(**prompt) for name, prompt in prompts.items()},
-            "clue": ClueConfig(**values["clue"]),
-        }
-    )
+    try:
+        return msgspec.convert(values, UniRSConfig)
+    except msgspec.ValidationError as error:
+        raise ModelError(f"{folder / CONFIG} is damaged ({error}). Save or download the model again.") from error

@@ -12,8 +12,8 @@ class DownsampleProjector(nn.Module):
     padded with zeros at the bottom and on the right.
 
     Args:
-        grid: h and w of the incoming tokens.
-        dim: width of the incoming tokens.
+        grid: h and w of the vision tokens.
+        dim: width of the vision tokens.
         out: width of the language model's embeddings.
     """
 
@@ -43,10 +43,7 @@ class DownsampleProjector(nn.Module):
 class MlpProjector(nn.Module):
     """Linear, GELU, Linear on each token (LLaVA-1.5, arXiv 2310.03744, section 3).
 
-    Args:
-        grid: h and w of the incoming tokens.
-        dim: width of the incoming tokens.
-        out: width of the language model's embeddings.
+    The arguments are those of `DownsampleProjector`.
     """
 
     def __init__(self, grid: tuple[int, int], dim: int, out: int) -> None:

@@ -22,18 +22,14 @@ from unirs.utils.sources import resolve_source
 
 @dataclass
 class _RunConfig(ModelConfig):
-    """What a trained model needs of its training config."""
+    """The entries of a training config that describe the trained model."""
 
     clue: ClueConfig = field(default_factory=ClueConfig)
     max_new_tokens: int = 48
 
 
 def find_checkpoint(run: Path) -> Path:
-    """The checkpoint of a run with the highest mean validation score, or the last one of a run without validation.
-
-    Raises:
-        UniRSError: the run has none.
-    """
+    """The checkpoint of a run with the highest mean validation score, or the last one of a run without validation."""
     paths = [run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
     for path in paths:
         if path.is_file():
@@ -42,15 +38,7 @@ def find_checkpoint(run: Path) -> Path:
 
 
 def load_run(run: Path) -> Pretrained:
-    """Loads the model of a run with its best weights.
-
-    Returns:
-        The model, its tokenizer, and the config that it is saved with.
-
-    Raises:
-        UniRSError: the folder holds no run, or the run no checkpoint.
-        ModelError: the weights do not fit; lists the keys.
-    """
+    """Loads the model of a run with its best weights."""
     file = run / "config.yaml"
     if not file.is_file():
         raise UniRSError(f"{run} is not the folder of a run: it has no config.yaml. Train one with 'unirs fit'.")
@@ -68,29 +56,18 @@ def load_run(run: Path) -> Pretrained:
     if tokenizer is None:
         raise UniRSError(f"{checkpoint} holds no tokenizer. Train the run again.")
     tasks = {task.name: task for task in map(TaskConfig.from_config, config["data"]["tasks"])}
-    saved = saved_config(
-        options,
-        built,
-        tokenizer,
-        tasks,
-        clue=options.clue,
-        max_new_tokens=options.max_new_tokens,
-        max_length=config["data"]["max_length"],
-    )
-    return built.model, tokenizer, saved
+    limits = {"max_new_tokens": options.max_new_tokens, "max_length": config["data"]["max_length"]}
+    return built.model, tokenizer, saved_config(options, built, tokenizer, tasks, clue=options.clue, **limits)
 
 
 def load_pretrained(source: str | Path, *, trust_remote_code: bool = False, **hub: Any) -> Pretrained:  # noqa: ANN401
     """Loads a trained model, in evaluation mode and with frozen weights.
 
-    Args:
-        source: the folder of a training run or of a saved model, or a hub id.
-        trust_remote_code: see `unirs.models.pretrained.read_model`.
-        hub: what `huggingface_hub.snapshot_download` takes.
+    The source is the folder of a training run or of a saved model, or a hub id, with options of
+    `huggingface_hub.snapshot_download`. With `trust_remote_code`, components may be named by file or dotted path.
 
     Raises:
-        ModelError: it is none of these, or its weights do not fit; lists the keys.
-        UniRSError: the run has no checkpoint.
+        UniRSError: the run has no checkpoint, the weights do not fit (lists the keys), or it is no model at all.
     """
     folder = Path(resolve_source(str(source)))
     if (folder / "config.yaml").is_file():
@@ -100,12 +77,7 @@ def load_pretrained(source: str | Path, *, trust_remote_code: bool = False, **hu
 
 
 def build(config: ModelConfig) -> BuiltModel:
-    """Builds the model of a config, from the sources of its components or from another model.
-
-    Raises:
-        PluginError: a plugin is unknown or was given an option that it does not have.
-        ModelError: a source does not load, or components do not fit together or do not fit the initial model.
-    """
+    """Builds the model of a config, from the sources of its components or from another model."""
     if config.init is None:
         return build_model(config)
     return build_from_init(config, *load_pretrained(config.init, trust_remote_code=config.trust_remote_code))
@@ -118,25 +90,14 @@ def saved_config(
     tasks: Mapping[str, TaskConfig],
     **options: Any,  # noqa: ANN401 - the rest of `UniRSConfig`
 ) -> UniRSConfig:
-    """The config that a trained model is saved with.
-
-    Args:
-        config: of the training.
-        built: the model.
-        tokenizer: its tokenizer.
-        tasks: that it was trained on, by name.
-        options: `clue`, `max_new_tokens` and `max_length`, as in `UniRSConfig`.
-    """
+    """The config that a model trained on `tasks` is saved with; `options` are the other entries of `UniRSConfig`."""
     return UniRSConfig(
         encoder=built.encoder_config,
         change=built.change_config,
         projector=config.projector.plugin,
         llm=describe_llm(built.model.llm, config.llm, tokenizer),
         prompts={
-            name: PromptConfig(
-                task.task.modality, task.task.prompt.task_tag, task.task.prompt.instruction, task.clue != "never"
-            )
-            for name, task in tasks.items()
+            name: PromptConfig(one.task.modality, one.task.prompt, one.clue != "never") for name, one in tasks.items()
         },
         **options,
     )

@@ -41,11 +41,7 @@ class Lora:
 
     @classmethod
     def parse(cls, options: dict[str, Any]) -> "Lora":
-        """Reads the options of a config.
-
-        Raises:
-            ModelError: an unknown option, with the nearest match.
-        """
+        """Reads the options of a config, and names an unknown one in a `ModelError`."""
         known = list(cls.__dataclass_fields__)
         for option in options:
             if option not in known:
@@ -69,8 +65,8 @@ def set_tuning(
     """Sets which weights are trainable. `lora` inserts float32 adapters, which do not change the output at first.
 
     Args:
-        component: encoder or language model, as it was built.
-        mode: `full` leaves `requires_grad` as the component's library sets it; `frozen` or `lora`.
+        component: encoder or language model, without adapters.
+        mode: `full` leaves `requires_grad` as it is; `frozen` and `lora` freeze all weights.
         lora: the adapters of mode `lora`.
         exclude: layers that get no adapter unless `lora.target_modules` names them, such as the output layer.
         new_tokens: ids of added tokens, whose embeddings are trained beside the adapters.
@@ -84,29 +80,22 @@ def set_tuning(
     if mode == "frozen":
         return
     for target in lora.target_modules or ():
-        # peft accepts a list of targets as soon as one of them matches.
+        # peft accepts a list of targets if any of them matches.
         if not any(f".{name}".endswith(f".{target}") for name, _ in component.named_modules()):
             layers = {name.rpartition(".")[2] for name in _default_targets(component, exclude)}
-            raise ModelError(
-                f"lora.target_modules: {type(component).__name__} has no layer '{target}'. "
-                f"{did_you_mean(target, layers)}"
-            )
-    # Imported in functions: peft takes a second to import, and only some runs have adapters.
+            problem = f"lora.target_modules: {type(component).__name__} has no layer '{target}'."
+            raise ModelError(f"{problem} {did_you_mean(target, layers)}")
+    # Imported in functions: peft takes a second to import.
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.tuners_utils import cast_adapter_dtype
 
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.lora_alpha,
-        lora_dropout=lora.lora_dropout,
-        target_modules=list(lora.target_modules or _default_targets(component, exclude)),
-        trainable_token_indices=list(new_tokens) or None,
-    )
+    targets = list(lora.target_modules or _default_targets(component, exclude))
+    options = lora.as_options() | {"target_modules": targets, "trainable_token_indices": list(new_tokens) or None}
     try:
-        inject_adapter_in_model(config, component, _ADAPTER)
+        inject_adapter_in_model(LoraConfig(**options), component, _ADAPTER)
     except ValueError as error:
         raise ModelError(f"No LoRA for {type(component).__name__}: {error}") from error
-    # bfloat16 would round small optimiser steps to zero.
+    # bfloat16 would round small optimizer steps to zero.
     cast_adapter_dtype(component, _ADAPTER)
 
 
@@ -117,7 +106,7 @@ def has_adapters(component: nn.Module) -> bool:
 
 @contextmanager
 def adapters_off(component: nn.Module) -> Iterator[None]:
-    """Disables the adapters inside the `with` block: the component computes what it did before they were trained."""
+    """Disables the adapters inside the `with` block: the component computes as before their training."""
     layers = [layer for layer in _adapted_layers(component) if not layer.disable_adapters]
     trainable = [parameter for parameter in component.parameters() if parameter.requires_grad]
     try:
@@ -149,14 +138,10 @@ def merge_adapters(component: nn.Module) -> None:
 
 
 def write_adapter(folder: Path, llm: PreTrainedModel) -> None:
-    """Writes the adapters of a language model to a folder that exists, in PEFT's format.
+    """Writes the adapters of a language model for `peft.PeftModel.from_pretrained(base, folder)`.
 
-    `adapter_config.json` and `adapter_model.safetensors` load with `peft.PeftModel.from_pretrained(base, folder)`. A
-    model with added tokens also gets its embedding and output layers written, as `base` needs rows for these tokens:
+    The embedding and output layers of a model with added tokens are written too; `base` needs rows for these tokens:
     `base.resize_token_embeddings(len(tokenizer))`.
-
-    Raises:
-        ModelError: the language model has no adapters.
     """
     if not has_adapters(llm):
         raise ModelError("The language model has no LoRA adapters: only a model with 'llm.tune: lora' exports them.")
@@ -174,17 +159,13 @@ def write_adapter(folder: Path, llm: PreTrainedModel) -> None:
 
 def base_state(component: nn.Module) -> dict[str, torch.Tensor]:
     """The component's `state_dict` without its adapters."""
-    adapters = {
-        id(value)
-        for layer in _adapted_layers(component)
-        for name in layer.adapter_layer_names
-        for value in getattr(layer, name).parameters()
-    }
+    layers = [getattr(layer, name) for layer in _adapted_layers(component) for name in layer.adapter_layer_names]
+    adapters = {id(value) for layer in layers for value in layer.parameters()}
     return {key: value for key, value in component.state_dict(keep_vars=True).items() if id(value) not in adapters}
 
 
 def train_adapters(component: nn.Module, mode: bool) -> None:
-    """Sets evaluation mode for the whole component, and training mode `mode` for its adapters' dropout alone."""
+    """Sets evaluation mode for the component, and training mode `mode` for the dropout of its adapters."""
     component.eval()
     for layer in _adapted_layers(component):
         for child in cast("nn.Module", layer).children():
@@ -201,5 +182,5 @@ def _adapted_layers(component: nn.Module) -> "list[BaseTunerLayer]":
 def _default_targets(component: nn.Module, exclude: Sequence[nn.Module]) -> list[str]:
     layers = [(name, module) for name, module in component.named_modules() if module not in exclude]
     linear = [name for name, module in layers if isinstance(module, nn.Linear)]
-    # Not depthwise ones.
+    # Without depthwise convolutions.
     return linear or [name for name, module in layers if isinstance(module, nn.Conv2d) and module.groups == 1]

@@ -1,7 +1,7 @@
 """The model in plain torch: encoder, change extractor, projector and language model."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -9,11 +9,10 @@ from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from unirs import plugins
-from unirs.data.batch import Batch, group_by_length, num_image_slots, tree_attention_mask
+from unirs.data.batch import Batch, group_by_length, tree_attention_mask
 from unirs.data.token_tree import IGNORE
 from unirs.errors import ModelError
 from unirs.interfaces import ChangeExtractor, Encoder, MapsChange, Projector, as_module
-from unirs.tasks.media import Media
 
 LossReduction = Literal["sample_mean", "token_mean"]
 
@@ -22,8 +21,20 @@ Positions = torch.Tensor | tuple[torch.Tensor, ...]
 tuple selects all positions."""
 
 
+def create_encoder(options: Mapping[str, Any]) -> Encoder:
+    """Creates an encoder from the name of its plugin and the plugin's options."""
+    return cast("Encoder", plugins.create("unirs.encoders", options))
+
+
+def create_change(options: Mapping[str, Any] | None, encoder: Encoder) -> ChangeExtractor | None:
+    """Creates the change extractor of an encoder's tokens; None without options."""
+    if options is None:
+        return None
+    return cast("ChangeExtractor", plugins.create("unirs.change_extractors", options, encoder.grid, encoder.embed_dim))
+
+
 class UniRSModel(nn.Module):
-    """Answers questions about images, image pairs and videos, which one batch may mix (paper section III).
+    """Logits of texts about images, image pairs and videos, which one batch may mix (paper section III).
 
     Shapes: M media with F frames in all; N images in the language model's input (1 for an image, 1 for a fused pair, k
     for a video of k frames); L and L' tokens of an image before and after the projector; Dv and D widths of the encoder
@@ -57,21 +68,12 @@ class UniRSModel(nn.Module):
         """Whether the language model takes an attention mask per token; flash attention takes a padding mask only."""
         return bool(self.llm.config._attn_implementation != "flash_attention_2")
 
-    def num_image_slots(self, media: Media) -> int:
-        """Number of images that the input takes up among the visual tokens."""
-        return num_image_slots(media, fused=self.change is not None)
-
     def forward(self, batch: Batch) -> torch.Tensor:
         """Next-token logits `[B, T, V]`."""
         return self.logits(batch, ())
 
     def logits(self, batch: Batch, positions: Positions) -> torch.Tensor:
-        """Next-token logits of some positions only, `[K, V]`, as the output layer is the model's widest.
-
-        Args:
-            batch: B rows of T tokens.
-            positions: K positions of `[B, T]`.
-        """
+        """Next-token logits of K positions of `[B, T]` only, `[K, V]`: the output layer is the model's widest."""
         return self._logits_from_embeds(self.get_inputs_embeds(batch), batch.branch_end, positions)
 
     def loss(self, batch: Batch, reduction: LossReduction = "sample_mean") -> torch.Tensor:
@@ -79,9 +81,9 @@ class UniRSModel(nn.Module):
 
         Args:
             batch: with labels.
-            reduction: `token_mean` is the usual mean over all tokens (the paper's). `sample_mean` averages over the
-                answers of a sample, then over samples: an image with a hundred questions has the weight of a video
-                with one, and the token that decides whether something changed has the weight of all that follow it.
+            reduction: `token_mean` averages over all tokens (the paper's). `sample_mean` averages the answers of a
+                sample, each the sum of its tokens, then the samples: an image with a hundred questions weighs as much
+                as a video with one.
         """
         embeds = self.get_inputs_embeds(batch)  # [B, T, D]
         # The logits of one position predict the token at the next.
@@ -111,7 +113,7 @@ class UniRSModel(nn.Module):
         if self.change is None or not pairs:
             return list(torch.split(self.projector(tokens + self._zero_grad_anchor()), list(batch.num_frames)))
         fused = self.change(tokens[pairs], tokens[[start + 1 for start in pairs]])  # [P, L, Dv]
-        # A fused pair replaces its first frame, and its second frame is removed.
+        # A fused pair replaces its first frame; its second frame is dropped.
         slot = {start: index for index, start in enumerate(pairs)}
         kept = [tokens.shape[0] + slot[i] if i in slot else i for i in range(tokens.shape[0]) if i - 1 not in slot]
         embeds = self.projector(torch.cat([tokens, fused])[kept])  # [N, L', D]
@@ -120,7 +122,7 @@ class UniRSModel(nn.Module):
 
     def _zero_grad_anchor(self) -> torch.Tensor | float:
         # Zero with a gradient path to the change extractor: data parallel training expects a gradient of every
-        # parameter on every process, and the batch of a process may have no pair.
+        # parameter on every process, but the batch of a process may have no pair.
         weights = [] if self.change is None else [p for p in self.change.parameters() if p.requires_grad]
         return 0.0 * torch.stack([weight.sum() for weight in weights]).sum() if weights else 0.0
 
@@ -133,19 +135,7 @@ class UniRSModel(nn.Module):
         return self.merge_visual_embeds(batch, self.get_visual_embeds(batch), slice(len(batch.row_media)))
 
     def merge_visual_embeds(self, batch: Batch, visual_embeds: Sequence[torch.Tensor], rows: slice) -> torch.Tensor:
-        """`get_inputs_embeds` of some rows, from the visual embeddings of the whole batch.
-
-        Args:
-            batch: B rows.
-            visual_embeds: of its media, from `get_visual_embeds`.
-            rows: R of the B rows.
-
-        Returns:
-            `[R, T, D]`.
-
-        Raises:
-            ModelError: as `get_inputs_embeds`.
-        """
+        """`get_inputs_embeds` of R of the B rows, `[R, T, D]`, from the visual embeddings of the whole batch."""
         text = self.llm.get_input_embeddings()(batch.input_ids[rows])  # [R, T, D]
         visual = [
             torch.cat([visual_embeds[index].flatten(0, 1) for index in media]) for media in batch.row_media[rows]
@@ -154,15 +144,11 @@ class UniRSModel(nn.Module):
         for row, (tokens, count) in enumerate(zip(visual, mask.sum(1).tolist(), strict=True), rows.start or 0):
             if tokens.shape[0] != count:
                 raise ModelError(f"Row {row} has {count} visual placeholders for {tokens.shape[0]} visual tokens.")
-        embeds: torch.Tensor = text.masked_scatter(mask.unsqueeze(-1), torch.cat(visual).to(text.dtype))
-        return embeds
+        return cast("torch.Tensor", text.masked_scatter(mask.unsqueeze(-1), torch.cat(visual).to(text.dtype)))
 
     @torch.no_grad()
     def change_maps(self, batch: Batch) -> list[torch.Tensor | None]:
-        """Similarity of the two times of each pair, M maps `[h, w]` in -1..1.
-
-        None for other media, and for all media if the change extractor computes no such map.
-        """
+        """Similarity of the two times of each pair, M maps `[h, w]` in -1..1; None for other media or no such maps."""
         if not isinstance(self.change, MapsChange):
             return [None] * len(batch.modalities)
         return [
@@ -173,14 +159,12 @@ class UniRSModel(nn.Module):
     def _logits_from_embeds(
         self, inputs_embeds: torch.Tensor, branch_end: torch.Tensor, positions: Positions
     ) -> torch.Tensor:
-        attention_mask = tree_attention_mask(branch_end)  # [B, T, T]
+        tree_mask = tree_attention_mask(branch_end)  # [B, T, T]
         if self.supports_tree_attention:
-            return self.forward_masked(inputs_embeds, attention_mask, positions)
+            return self.forward_masked(inputs_embeds, tree_mask, positions)
+        padding_mask, position_ids = (branch_end > 0).long(), tree_mask.sum(2) - 1
         return self._llm_forward(
-            positions,
-            inputs_embeds=inputs_embeds,
-            attention_mask=(branch_end > 0).long(),
-            position_ids=attention_mask.sum(2) - 1,
+            positions, inputs_embeds=inputs_embeds, attention_mask=padding_mask, position_ids=position_ids
         )
 
     def forward_masked(
@@ -190,13 +174,10 @@ class UniRSModel(nn.Module):
         positions: Positions,
         cache: DynamicCache | None = None,
     ) -> torch.Tensor:
-        """Next-token logits of some positions under an attention mask per token, `[K, V]`.
+        """Next-token logits of K positions under an attention mask per token, `[K, V]`.
 
-        Args:
-            inputs_embeds: embeddings of T tokens, `[B, T, D]`.
-            attention_mask: which of the S cached tokens and these T tokens each token attends to, bool `[B, T, S + T]`.
-            positions: K positions of `[B, T]`.
-            cache: KV cache with the S tokens; the T tokens are appended.
+        The mask, bool `[B, T, S + T]`, is true if a token attends to one of the S tokens in the KV cache or of these T
+        tokens, `[B, T, D]`, which are appended to the cache.
         """
         # Not every attention implementation takes a bool mask; all take an additive one.
         mask = torch.zeros(attention_mask.shape, dtype=inputs_embeds.dtype, device=attention_mask.device)
@@ -210,7 +191,7 @@ class UniRSModel(nn.Module):
         )
 
     def _llm_forward(self, positions: Positions, **inputs: Any) -> torch.Tensor:  # noqa: ANN401 - the language model's
-        # The output layer is given the hidden states of the wanted positions alone.
+        # The output layer gets the hidden states of these positions only.
         hook = self.llm.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][positions],))
         try:
             logits: torch.Tensor = self.llm(**inputs, use_cache=inputs.get("cache") is not None).logits

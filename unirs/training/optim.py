@@ -24,10 +24,8 @@ class OptimConfig:
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW, on matrices.
         warmup_ratio: share of all steps, 0..1, in which the learning rate rises; then it follows half a cosine to 0.
-        betas: AdamW's decay of the running means of gradient and squared gradient; 0.95 for the second suits short
-            trainings.
-        lr_multipliers: factor on the learning rate of a component (`encoder`, `change`, `projector`, `llm`), with any
-            optimizer.
+        betas: AdamW's decay of the running means of gradient and its square; 0.95 for the second suits short trainings.
+        lr_multipliers: factor on the learning rate of a component (`encoder`, `change`, `projector`, `llm`).
         lr_interval: how often `model.lr_scheduler` advances: each `epoch` or each `step`.
     """
 
@@ -45,15 +43,9 @@ COMPONENTS = ("encoder", "change", "projector", "llm")
 def build_optimizer(
     model: nn.Module, config: OptimConfig, optimizer: OptimizerCallable | None, lr: float | None
 ) -> Optimizer:
-    """Builds the optimizer of the trainable parameters.
+    """Builds the optimizer of the trainable parameters of `COMPONENTS`; None uses AdamW with the options of `config`.
 
-    Norms, biases and embeddings get no weight decay.
-
-    Args:
-        model: has the submodules `COMPONENTS`, of which some may be None.
-        config: options of AdamW, and the multipliers of the components.
-        optimizer: makes another optimizer from parameter groups; None uses AdamW.
-        lr: replaces the optimizer's learning rate if it is a number.
+    Norms, biases and embeddings get no weight decay. `lr` replaces the learning rate.
 
     Raises:
         ModelError: no parameter is trainable, or a multiplier names an unknown component.
@@ -81,14 +73,7 @@ def build_schedule(
 ) -> dict[str, Any]:
     """Builds the learning rate schedule, in the form that `LightningModule.configure_optimizers` returns.
 
-    Args:
-        optimizer: whose learning rates it sets.
-        config: warm-up of the default schedule, and the interval of another one.
-        lr_scheduler: makes another schedule; None uses linear warm-up and cosine decay.
-        steps: number of optimizer steps of the whole training; infinite if only time limits it.
-
-    Raises:
-        ModelError: the default schedule is used without a number of steps.
+    The default is linear warm-up and cosine decay over `steps` optimizer steps, which are infinite without a limit.
     """
     if lr_scheduler is not None:
         _report_unused(config, "lr_scheduler", "warmup_ratio")

@@ -4,6 +4,7 @@ import codecs
 import csv
 import json
 import shutil
+import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,7 +145,8 @@ def read_csv(path: Path, columns: Collection[str]) -> Iterator[tuple[str, dict[s
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces a file in one step: an interrupted write leaves the old one unchanged. Makes missing parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    # Unique, since several processes may write the same file at once.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.write_bytes(content)
         partial.replace(path)

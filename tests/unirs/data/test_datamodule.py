@@ -3,7 +3,7 @@ import math
 import shutil
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from unirs.data.dataset import Example
 from unirs.data.processor import Processor
 from unirs.data.sampler import MixtureSampler
 from unirs.errors import DataError, PluginError
+from unirs.models.llm import train_tokenizer
 from unirs.tasks.config import TaskConfig
 from unirs.tasks.media import Media, ResizeSpec
 from unirs.tasks.perturbation import PerturbedMedia
 
 Cli = Callable[..., int]
 
-# Sizes and weights of groups that hold something to show.
+# Sizes and weights of groups that are not all empty.
 MIXTURES = st.lists(
     st.tuples(st.integers(0, 12), st.integers(0, 12).map(lambda quarters: quarters / 4)), min_size=1
 ).filter(lambda groups: sum(round(size * weight) for size, weight in groups) > 0)
@@ -41,7 +42,7 @@ def mixture(groups: Sequence[tuple[int, float]], replicas: int = 1, rank: int = 
 
 
 @given(MIXTURES, st.integers(0, 3))
-def test_an_epoch_holds_each_sample_as_often_as_its_weight_says(groups: list[tuple[int, float]], number: int) -> None:
+def test_epoch_has_each_sample_weight_times(groups: list[tuple[int, float]], number: int) -> None:
     sampler = mixture(groups)
     counts = Counter(epoch(sampler, number))
     assert len(sampler) == counts.total()
@@ -71,7 +72,7 @@ def test_processes_take_equal_shares_of_one_order(groups: list[tuple[int, float]
     whole = epoch(mixture(groups, seed=seed))
     shares = [epoch(mixture(groups, replicas, rank, seed)) for rank in range(replicas)]
     assert {len(share) for share in shares} == {math.ceil(len(whole) / replicas)}
-    # Dealt out in turn, and begun again where they do not go up evenly.
+    # Dealt out in turn; the order is repeated if it does not divide evenly.
     dealt = [share[turn] for turn in range(len(shares[0])) for share in shares]
     assert dealt == [whole[index % len(whole)] for index in range(len(dealt))]
 
@@ -83,23 +84,16 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
     sampler = mixture(groups)
     second = epoch(sampler, 1)
     assert second != first
-    # Another random half of the second group, too.
+    # Also another random half of the second group.
     assert {index for index in first if index >= 40} != {index for index in second if index >= 40}
     assert epoch(sampler, 0) == first
     assert epoch(mixture(groups, seed=1)) != first
     assert first != sorted(first)
 
 
-def test_mixture_of_nothing() -> None:
+def test_empty_mixture() -> None:
     with pytest.raises(DataError, match="mixture is empty"):
         mixture([(3, 0.0), (0, 1.0)])
-
-
-class ExampleProcessor(Processor):
-    """Batches are the decoded examples themselves."""
-
-    def collator(self, **_: object) -> Any:  # noqa: ANN401
-        return lambda items: [(example, visual.frames) for example, visual in items]
 
 
 def clues(media: Sequence[Media]) -> dict[Media, str]:
@@ -107,17 +101,24 @@ def clues(media: Sequence[Media]) -> dict[Media, str]:
 
 
 def with_processor(data: UniRSDataModule) -> UniRSDataModule:
-    data.processor = ExampleProcessor(None, (16, 16), ResizeSpec(), (1, 1), 1, fuse_pairs=True, generate_clues=clues)
+    tokenizer = train_tokenizer([], 300)
+    data.processor = Processor(tokenizer, (16, 16), ResizeSpec(), (1, 1), 1, fuse_pairs=True, generate_clues=clues)
     return data
 
 
-def examples_of(loaders: Sequence[Any]) -> Iterator[Example]:
-    return (item for loader in loaders for batch in loader for item, _ in batch)
+def decoded(loader: Any) -> list[tuple[Example, torch.Tensor]]:  # noqa: ANN401 - its dataset has a length
+    """Examples and frames of a loader, before they are collated."""
+    items = (loader.dataset[index] for index in loader.sampler)
+    return [(example, visual.frames) for example, visual in items]
+
+
+def examples_of(loaders: Sequence[Any]) -> list[Example]:
+    return [example for loader in loaders for example, _ in decoded(loader)]
 
 
 @pytest.fixture
 def many_turns(colours: Path, tmp_path: Path) -> list[dict[str, Any]]:
-    """A task with pictures of 7, 1 and 3 questions."""
+    """A task with 7, 1 and 3 questions about an image."""
     shutil.copy(colours / "red.png", tmp_path)
     rows = [
         {"id": str(row), "files": ["red.png"], "turns": [(f"{row}.{turn}", "yes") for turn in range(count)]}
@@ -139,7 +140,7 @@ def test_images_with_many_questions_become_several_samples(many_turns: list[dict
     assert max(len(item.sample.turns) for item in items) == 3
     turns_of = sorted(turn.id for item in items for turn in item.sample.turns)
     assert turns_of == sorted(turn.id for sample in data.split("many", "train") for turn in sample.turns)
-    # Of the picture with seven, no part has less than two.
+    # The seven questions are split evenly.
     assert sorted(len(item.sample.turns) for item in items if item.sample.id == "0") == [2, 2, 3]
 
 
@@ -191,23 +192,22 @@ def test_media_are_augmented_in_training_alone(tmp_path: Path, colours: Path) ->
     (tmp_path / "image.json").write_text(json.dumps(rows))
     spec = {"name": str(colours / "plugin.py"), "root": str(tmp_path), "augment": True}
     data = with_processor(UniRSDataModule([spec], batch_size=64))
-    (batch,) = data.train_dataloader()
-    views = torch.stack([frames for _, frames in batch]).flatten(1).unique(dim=0)
+    views = torch.stack([frames for _, frames in decoded(data.train_dataloader())]).flatten(1).unique(dim=0)
     assert len(views) == 8
     assert (views.sum(1) == views[0].sum()).all()
-    still = [frames for loader in data.val_dataloader() for batch in loader for _, frames in batch]
+    still = [frames for loader in data.val_dataloader() for _, frames in decoded(loader)]
     assert torch.stack(still).flatten(1).unique(dim=0).shape[0] == 1
 
 
-def test_a_test_has_every_sample_and_then_black_frames(colour_tasks: list[dict[str, Any]]) -> None:
+def test_test_loaders_have_all_samples_then_blank_frames(colour_tasks: list[dict[str, Any]]) -> None:
     data = with_processor(UniRSDataModule(colour_tasks))
-    decoded = [pair for loader in data.test_dataloader() for batch in loader for pair in batch]
-    assert [item.task for item, _ in decoded] == [name for name in ("image", "pair", "video") for _ in range(4)] * 2
-    assert [isinstance(item.sample.media, PerturbedMedia) for item, _ in decoded] == [False] * 12 + [True] * 12
-    for (item, frames), (_, black) in zip(decoded[:12], decoded[12:], strict=True):
-        assert torch.equal(frames, item.sample.media.load_frames((16, 16)))
-        assert black.shape == frames.shape
-        assert not black.any()
+    items = [item for loader in data.test_dataloader() for item in decoded(loader)]
+    assert [one.task for one, _ in items] == [name for name in ("image", "pair", "video") for _ in range(4)] * 2
+    assert [isinstance(one.sample.media, PerturbedMedia) for one, _ in items] == [False] * 12 + [True] * 12
+    for (one, frames), (_, blank) in zip(items[:12], items[12:], strict=True):
+        assert torch.equal(frames, one.sample.media.load_frames((16, 16)))
+        assert blank.shape == frames.shape
+        assert not blank.any()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tasks that lack a split, and samples that are made when they are asked for."""
+"""Tasks without some splits, and samples that are created on access."""
 
 import json
 import pickle
@@ -13,6 +13,7 @@ from unirs.data.datamodule import UniRSDataModule
 from unirs.data.dataset import Example, TaskDataset
 from unirs.data.processor import Processor
 from unirs.errors import DataError
+from unirs.models.llm import train_tokenizer
 from unirs.tasks.media import Image, ResizeSpec
 from unirs.tasks.perturbation import PerturbedMedia
 from unirs.tasks.sample import LazySamples, Sample, TaskSplit, Turn
@@ -29,48 +30,43 @@ def write(root: Path, *splits: str) -> dict[str, Any]:
 
 @pytest.fixture
 def specs(tmp_path: Path) -> list[dict[str, Any]]:
-    """A task of each sort: whole, only trained on, only tested."""
-    parts = {"whole": ("train", "val", "test"), "mix": ("train",), "zero": ("test",)}
-    return [write(tmp_path / name, *splits) for name, splits in parts.items()]
+    """Tasks with all splits, only for training, and only for testing."""
+    splits = {"whole": ("train", "val", "test"), "mix": ("train",), "zero": ("test",)}
+    return [write(tmp_path / name, *names) for name, names in splits.items()]
 
 
-class ExampleProcessor(Processor):
-    """Batches are the decoded examples themselves."""
-
-    def collator(self, **_: object) -> Any:  # noqa: ANN401
-        return list
-
-
-def reading(specs: list[dict[str, Any]]) -> UniRSDataModule:
-    processor = ExampleProcessor(None, (16, 16), ResizeSpec(), (1, 1), 1, fuse_pairs=True)
+def data_of(specs: list[dict[str, Any]]) -> UniRSDataModule:
+    processor = Processor(train_tokenizer([], 300), (16, 16), ResizeSpec(), (1, 1), 1, fuse_pairs=True)
     return UniRSDataModule(specs, blank_media=True, processor=processor)
 
 
+def examples_of(loader: Any) -> list[Example]:  # noqa: ANN401 - its dataset has a length
+    return [loader.dataset[index][0] for index in loader.sampler]
+
+
 def tasks_of(loader: Any) -> list[str]:  # noqa: ANN401
-    return sorted(item.task for batch in loader for item, _ in batch)
+    return sorted(example.task for example in examples_of(loader))
 
 
-def test_tasks_are_used_where_they_have_the_split(specs: list[dict[str, Any]]) -> None:
-    data = reading(specs)
+def test_tasks_without_a_split_are_omitted(specs: list[dict[str, Any]]) -> None:
+    data = data_of(specs)
     assert tasks_of(data.train_dataloader()) == ["mix"] * 4 + ["whole"] * 4
     assert [tasks_of(loader) for loader in data.val_dataloader()] == [["whole"] * 4]
     assert [tasks_of(loader)[0] for loader in data.test_dataloader()] == ["whole", "zero"] * 2
-    black = [
-        isinstance(batch[0][0].sample.media, PerturbedMedia) for loader in data.test_dataloader() for batch in loader
-    ]
-    assert black == [False, False, True, True]
+    blank = [isinstance(examples_of(loader)[0].sample.media, PerturbedMedia) for loader in data.test_dataloader()]
+    assert blank == [False, False, True, True]
     assert [tasks_of(loader)[0] for loader in data.predict_dataloader()] == ["whole", "zero"]
     assert len(list(data.texts())) == 2 * 8
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_split_that_no_task_has(specs: list[dict[str, Any]], split: str) -> None:
-    data = reading(specs[2:])
+def test_split_that_no_task_has(specs: list[dict[str, Any]], split: str) -> None:
+    data = data_of(specs[2:])
     with pytest.raises(DataError, match=f"No task has the split '{split}'"):
         data.train_dataloader() if split == "train" else data.val_dataloader()
 
 
-def test_a_run_of_such_tasks(
+def test_run_with_tasks_without_some_splits(
     specs: list[dict[str, Any]], tmp_path: Path, cli: Callable[..., int], write_config: Callable[..., Path]
 ) -> None:
     config = write_config(tmp_path / "out", specs)
@@ -78,7 +74,7 @@ def test_a_run_of_such_tasks(
     assert cli("test", "--config", config) == 0
     document = json.loads((tmp_path / "out" / "run" / "test" / "metrics.json").read_text())
     assert list(document["tasks"]) == ["whole", "zero"]
-    # The most frequent answer is known from training alone.
+    # The most frequent answer is computed from the training split.
     assert list(document["baselines"]["most_frequent"]) == ["whole"]
     assert list(document["baselines"]["blank_media"]) == ["whole", "zero"]
 
@@ -87,13 +83,17 @@ def make(index: int) -> Sample:
     return Sample(str(index), Image("a.png"), tuple(Turn(f"{index}-{turn}", ("yes",)) for turn in range(index + 1)))
 
 
-def test_items_are_made_when_asked_for() -> None:
-    items = TaskDataset("mine", TaskSplit(LazySamples(make, [1, 2, 3])), [2, 0], max_turns=2, augment=True)
-    assert len(items) == 3
-    assert [[turn.id for turn in items[index].sample.turns] for index in range(3)] == [["2-0", "2-2"], ["2-1"], ["0-0"]]
-    clued = TaskDataset("mine", items.samples, [0], 2, clues={Image("a.png"): "red"})
-    assert clued[0] == Example("mine", make(0), clue="red")
-    assert items[2] == Example("mine", make(0), augment=True)
-    again = pickle.loads(pickle.dumps(items))  # noqa: S301 - our own
-    assert [again[index] for index in range(3)] == [items[index] for index in range(3)]
+def test_examples_are_created_on_access() -> None:
+    examples = TaskDataset("mine", TaskSplit(LazySamples(make, [1, 2, 3])), [2, 0], max_turns=2, augment=True)
+    assert len(examples) == 3
+    assert [[turn.id for turn in examples[index].sample.turns] for index in range(3)] == [
+        ["2-0", "2-2"],
+        ["2-1"],
+        ["0-0"],
+    ]
+    with_clues = TaskDataset("mine", examples.samples, [0], 2, clues={Image("a.png"): "red"})
+    assert with_clues[0] == Example("mine", make(0), clue="red")
+    assert examples[2] == Example("mine", make(0), augment=True)
+    copy = pickle.loads(pickle.dumps(examples))  # noqa: S301 - our own
+    assert [copy[index] for index in range(3)] == [examples[index] for index in range(3)]
     assert len(TaskDataset("mine", TaskSplit([]), [], 2)) == 0

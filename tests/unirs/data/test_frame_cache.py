@@ -138,7 +138,7 @@ def test_many_writers_at_once(tmp_path: Path) -> None:
 
 
 def test_more_than_the_system_has() -> None:
-    with pytest.raises(DataError, match=r"no room for 1e\+10 GB of frames .* Lower data\.cache_gb"):
+    with pytest.raises(DataError, match=r"No memory for 1e\+10 GB of frames .* Lower data\.cache_gb"):
         cache_of(10**19)
 
 

@@ -239,7 +239,7 @@ def test_template_that_writes_another_prompt_with_an_answer(tokenizer: PreTraine
     tokenizer.chat_template = "{{ messages | length }}" + CHATML
     encoder = PromptEncoder(tokenizer)
     assert encoder.render(ASK, ask(), 1).startswith("1<|im_start|>")
-    with pytest.raises(ModelError, match="another prompt with an answer"):
+    with pytest.raises(ModelError, match="renders the prompt differently with an answer"):
         encoder.encode_train(ASK, sample(ask()), 1, 1)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs.data.batch import Batch
+from unirs.data.batch import Batch, num_image_slots
 from unirs.data.collator import collate
 from unirs.data.prompt_encoder import PromptEncoder
 from unirs.data.token_tree import NO_END, TokenTree
@@ -38,7 +38,11 @@ class Asked:
         sample = Sample("s", one, tuple(Turn("t", ("y",), {"question": question}) for question in questions))
         tokens = self.model.projector.num_tokens
         return self.renderer.encode_prompts(
-            PromptTemplate("vqa", "{question}"), sample, self.model.num_image_slots(one), tokens, max_tokens=room
+            PromptTemplate("vqa", "{question}"),
+            sample,
+            num_image_slots(one, fused=self.model.change is not None),
+            tokens,
+            max_tokens=room,
         )
 
     def batch(self, room: int | None = None, *, left: bool = False) -> Batch:

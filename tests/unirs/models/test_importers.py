@@ -343,7 +343,7 @@ def test_prompts_are_the_tasks_own(folders: Folders) -> None:
         assert prompts[name].prompt == plugins.create("unirs.tasks", {"name": task, "root": Path("none")}).prompt
     assert prompts["vqa"].prompt == PromptTemplate("vqa", "{question}")
     # The others never learnt a tag.
-    assert {prompt.task_tag for prompt in read_checkpoint(folders("vila-even")).config.prompts.values()} == {""}
+    assert {prompt.prompt.task_tag for prompt in read_checkpoint(folders("vila-even")).config.prompts.values()} == {""}
 
 
 def test_bfloat16_stays(folders: Folders, tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import torch
 from torch.nn import functional as F
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs.data.batch import Batch, group_by_length
+from unirs.data.batch import Batch, group_by_length, num_image_slots
 from unirs.data.collator import collate, pack_rows
 from unirs.data.prompt_encoder import PromptEncoder
-from unirs.data.token_tree import IGNORE
+from unirs.data.token_tree import IGNORE, TokenTree
 from unirs.errors import ModelError
 from unirs.interfaces import as_module
 from unirs.models.unirs_model import LossReduction, UniRSModel
@@ -30,18 +30,23 @@ def frames(media: Media, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (media.num_frames, 3, 64, 64), dtype=torch.uint8, generator=generator)
 
 
+def encode(
+    model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: Sequence[Media], turns: Sequence[Sequence[Turn]]
+) -> list[TokenTree]:
+    """The token tree of each of the media."""
+    encoder, fused, tokens = PromptEncoder(tokenizer), model.change is not None, model.projector.num_tokens
+    return [
+        encoder.encode_train(ASK, Sample("s", one, tuple(own)), num_image_slots(one, fused=fused), tokens)
+        for one, own in zip(media, turns, strict=True)
+    ]
+
+
 def training(
     model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: Sequence[Media], turns: Sequence[Turn] = TURNS
 ) -> Batch:
-    renderer = PromptEncoder(tokenizer)
-    sequences = [
-        renderer.encode_train(
-            ASK, Sample("s", one, tuple(turns)), model.num_image_slots(one), model.projector.num_tokens
-        )
-        for one in media
-    ]
-    pictures = [frames(one, seed) for seed, one in enumerate(media)]
-    return collate(pictures, [one.modality for one in media], sequences, [(index,) for index in range(len(media))])
+    trees = encode(model, tokenizer, media, [turns] * len(media))
+    images = [frames(one, seed) for seed, one in enumerate(media)]
+    return collate(images, [one.modality for one in media], trees, [(index,) for index in range(len(media))])
 
 
 @pytest.fixture(params=[True, False], ids=["fused", "both"])
@@ -60,47 +65,43 @@ def test_packed_turns_equal_single_ones(
     alone = [training(model, tokenizer, list(media.values()), [turn]) for turn in single]
     logits = [model(batch) for batch in alone]
     for row in range(len(media)):
-        # What predicts the answers' tokens, answer by answer.
+        # The logits of the answers' tokens, answer by answer.
         one_by_one = torch.cat(
-            [said[row, :-1][batch.labels[row, 1:] != IGNORE] for said, batch in zip(logits, alone, strict=True)]
+            [one[row, :-1][batch.labels[row, 1:] != IGNORE] for one, batch in zip(logits, alone, strict=True)]
         )
-        taught = together[row, :-1][packed.labels[row, 1:] != IGNORE]
-        torch.testing.assert_close(taught, one_by_one, atol=1e-5, rtol=0)
+        logits_of_labels = together[row, :-1][packed.labels[row, 1:] != IGNORE]
+        torch.testing.assert_close(logits_of_labels, one_by_one, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("short", [8, 512])
-@pytest.mark.parametrize("kind", ["sample_mean", "token_mean"])
-def test_packed_rows_teach_what_single_ones_do(
+@pytest.mark.parametrize("reduction", ["sample_mean", "token_mean"])
+def test_loss_of_packed_and_single_rows_is_equal(
     model: UniRSModel,
     tokenizer: PreTrainedTokenizerBase,
     media: dict[str, Media],
     monkeypatch: pytest.MonkeyPatch,
     short: int,
-    kind: LossReduction,
+    reduction: LossReduction,
 ) -> None:
     monkeypatch.setattr("unirs.data.batch.SHORT_ROW", short)
     monkeypatch.setattr("unirs.data.collator.SHORT_ROW", short)
-    renderer = PromptEncoder(tokenizer)
     shown = [media["image"], media["pair"], media["video"], media["image"]]
     turns = [TURNS[:1], TURNS[1:], TURNS, TURNS[:1]]
-    sequences = [
-        renderer.encode_train(ASK, Sample("s", one, asked), model.num_image_slots(one), model.projector.num_tokens)
-        for one, asked in zip(shown, turns, strict=True)
-    ]
-    pictures, kinds = [frames(one, seed) for seed, one in enumerate(shown)], [one.modality for one in shown]
-    rows, owners = pack_rows(sequences)
-    assert (len(rows) < len(sequences)) == (short == 512)
-    packed = collate(pictures, kinds, rows, owners)
+    trees = encode(model, tokenizer, shown, turns)
+    images, modalities = [frames(one, seed) for seed, one in enumerate(shown)], [one.modality for one in shown]
+    rows, row_media = pack_rows(trees)
+    assert (len(rows) < len(trees)) == (short == 512)
+    packed = collate(images, modalities, rows, row_media)
     assert (len(group_by_length(packed.branch_end)) > 1) == (short == 8)
-    alone = collate(pictures, kinds, sequences, [(index,) for index in range(len(shown))])
-    # All in one go.
-    taught = model.logits(alone, F.pad(alone.labels[:, 1:], (0, 1), value=IGNORE) != IGNORE)
-    labels, weights = (part[:, 1:][alone.labels[:, 1:] != IGNORE] for part in (alone.labels, alone.loss_weights))
-    losses = F.cross_entropy(taught, labels, reduction="none")
-    expected = losses.mean() if kind == "token_mean" else (losses * weights).sum() / len(shown)
+    alone = collate(images, modalities, trees, [(index,) for index in range(len(shown))])
+    # The logits of all rows at once.
+    logits_of_labels = model.logits(alone, F.pad(alone.labels[:, 1:], (0, 1), value=IGNORE) != IGNORE)
+    labels, weights = (values[:, 1:][alone.labels[:, 1:] != IGNORE] for values in (alone.labels, alone.loss_weights))
+    losses = F.cross_entropy(logits_of_labels, labels, reduction="none")
+    expected = losses.mean() if reduction == "token_mean" else (losses * weights).sum() / len(shown)
     for batch in (packed, alone):
-        torch.testing.assert_close(model.loss(batch, kind), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(model.loss(batch, reduction), expected, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
@@ -113,23 +114,23 @@ def test_logits_do_not_depend_on_the_rest_of_the_batch(
     for row, one in enumerate(mixed):
         alone = training(model, tokenizer, [one])
         alone.frames = frames(one, row)
-        real = together.token_mask()[row]
-        torch.testing.assert_close(logits[row, real], model(alone)[0], atol=1e-5, rtol=0)
+        mask = together.token_mask()[row]
+        torch.testing.assert_close(logits[row, mask], model(alone)[0], atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
-def test_what_a_medium_costs(
+def test_number_of_visual_tokens(
     make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
 ) -> None:
     for change, expected in ((True, [1, 1, 3]), (False, [1, 2, 3])):
         model = make_model(change=change).eval()
-        assert [model.num_image_slots(one) for one in media.values()] == expected
-        seen = model.get_visual_embeds(training(model, tokenizer, list(media.values())))
-        assert [tuple(tokens.shape) for tokens in seen] == [(grids, 4, 32) for grids in expected]
+        assert [num_image_slots(one, fused=change) for one in media.values()] == expected
+        embeds = model.get_visual_embeds(training(model, tokenizer, list(media.values())))
+        assert [tuple(tokens.shape) for tokens in embeds] == [(grids, 4, 32) for grids in expected]
 
 
 @torch.no_grad()
-def test_visual_tokens_come_from_the_parts(
+def test_visual_tokens_are_those_of_the_components(
     make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
 ) -> None:
     model = make_model().eval()
@@ -155,7 +156,7 @@ def test_order_of_a_pair_matters(
 
 
 @torch.no_grad()
-def test_several_sequences_share_a_medium(
+def test_several_rows_share_an_image(
     make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
 ) -> None:
     model = make_model().eval()
@@ -179,43 +180,42 @@ def test_placeholders_are_counted(
 
 
 @torch.no_grad()
-def test_loss_is_the_negative_log_likelihood_of_an_answer_averaged_sample_by_sample(
+def test_loss_averages_negative_log_likelihoods_over_answers_then_samples(
     make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
 ) -> None:
-    model, renderer = make_model().eval(), PromptEncoder(tokenizer)
+    model = make_model().eval()
     shown, turns = [media["image"], media["video"]], [TURNS[:1], TURNS]
-    sequences = [
-        renderer.encode_train(ASK, Sample("s", one, asked), model.num_image_slots(one), model.projector.num_tokens)
-        for one, asked in zip(shown, turns, strict=True)
-    ]
-    batch = collate([frames(one) for one in shown], [one.modality for one in shown], sequences, [(0,), (1,)])
+    trees = encode(model, tokenizer, shown, turns)
+    batch = collate([frames(one) for one in shown], [one.modality for one in shown], trees, [(0,), (1,)])
     log_probabilities = model(batch).log_softmax(-1)
     means = []
     for row, labels in enumerate(batch.labels):
-        learnt = (labels != IGNORE).nonzero().flatten().tolist()
-        # Each answer's letters and end token.
-        assert len(learnt) == sum(len(answer) + 1 for turn in turns[row] for answer in turn.targets)
-        total = torch.stack([-log_probabilities[row, place - 1, labels[place]] for place in learnt]).sum()
+        label_positions = (labels != IGNORE).nonzero().flatten().tolist()
+        # The letters and the end token of each answer.
+        assert len(label_positions) == sum(len(answer) + 1 for turn in turns[row] for answer in turn.targets)
+        total = torch.stack(
+            [-log_probabilities[row, position - 1, labels[position]] for position in label_positions]
+        ).sum()
         means.append(total / sum(len(turn.targets) for turn in turns[row]))
     torch.testing.assert_close(model.loss(batch), torch.stack(means).mean())
-    assert model(batch).shape[1] == batch.input_ids.shape[1], "the loss left something behind"
+    assert model(batch).shape[1] == batch.input_ids.shape[1], "the hook of the loss is still registered"
 
 
-@pytest.mark.parametrize("kinds", [["image", "pair", "video"], ["pair", "pair"], ["image", "image"]])
-def test_every_part_learns(
-    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media], kinds: list[str]
+@pytest.mark.parametrize("modalities", [["image", "pair", "video"], ["pair", "pair"], ["image", "image"]])
+def test_every_component_gets_gradients(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media], modalities: list[str]
 ) -> None:
     model = make_model().train()
-    model.loss(training(model, tokenizer, [media[kind] for kind in kinds])).backward()
-    # A gradient for every parameter, also of the part that the batch does not use: data parallel training waits for it.
+    model.loss(training(model, tokenizer, [media[modality] for modality in modalities])).backward()
+    # Also the parameters that this batch does not use, as data parallel training needs it.
     assert all(parameter.grad is not None for parameter in model.parameters())
-    parts = [model.encoder, model.projector, model.llm, *([model.change] if "pair" in kinds else [])]
-    for part in parts:
-        assert part is not None
-        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+    components = [model.encoder, model.projector, model.llm, *([model.change] if "pair" in modalities else [])]
+    for component in components:
+        assert component is not None
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in component.parameters())
 
 
-def test_part_that_is_no_module(make_model: MakeModel) -> None:
+def test_component_that_is_no_module(make_model: MakeModel) -> None:
     model = make_model()
     with pytest.raises(TypeError, match=r"object must be a torch\.nn\.Module"):
         as_module(object())

@@ -197,7 +197,7 @@ def test_a_plugin_that_is_not_an_encoder(encoder: str) -> None:
 
 def test_no_tokenizer_before_training(encoder: str) -> None:
     with pytest.raises(ModelError, match="no tokenizer yet: train it, or load a checkpoint"):
-        UniRSModule({"name": encoder}, LLM).processor.collator(training=False)
+        UniRSModule({"name": encoder}, LLM).processor.prompt_encoder()
 
 
 def test_checkpoint_contains_the_tokenizer(
@@ -281,7 +281,7 @@ def test_an_encoder_with_a_wrong_output_shape(components: str) -> None:
 
 
 def test_a_change_extractor_for_another_grid(encoder: str, components: str) -> None:
-    with pytest.raises(ModelError, match=r"SmallGrid does not take the encoder's tokens \[1, 16, 8\].* 4x4"):
+    with pytest.raises(ModelError, match=r"SmallGrid does not take inputs of shape \[1, 16, 8\].* 4x4"):
         UniRSModule({"name": encoder}, LLM, {"name": f"{components}:SmallGrid"})
     with pytest.raises(ModelError, match=r"OneToken.* must return \[1, 16, 8\].*but returned \[1, 1, 8\]"):
         UniRSModule({"name": encoder}, LLM, {"name": f"{components}:OneToken"})
