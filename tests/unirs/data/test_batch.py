@@ -28,8 +28,8 @@ def sequence(prefix: int, *turns: int) -> TokenTree:
 
 def batch(*sequences: TokenTree, left: bool) -> Batch:
     frames = [torch.zeros(1, 3, 2, 2, dtype=torch.uint8) for _ in sequences]
-    kinds: list[Modality] = ["image"] * len(sequences)
-    return collate(frames, kinds, sequences, [(index,) for index in range(len(sequences))], pad_left=left)
+    modalities: list[Modality] = ["image"] * len(sequences)
+    return collate(frames, modalities, sequences, [(index,) for index in range(len(sequences))], pad_left=left)
 
 
 def positions(made: Batch) -> torch.Tensor:
@@ -84,7 +84,7 @@ shapes = st.lists(
 
 
 @given(shapes, st.booleans())
-def test_a_token_attends_to_the_prefix_and_its_own_turn(shapes: list[tuple[int, list[int]]], left: bool) -> None:
+def test_token_attends_to_the_prefix_and_its_own_turn(shapes: list[tuple[int, list[int]]], left: bool) -> None:
     made = batch(*(sequence(prefix, *turns) for prefix, turns in shapes), left=left)
     width = made.input_ids.shape[1]
     for (prefix, turns), mask, positions_of in zip(
@@ -128,18 +128,18 @@ some = st.lists(st.tuples(st.integers(1, 4), st.lists(st.integers(1, 4), min_siz
 
 
 @given(some, st.integers(1, 20))
-def test_packing_keeps_sequences_apart(shapes: list[tuple[int, list[int]]], short: int) -> None:
+def test_packed_trees_do_not_attend_to_each_other(shapes: list[tuple[int, list[int]]], short: int) -> None:
     sequences = [sequence(prefix, *turns) for prefix, turns in shapes]
     with patch.object(unirs.data.collator, "SHORT_ROW", short):
         rows, row_media = pack_rows(sequences)
     assert max(len(row.input_ids) for row in rows) <= max(len(one.input_ids) for one in sequences)
-    for made, shown in zip(rows, row_media, strict=True):
-        assert len(made.input_ids) <= max(short, *(len(sequences[index].input_ids) for index in shown))
+    for made, indices in zip(rows, row_media, strict=True):
+        assert len(made.input_ids) <= max(short, *(len(sequences[index].input_ids) for index in indices))
     assert sorted(index for row in row_media for index in row) == list(range(len(sequences)))
     packed = batch(*rows, left=False)
-    for row, shown in enumerate(row_media):
+    for row, indices in enumerate(row_media):
         start = 0
-        for index in shown:
+        for index in indices:
             alone = batch(sequences[index], left=False)
             span = slice(start, start + alone.input_ids.shape[1])
             for name in ("input_ids", "labels", "visual_mask"):
@@ -152,20 +152,20 @@ def test_packing_keeps_sequences_apart(shapes: list[tuple[int, list[int]]], shor
 
 
 @given(some, st.integers(1, 8))
-def test_groups_by_length_hold_every_row_once(shapes: list[tuple[int, list[int]]], short: int) -> None:
+def test_groups_by_length_contain_every_row_once(shapes: list[tuple[int, list[int]]], short: int) -> None:
     made = batch(*(sequence(prefix, *turns) for prefix, turns in shapes), left=False)
     lengths = made.token_mask().sum(1).tolist()
     with patch.object(unirs.data.batch, "SHORT_ROW", short):
-        parts = [(rows.tolist(), length) for rows, length in group_by_length(made.branch_end)]
-    assert sorted(row for rows, _ in parts for row in rows) == list(range(len(lengths)))
-    for rows, length in parts:
+        groups = [(rows.tolist(), length) for rows, length in group_by_length(made.branch_end)]
+    assert sorted(row for rows, _ in groups for row in rows) == list(range(len(lengths)))
+    for rows, length in groups:
         assert max(lengths[row] for row in rows) == length
         assert length <= short or min(lengths[row] for row in rows) > length // 2
-    longest = [length for _, length in parts]
+    longest = [length for _, length in groups]
     assert longest == sorted(set(longest), reverse=True)
 
 
-def test_media() -> None:
+def test_media_of_a_batch() -> None:
     frames = [torch.full((count, 3, 2, 2), count, dtype=torch.uint8) for count in (1, 2, 3)]
     made = collate(frames, ["image", "pair", "video"], [sequence(1, 1)] * 4, [(0,), (1,), (1,), (2,)], pad_left=True)
     assert made.frames[:, 0, 0, 0].tolist() == [1, 2, 2, 3, 3, 3]

@@ -19,7 +19,7 @@ from unirs.tasks.prompt import CLUE_END, CLUE_START, VISUAL
 
 
 class Speaker:
-    """Says what it was shown and asked, and remembers the batches; stops where it is told to."""
+    """Completes each prompt with its arguments, and records the batches; raises at a given batch."""
 
     def __init__(self, fingerprint: str = "weights", stop: int | None = None) -> None:
         self.fingerprint = fingerprint
@@ -30,8 +30,8 @@ class Speaker:
         if len(self.batches) == self._stop:
             raise KeyboardInterrupt
         self.batches.append(list(media))
-        asked = zip(media, questions, strict=True)
-        return [f"{self.fingerprint} {one.modality} {question} {max_new_tokens}" for one, question in asked]
+        prompts = zip(media, questions, strict=True)
+        return [f"{self.fingerprint} {one.modality} {question} {max_new_tokens}" for one, question in prompts]
 
 
 @pytest.fixture
@@ -41,17 +41,17 @@ def cache(tmp_path: Path) -> ClueCache:
 
 @pytest.fixture
 def media(tmp_path: Path) -> list[Media]:
-    """Five pictures, two pairs and two videos; nothing decodes the files."""
+    """Five images, two pairs and two videos; nothing decodes the files."""
     root = tmp_path / "data"
     root.mkdir()
     for index in range(9):
         (root / str(index)).write_bytes(bytes([index]) * 100)
-    pictures = [Image(root / str(index)) for index in range(5)]
+    images = [Image(root / str(index)) for index in range(5)]
     pairs = [Pair(root / "5", root / "6"), Pair(root / "6", root / "5")]
-    return [*pictures[:2], *pairs, *pictures[2:], Video(root / "7", 4), Video(root / "8", 4)]
+    return [*images[:2], *pairs, *images[2:], Video(root / "7", 4), Video(root / "8", 4)]
 
 
-def test_batches_are_of_one_kind(media: list[Media], cache: ClueCache) -> None:
+def test_batches_have_one_modality(media: list[Media], cache: ClueCache) -> None:
     vlm = Speaker()
     clues = generate_clues(vlm, media, cache=cache, batch_size=2, max_new_tokens=9)
     assert clues == {one: f"weights {one.modality} {CLUE_PROMPTS[one.modality]} 9" for one in media}
@@ -73,13 +73,13 @@ def test_equal_media_are_described_once(media: list[Media], tmp_path: Path) -> N
     assert sum(map(len, vlm.batches)) == 1
 
 
-def test_without_a_cache_all_are_made_again(media: list[Media]) -> None:
+def test_no_cache_generates_all_anew(media: list[Media]) -> None:
     vlm = Speaker()
     assert generate_clues(vlm, media, cache=None) == generate_clues(vlm, media, cache=None)
     assert sum(map(len, vlm.batches)) == 2 * len(media)
 
 
-def test_moved_files_hit(media: list[Media], cache: ClueCache, tmp_path: Path) -> None:
+def test_moved_files_are_cached(media: list[Media], cache: ClueCache, tmp_path: Path) -> None:
     made = generate_clues(Speaker(), media, cache=cache)
     (tmp_path / "data").rename(tmp_path / "moved")
     moved = [Image(tmp_path / "moved" / Path(one.sources[0]).name) for one in media if isinstance(one, Image)]
@@ -90,7 +90,7 @@ def test_moved_files_hit(media: list[Media], cache: ClueCache, tmp_path: Path) -
     assert again.batches == []
 
 
-def test_changed_bytes_miss(media: list[Media], cache: ClueCache) -> None:
+def test_changed_files_are_not_cached(media: list[Media], cache: ClueCache) -> None:
     generate_clues(Speaker(), media, cache=cache)
     Path(media[0].sources[0]).write_bytes(b"\x00" * 99 + b"\x01")
     again = Speaker()
@@ -102,11 +102,11 @@ def test_changed_bytes_miss(media: list[Media], cache: ClueCache) -> None:
     ("weights", "prompts", "length"),
     [
         ("others", CLUE_PROMPTS, 48),
-        ("weights", {kind: prompt + " Please." for kind, prompt in CLUE_PROMPTS.items()}, 48),
+        ("weights", {modality: prompt + " Please." for modality, prompt in CLUE_PROMPTS.items()}, 48),
         ("weights", CLUE_PROMPTS, 47),
     ],
 )
-def test_other_weights_prompts_or_lengths_miss(
+def test_other_weights_prompts_or_lengths_are_not_cached(
     media: list[Media], cache: ClueCache, weights: str, prompts: dict[Modality, str], length: int
 ) -> None:
     first = generate_clues(Speaker(), media, cache=cache)
@@ -118,15 +118,15 @@ def test_other_weights_prompts_or_lengths_miss(
 
 
 def test_an_interruption_keeps_finished_batches(media: list[Media], cache: ClueCache) -> None:
-    pictures = [one for one in media if one.modality == "image"]
+    images = [one for one in media if one.modality == "image"]
     with pytest.raises(KeyboardInterrupt):
-        generate_clues(Speaker(stop=2), pictures, cache=cache, batch_size=2)
+        generate_clues(Speaker(stop=2), images, cache=cache, batch_size=2)
     rest = Speaker()
-    assert list(generate_clues(rest, pictures, cache=cache, batch_size=2)) == pictures
-    assert rest.batches == [pictures[4:]]
+    assert list(generate_clues(rest, images, cache=cache, batch_size=2)) == images
+    assert rest.batches == [images[4:]]
 
 
-def test_the_bar_shows_where_something_is_made(
+def test_progress_bar_only_if_clues_are_generated(
     media: list[Media], cache: ClueCache, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Rich then treats stderr as a terminal.
@@ -135,34 +135,34 @@ def test_the_bar_shows_where_something_is_made(
     generate_clues(Speaker(), media[:4], cache=cache)
     assert capsys.readouterr().err == ""
     generate_clues(Speaker(), media, cache=cache)
-    shown = capsys.readouterr()
-    assert "clues" in shown.err
-    assert f"{len(media) - 4}/{len(media) - 4}" in shown.err
-    assert shown.out == ""
+    printed = capsys.readouterr()
+    assert "clues" in printed.err
+    assert f"{len(media) - 4}/{len(media) - 4}" in printed.err
+    assert printed.out == ""
 
 
-def test_a_kind_without_a_prompt(media: list[Media]) -> None:
+def test_modality_without_a_prompt(media: list[Media]) -> None:
     with pytest.raises(DataError, match=r"no clue prompt for pair media.*Known: image"):
         generate_clues(Speaker(), media, cache=None, prompts={"image": "What?"})
 
 
-def test_every_kind_has_a_prompt() -> None:
+def test_every_modality_has_a_prompt() -> None:
     assert set(CLUE_PROMPTS) == {"image", "pair", "video"}
     assert len(set(CLUE_PROMPTS.values())) == 3
 
 
 class TestMediaKey:
-    def test_content_in_order_counts_and_names_do_not(self, media: list[Media], tmp_path: Path) -> None:
+    def test_key_depends_on_content_and_order_only(self, media: list[Media], tmp_path: Path) -> None:
         copy = Path(shutil.copytree(tmp_path / "data", tmp_path / "copy"))
         assert (
             Pair(copy / "5", copy / "6").content_key() == Pair(tmp_path / "data/5", tmp_path / "data/6").content_key()
         )
         assert len({one.content_key() for one in media}) == len(media)
 
-    def test_kind_and_frames_count(self, media: list[Media]) -> None:
+    def test_key_depends_on_modality_and_frames(self, media: list[Media]) -> None:
         path = Path(media[0].sources[0])
-        shown: list[Media] = [Image(path), Pair(path, path), Video(path, 1), Video(path, 2)]
-        assert len({one.content_key() for one in shown}) == 4
+        variants: list[Media] = [Image(path), Pair(path, path), Video(path, 1), Video(path, 2)]
+        assert len({one.content_key() for one in variants}) == 4
 
     def test_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(MediaError, match=r"no\.png cannot be read \(No such file"):
@@ -171,7 +171,7 @@ class TestMediaKey:
 
 class TestClean:
     @pytest.mark.parametrize(
-        ("said", "clean"),
+        ("text", "clean"),
         [
             ("  A road\n\nand\ttwo   houses. ", "A road and two houses."),
             (f"{CLUE_START}A road{CLUE_END} [vqa] Is it?", "A road [vqa] Is it?"),
@@ -180,12 +180,12 @@ class TestClean:
             (" \u2028 ", ""),
         ],
     )
-    def test_examples(self, said: str, clean: str) -> None:
-        assert clean_clue(said) == clean
+    def test_examples(self, text: str, clean: str) -> None:
+        assert clean_clue(text) == clean
 
     @given(st.lists(st.sampled_from([CLUE_START, CLUE_END, VISUAL, "<", "cl", "ue>", "/", "|", " ", "\n"]) | st.text()))
-    def test_one_line_without_parts_of_a_prompt(self, parts: list[str]) -> None:
-        clean = clean_clue("".join(parts))
+    def test_one_line_without_markers(self, texts: list[str]) -> None:
+        clean = clean_clue("".join(texts))
         assert not any(marker in clean for marker in (CLUE_START, CLUE_END, VISUAL))
         assert len(clean.splitlines()) <= 1
         assert clean == clean.strip()
@@ -193,7 +193,7 @@ class TestClean:
         assert clean_clue(clean) == clean
 
     @given(st.text(st.characters(exclude_characters="<>|", exclude_categories=["C", "Z"])))
-    def test_words_stay(self, word: str) -> None:
+    def test_other_text_is_kept(self, word: str) -> None:
         assert clean_clue(word) == word
 
 
@@ -213,7 +213,7 @@ for batch in range(30):
 
 
 class TestCache:
-    def test_holds_what_was_put(self, cache: ClueCache) -> None:
+    def test_stored_clues_are_read(self, cache: ClueCache) -> None:
         assert cache.get_many(["a"]) == {}
         cache.put_many({"a": "A road.", "b": "", "c": "日本 \N{BEETLE}"})
         cache.put_many({"a": "Two roads."})
@@ -254,7 +254,7 @@ class TestCache:
         assert cache.get_many(keys) == {key: key for key in keys}
         assert cache.get_many(["both"])["both"] in "ab"
 
-    def test_an_interrupted_write_leaves_nothing(self, cache: ClueCache) -> None:
+    def test_interrupted_write_stores_nothing(self, cache: ClueCache) -> None:
         class Interrupted(dict[str, str]):
             def items(self) -> Iterator[tuple[str, str]]:  # type: ignore[override]
                 yield "a", "new"
@@ -266,12 +266,12 @@ class TestCache:
             cache.put_many(Interrupted())
         assert cache.get_many(["a", "b"]) == {"a": "old"}
 
-    @pytest.mark.parametrize("part", ["begin", "middle", "end"])
-    def test_a_damaged_file_is_named(self, cache: ClueCache, part: str) -> None:
+    @pytest.mark.parametrize("position", ["begin", "middle", "end"])
+    def test_a_damaged_file_is_named(self, cache: ClueCache, position: str) -> None:
         clues = {str(n): "x" * 100 for n in range(500)}
         cache.put_many(clues)
         content = bytearray(cache.path.read_bytes())
-        match part:
+        match position:
             case "begin":
                 content[:100] = b"not a database " * 6 + b"0123456789"
             case "middle":

@@ -48,15 +48,15 @@ def test_epoch_has_each_sample_weight_times(groups: list[tuple[int, float]], num
     assert len(sampler) == counts.total()
     start = 0
     for size, weight in groups:
-        shown = [counts.pop(index, 0) for index in range(start, start + size)]
-        assert sum(shown) == round(size * weight)
-        assert set(shown) <= {math.floor(weight), math.ceil(weight)}
+        draws = [counts.pop(index, 0) for index in range(start, start + size)]
+        assert sum(draws) == round(size * weight)
+        assert set(draws) <= {math.floor(weight), math.ceil(weight)}
         start += size
     assert not counts
 
 
 @given(MIXTURES, st.integers(1, 24), st.integers(0, 3))
-def test_every_batch_holds_nearly_the_same_mixture(groups: list[tuple[int, float]], batch: int, number: int) -> None:
+def test_every_batch_has_nearly_the_same_mixture(groups: list[tuple[int, float]], batch: int, number: int) -> None:
     order = epoch(mixture(groups), number)
     ends = list(accumulate(size for size, _ in groups))
     for start in range(0, len(order) - batch + 1, batch):
@@ -163,7 +163,7 @@ def test_validation_takes_a_fixed_random_subset(colours: Path, tmp_path: Path) -
     assert [int(item.sample.id) for item in examples_of(every)] == list(range(100))
 
 
-def test_clues_are_for_the_tasks_and_uses_that_were_named(colour_tasks: list[dict[str, Any]]) -> None:
+def test_clues_of_the_configured_tasks_and_uses(colour_tasks: list[dict[str, Any]]) -> None:
     uses = ("always", "test", "never")
     data = with_processor(
         UniRSDataModule([{**task, "clue": use} for task, use in zip(colour_tasks, uses, strict=True)])
@@ -184,7 +184,7 @@ def test_clues_are_for_the_tasks_and_uses_that_were_named(colour_tasks: list[dic
     }
 
 
-def test_media_are_augmented_in_training_alone(tmp_path: Path, colours: Path) -> None:
+def test_media_are_augmented_in_training_only(tmp_path: Path, colours: Path) -> None:
     corner = Pillow.new("RGB", (16, 16))
     corner.paste((255, 255, 255), (0, 0, 4, 8))
     corner.save(tmp_path / "corner.png")
@@ -266,12 +266,12 @@ def test_no_tasks() -> None:
         UniRSDataModule([])
 
 
-def test_missing_data_are_named_with_where_to_get_them(tmp_path: Path) -> None:
+def test_missing_data_are_named_with_a_download_hint(tmp_path: Path) -> None:
     data = UniRSDataModule([{"name": "levir_cc", "root": str(tmp_path)}])
     with pytest.raises(DataError, match="'levir_cc': missing") as caught:
         data.prepare_data()
-    for part in (str(tmp_path / "LevirCCcaptions.json"), str(tmp_path / "images"), "https://", "synthetic: {size:"):
-        assert part in str(caught.value)
+    for text in (str(tmp_path / "LevirCCcaptions.json"), str(tmp_path / "images"), "https://", "synthetic: {size:"):
+        assert text in str(caught.value)
     without = UniRSDataModule([{"name": "rsvqa_hr", "root": str(tmp_path)}])
     with pytest.raises(DataError, match="'rsvqa_hr': missing") as caught:
         without.prepare_data()
@@ -306,7 +306,7 @@ def test_empty_split(colours: Path, tmp_path: Path) -> None:
 
 def break_picture(root: Path) -> tuple[str, str]:
     for path in (root / "Images_LR").iterdir():
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     return "does not decode", "Replace the file"
 
 
@@ -338,7 +338,7 @@ def ask_many_frames(root: Path) -> tuple[str, str]:  # noqa: ARG001
         ("era", ask_many_frames, {"num_frames": 99}),
     ],
 )
-def test_bad_data_end_a_training_with_one_message(
+def test_bad_data_stop_training_with_one_message(
     task: str,
     damage: Callable[[Path], tuple[str, str]],
     options: dict[str, Any],
@@ -363,7 +363,7 @@ def test_bad_data_end_a_training_with_one_message(
     assert not [name for name in left if name.endswith((".ckpt", ".partial"))]
 
 
-def test_bad_data_end_a_test_without_results(
+def test_bad_data_stop_a_test_without_results(
     colours: Path,
     colour_tasks: list[dict[str, Any]],
     tmp_path: Path,

@@ -31,7 +31,7 @@ FROZEN = {
 }
 
 
-class Seeing(nn.Module):
+class FrameEncoder(nn.Module):
     """An encoder of 2x2 tokens of width 3."""
 
     image_size, grid, embed_dim = (4, 4), (2, 2), 3
@@ -51,14 +51,14 @@ class Seeing(nn.Module):
         return seen.flatten(2).transpose(1, 2)
 
 
-class Frozen(Seeing):
+class Frozen(FrameEncoder):
     def train(self, mode: bool = True) -> Frozen:  # noqa: ARG002 - stays in evaluation mode
         super().train(False)
         return self
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Image:
+def image(tmp_path: Path) -> Image:
     return paint(tmp_path / "a.png", 10)
 
 
@@ -71,7 +71,7 @@ def tokens(count: int = 1, level: float = 1.0) -> torch.Tensor:
     return torch.full((count, 4, 3), level)
 
 
-def cache(folder: Path, encoder: Seeing | None = None, limit: int = 10**6) -> FeatureCache:
+def cache(folder: Path, encoder: FrameEncoder | None = None, limit: int = 10**6) -> FeatureCache:
     fingerprint = encoder_fingerprint((encoder or Frozen()).eval())
     return FeatureCache(folder / "features", fingerprint, (4, 3), limit)
 
@@ -80,48 +80,48 @@ def files(folder: Path) -> list[Path]:
     return [path for path in (folder / "features").rglob("*") if path.is_file()]
 
 
-def test_found_again_by_content(tmp_path: Path, picture: Image) -> None:
-    kept = cache(tmp_path)
-    assert kept.get(picture) is None
-    kept.put(picture, tokens())
-    copy = shutil.copy(picture.sources[0], tmp_path / "copy.png")
-    for again in (kept, cache(tmp_path)):
-        for media in (picture, Image(copy)):
+def test_found_again_by_content(tmp_path: Path, image: Image) -> None:
+    stored = cache(tmp_path)
+    assert stored.get(image) is None
+    stored.put(image, tokens())
+    copy = shutil.copy(image.sources[0], tmp_path / "copy.png")
+    for again in (stored, cache(tmp_path)):
+        for media in (image, Image(copy)):
             found = again.get(media)
             assert found is not None
             assert torch.equal(found, tokens())
     # The file changes under way.
-    paint(Path(picture.sources[0]), 200)
-    assert kept.get(picture) is None
+    paint(Path(image.sources[0]), 200)
+    assert stored.get(image) is None
 
 
-def test_what_is_shown_counts(tmp_path: Path, picture: Image) -> None:
+def test_key_depends_on_the_media(tmp_path: Path, image: Image) -> None:
     other = paint(tmp_path / "b.png", 99)
-    kept = cache(tmp_path)
-    shown: list[Media] = [
-        picture,
+    stored = cache(tmp_path)
+    shown_media: list[Media] = [
+        image,
         other,
-        Pair(picture.source, other.source),
-        Pair(other.source, picture.source),
-        PerturbedMedia(Pair(picture.source, other.source), "swap_times"),
-        PerturbedMedia(picture, "blank"),
-        Video(picture.sources[0], 3),
+        Pair(image.source, other.source),
+        Pair(other.source, image.source),
+        PerturbedMedia(Pair(image.source, other.source), "swap_times"),
+        PerturbedMedia(image, "blank"),
+        Video(image.sources[0], 3),
     ]
-    for level, media in enumerate(shown):
-        kept.put(media, tokens(media.num_frames, level))
-    for level, media in enumerate(shown):
-        found = kept.get(media)
+    for level, media in enumerate(shown_media):
+        stored.put(media, tokens(media.num_frames, level))
+    for level, media in enumerate(shown_media):
+        found = stored.get(media)
         assert found is not None
         assert torch.equal(found, tokens(media.num_frames, level))
     # Black is black.
-    assert kept.get(PerturbedMedia(other, "blank")) is not None
+    assert stored.get(PerturbedMedia(other, "blank")) is not None
 
 
 @pytest.mark.parametrize("other", [Frozen(2.0), Frozen(resize_mode="pad")], ids=["weights", "fit"])
-def test_other_encoders_find_nothing(tmp_path: Path, picture: Image, other: Seeing) -> None:
-    cache(tmp_path).put(picture, tokens())
-    assert cache(tmp_path, other).get(picture) is None
-    assert cache(tmp_path).get(picture) is not None
+def test_features_of_other_encoders_are_not_used(tmp_path: Path, image: Image, other: FrameEncoder) -> None:
+    cache(tmp_path).put(image, tokens())
+    assert cache(tmp_path, other).get(image) is None
+    assert cache(tmp_path).get(image) is not None
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_other_encoders_find_nothing(tmp_path: Path, picture: Image, other: Seei
         (Frozen(), True),
         (Frozen(learns=True), False),
         (Frozen(drops=True), True),
-        (Seeing(drops=True), False),
+        (FrameEncoder(drops=True), False),
     ],
     ids=["frozen", "learns", "in evaluation mode", "drops"],
 )
 @pytest.mark.parametrize("training", [True, False])
-def test_what_never_changes(encoder: Seeing, fixed: bool, training: bool) -> None:
+def test_is_frozen(encoder: FrameEncoder, fixed: bool, training: bool) -> None:
     encoder.train(training)
     encoder.drop.eval()
     before = [part.training for part in encoder.modules()]
@@ -144,43 +144,43 @@ def test_what_never_changes(encoder: Seeing, fixed: bool, training: bool) -> Non
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 40, None], ids=["empty", "noise", "cut"])
-def test_damaged_files_are_written_again(tmp_path: Path, picture: Image, damage: bytes | None) -> None:
-    kept = cache(tmp_path)
-    kept.put(picture, tokens())
+def test_damaged_files_are_written_again(tmp_path: Path, image: Image, damage: bytes | None) -> None:
+    stored = cache(tmp_path)
+    stored.put(image, tokens())
     (file,) = files(tmp_path)
     file.write_bytes(file.read_bytes()[:-1] if damage is None else damage)
-    assert kept.get(picture) is None
-    kept.put(picture, tokens())
-    assert kept.get(picture) is not None
+    assert stored.get(image) is None
+    stored.put(image, tokens())
+    assert stored.get(image) is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_flipped_bit_is_detected(tmp_path: Path, picture: Image, dtype: torch.dtype) -> None:
+def test_a_flipped_bit_is_detected(tmp_path: Path, image: Image, dtype: torch.dtype) -> None:
     stored = cache(tmp_path)
     features = torch.rand(1, 4, 3).to(dtype)
-    stored.put(picture, features)
+    stored.put(image, features)
     (file,) = files(tmp_path)
     content = file.read_bytes()
     for index in range(len(content)):
         file.write_bytes(content[:index] + bytes([content[index] ^ 1]) + content[index + 1 :])
-        found = stored.get(picture)
+        found = stored.get(image)
         # A bit of the padding behind the header changes nothing.
         assert found is None or (found.dtype == dtype and torch.equal(found, features)), index
         assert found is None or index < len(content) - features.nbytes, index
     file.write_bytes(content)
-    assert torch.equal(stored.get(picture), features)  # type: ignore[arg-type]
+    assert torch.equal(stored.get(image), features)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_features_that_are_not_finite_are_refused(tmp_path: Path, picture: Image, value: float) -> None:
+def test_non_finite_features_are_rejected(tmp_path: Path, image: Image, value: float) -> None:
     stored = cache(tmp_path)
     features = tokens()
     features[0, 1, 2] = value
     with pytest.warns(UserWarning, match=r"a\.png.* not finite.* not cached.*trainer\.precision"):
-        stored.put(picture, features)
-    assert stored.get(picture) is None
-    stored.put(picture, tokens())
-    assert stored.get(picture) is not None
+        stored.put(image, features)
+    assert stored.get(image) is None
+    stored.put(image, tokens())
+    assert stored.get(image) is not None
 
 
 def write_forever(folder: Path, barrier: Barrier) -> None:
@@ -208,81 +208,81 @@ def test_a_killed_writer_leaves_whole_entries_or_none(tmp_path: Path) -> None:
             assert found is None or torch.equal(found, tokens(level=level))
 
 
-def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+def test_other_folders_are_kept(tmp_path: Path) -> None:
     paths = tmp_path / "features" / "dataset" / "a.txt", tmp_path / "features" / ("a" * 15) / "b.txt"
     for path in paths:
         path.parent.mkdir(parents=True)
         path.write_bytes(b"x" * 10_000)
-    picture = paint(tmp_path / "picture.png", 1)
-    kept = cache(tmp_path, limit=5_000)
-    kept.put(picture, tokens())
-    assert kept.get(picture) is not None
+    image = paint(tmp_path / "image.png", 1)
+    stored = cache(tmp_path, limit=5_000)
+    stored.put(image, tokens())
+    assert stored.get(image) is not None
     assert all(path.is_file() for path in paths)
 
 
-def test_no_more_than_allowed(tmp_path: Path) -> None:
-    pictures = [paint(tmp_path / f"{level}.png", level) for level in range(8)]
-    cache(tmp_path).put(pictures[0], tokens())
+def test_budget(tmp_path: Path) -> None:
+    images = [paint(tmp_path / f"{level}.png", level) for level in range(8)]
+    cache(tmp_path).put(images[0], tokens())
     (file,) = files(tmp_path)
     size = file.stat().st_size
     file.unlink()
-    kept = cache(tmp_path, limit=3 * size)
-    for media in pictures[:3]:
-        kept.put(media, tokens())
+    stored = cache(tmp_path, limit=3 * size)
+    for media in images[:3]:
+        stored.put(media, tokens())
     with pytest.warns(UserWarning, match=r"features is full .*data\.feature_cache_gb"):
-        kept.put(pictures[3], tokens())
-    for media in pictures[4:]:
-        kept.put(media, tokens())
+        stored.put(images[3], tokens())
+    for media in images[4:]:
+        stored.put(media, tokens())
     # What is in stays: an epoch would else find nothing of itself.
-    assert [kept.get(media) is not None for media in pictures] == [True] * 3 + [False] * 5
+    assert [stored.get(media) is not None for media in images] == [True] * 3 + [False] * 5
     assert sum(one.stat().st_size for one in files(tmp_path)) == 3 * size
     # Another encoder's run takes the room.
     newer = cache(tmp_path, Frozen(2.0), limit=3 * size)
-    newer.put(pictures[0], tokens())
-    assert newer.get(pictures[0]) is not None
-    assert [kept.get(media) for media in pictures] == [None] * 8
+    newer.put(images[0], tokens())
+    assert newer.get(images[0]) is not None
+    assert [stored.get(media) for media in images] == [None] * 8
 
 
-def test_encoders_unused_for_longest_give_way(tmp_path: Path, picture: Image) -> None:
-    kept = [cache(tmp_path, Frozen(gain)) for gain in (1.0, 2.0, 3.0)]
-    for age, one in enumerate(kept[:2]):
-        one.put(picture, tokens())
+def test_least_recently_used_encoders_are_deleted(tmp_path: Path, image: Image) -> None:
+    stored = [cache(tmp_path, Frozen(gain)) for gain in (1.0, 2.0, 3.0)]
+    for age, one in enumerate(stored[:2]):
+        one.put(image, tokens())
         (folder,) = [path for path in (tmp_path / "features").iterdir() if path.stat().st_mtime > 10**6]
         os.utime(folder, (100 * age, 100 * age))
     size = files(tmp_path)[0].stat().st_size
     third = cache(tmp_path, Frozen(3.0), limit=2 * size)
-    third.put(picture, tokens())
-    assert [one.get(picture) is not None for one in (*kept[:2], third)] == [False, True, True]
+    third.put(image, tokens())
+    assert [one.get(image) is not None for one in (*stored[:2], third)] == [False, True, True]
 
 
-def test_reading_alone_is_use(tmp_path: Path, picture: Image) -> None:
+def test_reading_counts_as_use(tmp_path: Path, image: Image) -> None:
     for gain, age in ((1.0, 100), (2.0, 200)):
-        cache(tmp_path, Frozen(gain)).put(picture, tokens())
+        cache(tmp_path, Frozen(gain)).put(image, tokens())
         (folder,) = [path for path in (tmp_path / "features").iterdir() if path.stat().st_mtime > 10**6]
         os.utime(folder, (age, age))
     size = files(tmp_path)[0].stat().st_size
     # The older one is opened by a run that finds all that it needs.
     read = cache(tmp_path, Frozen(1.0))
-    cache(tmp_path, Frozen(3.0), limit=2 * size).put(picture, tokens())
-    assert read.get(picture) is not None
-    assert cache(tmp_path, Frozen(2.0)).get(picture) is None
+    cache(tmp_path, Frozen(3.0), limit=2 * size).put(image, tokens())
+    assert read.get(image) is not None
+    assert cache(tmp_path, Frozen(2.0)).get(image) is None
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, picture: Image) -> None:
+def test_a_folder_that_cannot_be_written(tmp_path: Path, image: Image) -> None:
     (tmp_path / "features").write_text("a file")
-    kept = cache(tmp_path)
-    assert kept.get(picture) is None
+    stored = cache(tmp_path)
+    assert stored.get(image) is None
     with pytest.warns(UserWarning, match="cannot be written"):
-        kept.put(picture, tokens())
-    kept.put(picture, tokens())
-    assert kept.get(picture) is None
+        stored.put(image, tokens())
+    stored.put(image, tokens())
+    assert stored.get(image) is None
 
 
 def fill(folder: Path, level: int) -> None:
-    kept = cache(folder)
+    stored = cache(folder)
     for index in range(8):
-        kept.put(Image(folder / f"{index}.png"), tokens(level=1.0))
-        assert kept.get(Image(folder / f"{index}.png")) is not None, level
+        stored.put(Image(folder / f"{index}.png"), tokens(level=1.0))
+        assert stored.get(Image(folder / f"{index}.png")) is not None, level
 
 
 def test_several_processes_at_once(tmp_path: Path) -> None:
@@ -296,9 +296,9 @@ def test_several_processes_at_once(tmp_path: Path) -> None:
         worker.join()
         assert worker.exitcode == 0
     assert len(files(tmp_path)) == 8
-    kept = cache(tmp_path)
+    stored = cache(tmp_path)
     for index in range(8):
-        found = kept.get(Image(tmp_path / f"{index}.png"))
+        found = stored.get(Image(tmp_path / f"{index}.png"))
         assert found is not None
         assert torch.equal(found, tokens())
 
@@ -326,7 +326,7 @@ def fit(
     return run
 
 
-def test_training_is_the_same_with_and_without(
+def test_training_is_the_same_with_and_without_cache(
     tmp_path: Path, fit: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = fit("plain", feature_cache_gb=0)
@@ -343,7 +343,9 @@ def test_training_is_the_same_with_and_without(
 
 
 @pytest.mark.parametrize("change", ["augment", "tune"])
-def test_off_where_it_would_be_wrong(tmp_path: Path, fit: Callable[..., list[float]], change: str) -> None:
+def test_augmented_media_and_trained_encoders_are_not_cached(
+    tmp_path: Path, fit: Callable[..., list[float]], change: str
+) -> None:
     fit("run", augment=change == "augment", encoder=FROZEN | ({"tune": "full"} if change == "tune" else {}))
     # Validation shows media as they are.
     assert bool(files(tmp_path)) == (change == "augment")

@@ -34,7 +34,7 @@ def paint(folder: Path, count: int) -> list[Sample]:
     return samples
 
 
-def test_keeps_frames_as_they_were_while_there_is_room(tmp_path: Path) -> None:
+def test_frames_are_cached_within_the_budget(tmp_path: Path) -> None:
     samples = paint(tmp_path, 2)
     expected = [sample.media.load_frames(SIZE) for sample in samples]
     cache = cache_of(2 * BYTES - 1)
@@ -47,7 +47,7 @@ def test_keeps_frames_as_they_were_while_there_is_room(tmp_path: Path) -> None:
         cache(samples[1])
 
 
-def test_keeps_nothing_that_is_altered_and_nothing_without_room(tmp_path: Path) -> None:
+def test_perturbed_media_and_frames_over_budget_are_not_cached(tmp_path: Path) -> None:
     (sample,) = paint(tmp_path, 1)
     altered = Sample("blank", PerturbedMedia(Image(Path(sample.media.sources[0])), "blank"), ())
     cache, none = cache_of(10 * BYTES), cache_of(0)
@@ -88,7 +88,7 @@ class Order:
 
 @ON_LINUX
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_workers_share_what_they_decode(tmp_path: Path, method: str) -> None:
+def test_workers_share_decoded_frames(tmp_path: Path, method: str) -> None:
     samples = paint(tmp_path, 6)
     expected = [sample.media.load_frames(SIZE) for sample in samples]
     cache = cache_of(10 * BYTES * len(samples))
@@ -123,21 +123,21 @@ def test_many_writers_at_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(writers)
     # Half of what each writes another one writes as well, at the same time.
-    parts = [samples[25 * number : 25 * number + 100] for number in range(writers)]
-    processes = [context.Process(target=put_many, args=(cache, part, barrier)) for part in parts]
+    chunks = [samples[25 * number : 25 * number + 100] for number in range(writers)]
+    processes = [context.Process(target=put_many, args=(cache, chunk, barrier)) for chunk in chunks]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    written = {sample.id: sample for part in parts for sample in part}
+    written = {sample.id: sample for chunk in chunks for sample in chunk}
     expected = {name: sample.media.load_frames(SIZE) for name, sample in written.items()}
     for sample in written.values():
         Path(sample.media.sources[0]).unlink()
     assert all(torch.equal(cache(sample), expected[name]) for name, sample in written.items())
 
 
-def test_more_than_the_system_has() -> None:
+def test_budget_larger_than_memory() -> None:
     with pytest.raises(DataError, match=r"No memory for 1e\+10 GB of frames .* Lower data\.cache_gb"):
         cache_of(10**19)
 

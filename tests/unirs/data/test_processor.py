@@ -89,7 +89,7 @@ def fit(module: UniRSModule, data: UniRSDataModule, folder: Path) -> Trainer:
     return trainer
 
 
-def test_two_modules_on_one_datamodule_have_features_of_their_own(
+def test_two_modules_on_one_datamodule_have_separate_features(
     make_module: Callable[[float], UniRSModule], data: UniRSDataModule, tmp_path: Path
 ) -> None:
     modules = [make_module(1.0), make_module(2.0)]
@@ -98,7 +98,7 @@ def test_two_modules_on_one_datamodule_have_features_of_their_own(
         data.processor = module.processor
         fit(module, data, tmp_path)
         batches = [batch for loader in data.test_dataloader() for batch in loader]
-        # All of them come from the cache: the encoder is frozen, and training has seen all media.
+        # All of them come from the cache: the encoder is frozen, and all media were used in training.
         assert all(one is not None for batch in batches for one in batch.vision_features)
         features.append([one for batch in batches for one in batch.vision_features])
     for first, second in zip(*features, strict=True):
@@ -107,7 +107,7 @@ def test_two_modules_on_one_datamodule_have_features_of_their_own(
     assert len(list((tmp_path / "features").iterdir())) == 2
 
 
-def test_batches_of_another_model_are_refused(
+def test_batches_of_another_model_are_rejected(
     make_module: Callable[[float], UniRSModule], data: UniRSDataModule, tmp_path: Path
 ) -> None:
     data.processor = make_module(1.0).processor

@@ -90,7 +90,7 @@ def test_first_party_answer_in_a_chat_template(tokenizer: PreTrainedTokenizerBas
     assert text([label for label in sequence.labels if label != IGNORE]) == "fire<|im_end|>\n$"
 
 
-def test_sequence_written_out(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_text_of_a_sequence(tokenizer: PreTrainedTokenizerBase) -> None:
     sequence = PromptEncoder(tokenizer).encode_train(ASK, sample(ask("a?", "b")), num_images=1, tokens_per_image=2)
     #                      visual  \n  [   v    q    a   ]   _   a   ?   \n  b
     assert sequence.input_ids == [0, 0, 10, 91, 118, 113, 97, 93, 32, 97, 63, 10, 98, END]
@@ -110,19 +110,19 @@ def test_several_answers_and_turns_share_the_prefix(tokenizer: PreTrainedTokeniz
     assert all(label in (IGNORE, token) for label, token in zip(sequence.labels, sequence.input_ids, strict=True))
 
 
-def test_answers_are_learnt_rather_than_references(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_labels_are_training_answers_rather_than_references(tokenizer: PreTrainedTokenizerBase) -> None:
     turn = Turn("t", ("road",), {"question": "a?"}, train_answers=("a road",))
     sequence = PromptEncoder(tokenizer).encode_train(ASK, sample(turn), 1, 1)
     assert text([label for label in sequence.labels if label != IGNORE]) == "a road$"
 
 
-def test_empty_answer_teaches_to_end(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_empty_answer_trains_the_end_token(tokenizer: PreTrainedTokenizerBase) -> None:
     sequence = PromptEncoder(tokenizer).encode_train(ASK, sample(ask("a?", "")), 1, 1)
     assert text([label for label in sequence.labels if label != IGNORE]) == "$"
 
 
 @pytest.mark.parametrize("template", [None, CHATML])
-def test_generation_begins_as_training_does(tokenizer: PreTrainedTokenizerBase, template: str | None) -> None:
+def test_generation_prompt_equals_training_prompt(tokenizer: PreTrainedTokenizerBase, template: str | None) -> None:
     tokenizer.chat_template = template
     encoder, conversation = PromptEncoder(tokenizer), sample(ask("a?", "bcd"))
     training = encoder.encode_train(ASK, conversation, num_images=2, tokens_per_image=3)
@@ -175,17 +175,17 @@ def test_every_answer_attends_to_its_question_and_nothing_else(
     assert attended == Counter(f"..\n[vqa] {question}\n{answer}$" for question in questions for answer in answers)
 
 
-@given(questions=st.lists(WORDS, min_size=1, max_size=8), room=st.none() | st.integers(0, 40))
+@given(questions=st.lists(WORDS, min_size=1, max_size=8), max_tokens=st.none() | st.integers(0, 40))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_question_is_encoded_once(
-    tokenizer: PreTrainedTokenizerBase, questions: list[str], room: int | None
+    tokenizer: PreTrainedTokenizerBase, questions: list[str], max_tokens: int | None
 ) -> None:
     encoded = PromptEncoder(tokenizer).encode_prompts(
-        ASK, sample(*map(ask, questions)), num_images=1, tokens_per_image=2, max_tokens=room
+        ASK, sample(*map(ask, questions)), num_images=1, tokens_per_image=2, max_tokens=max_tokens
     )
     assert sorted(turn for _, turns in encoded for turn in turns) == list(range(len(questions)))
     for sequence, turns in encoded:
-        assert room is None or len(sequence.input_ids) - 2 <= room or len(turns) == 1
+        assert max_tokens is None or len(sequence.input_ids) - 2 <= max_tokens or len(turns) == 1
         mask = tree_attention_mask(torch.tensor([sequence.branch_end]))[0]
         for turn, position in zip(turns, sequence.prompt_ends, strict=True):
             attended = torch.tensor(sequence.input_ids)[mask[position]].tolist()
@@ -235,7 +235,7 @@ def test_braces() -> None:
     assert PromptTemplate("vqa", "{{x}} {question}")({"question": "{y}?"}) == "[vqa] {x} {y}?"
 
 
-def test_template_that_writes_another_prompt_with_an_answer(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_template_that_renders_the_prompt_differently_with_an_answer(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = "{{ messages | length }}" + CHATML
     encoder = PromptEncoder(tokenizer)
     assert encoder.render(ASK, ask(), 1).startswith("1<|im_start|>")

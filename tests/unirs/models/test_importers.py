@@ -49,8 +49,8 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return train_tokenizer(["What is shown?", "USER: ASSISTANT:"], 300)
 
 
-def spread(model: nn.Module, seed: int) -> None:
-    """Weights so large that every part of the model tells in the logits."""
+def add_noise(model: nn.Module, seed: int) -> None:
+    """Adds noise to the weights, so that every component has a large effect on the logits."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
@@ -85,14 +85,14 @@ def golden(parity: str) -> dict[str, torch.Tensor]:
 def write_vila(folder: Path, parity: str, *, change: bool, root: dict[str, Any] | None = None) -> None:
     side = SIDES[parity]
     vision = transformers.SiglipVisionModel(vision_config(transformers.SiglipVisionConfig, side))
-    spread(vision, 1)
+    add_noise(vision, 1)
     vision.save_pretrained(folder / "vision_tower")
     size = {"height": PATCH * side, "width": PATCH * side}
     transformers.SiglipImageProcessor(image_mean=MEAN, image_std=STD, size=size).save_pretrained(
         folder / "vision_tower"
     )
     llm = transformers.LlamaForCausalLM(llama_config())
-    spread(llm, 2)
+    add_noise(llm, 2)
     llm.save_pretrained(folder / "llm")
     tokenizer().save_pretrained(folder / "llm")
     weights = {k.replace("weights/", "layers."): v for k, v in golden(parity).items() if k.startswith("weights/")}
@@ -107,29 +107,29 @@ def write_vila(folder: Path, parity: str, *, change: bool, root: dict[str, Any] 
 def write_llava(folder: Path, tower: str, parity: str, strategy: str) -> None:
     side = SIDES[parity]
     config = {"clip": transformers.CLIPVisionConfig, "siglip": transformers.SiglipVisionConfig}[tower]
-    words = tokenizer()
-    words.add_tokens(["<image>"], special_tokens=True)
-    parts: dict[str, Any] = {
+    text_tokenizer = tokenizer()
+    text_tokenizer.add_tokens(["<image>"], special_tokens=True)
+    options: dict[str, Any] = {
         "vision_config": vision_config(config, side),
         "text_config": llama_config(),
-        "image_token_index": words.convert_tokens_to_ids("<image>"),
+        "image_token_index": text_tokenizer.convert_tokens_to_ids("<image>"),
         "vision_feature_select_strategy": strategy,
     }
-    llava = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(**parts))
-    spread(llava, 3)
+    llava = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(**options))
+    add_noise(llava, 3)
     llava.save_pretrained(folder)
     edge = PATCH * side
     if tower == "clip":
-        pictures: Any = transformers.CLIPImageProcessor(
+        image_processor: Any = transformers.CLIPImageProcessor(
             size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge}, image_mean=MEAN, image_std=STD
         )
     else:
-        pictures = transformers.SiglipImageProcessor(
+        image_processor = transformers.SiglipImageProcessor(
             size={"height": edge, "width": edge}, image_mean=MEAN, image_std=STD
         )
     transformers.LlavaProcessor(
-        pictures,
-        words,
+        image_processor,
+        text_tokenizer,
         patch_size=PATCH,
         vision_feature_select_strategy=strategy,
         num_additional_image_tokens=int(tower == "clip"),
@@ -152,18 +152,18 @@ def write_json(path: Path, content: object) -> None:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    """Folders by name, each written once; read them only."""
+    """Folders by name, each written once; read-only."""
     root = tmp_path_factory.mktemp("foreign")
 
     def folder(name: str) -> Path:
         path = root / name
         if not path.exists():
             path.mkdir()
-            kind, *how = name.split("-")
-            if kind == "llava":
-                write_llava(path, *how)
+            layout, *options = name.split("-")
+            if layout == "llava":
+                write_llava(path, *options)
             else:
-                write_vila(path, *how, change=kind == "unirs")
+                write_vila(path, *options, change=layout == "unirs")
         return path
 
     return folder
@@ -183,20 +183,20 @@ def frames(count: int, side: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, PATCH * side, PATCH * side), dtype=torch.uint8, generator=generator)
 
 
-def pixels(shown: torch.Tensor) -> torch.Tensor:
-    return (shown / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+def pixels(media_frames: torch.Tensor) -> torch.Tensor:
+    return (media_frames / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def batch(kind: Modality, shown: torch.Tensor, tokens: int) -> Batch:
-    sequence = TokenTree()
-    sequence.add(BEFORE)
-    sequence.add([0] * tokens, visual=True)
-    sequence.add(AFTER)
-    return collate([shown], [kind], [sequence], [(0,)])
+def batch(modality: Modality, media_frames: torch.Tensor, tokens: int) -> Batch:
+    tree = TokenTree()
+    tree.add(BEFORE)
+    tree.add([0] * tokens, visual=True)
+    tree.add(AFTER)
+    return collate([media_frames], [modality], [tree], [(0,)])
 
 
 def published_projector(weights: dict[str, torch.Tensor], tokens: torch.Tensor, side: int) -> torch.Tensor:
-    """The projector in VILA's layers, behind its four neighbours in one token, column by column."""
+    """The projector in VILA's layers, on four neighbours joined to one token, column by column."""
     layers = nn.Sequential(
         nn.Identity(),
         nn.LayerNorm(4 * VISION_WIDTH),
@@ -212,33 +212,31 @@ def published_projector(weights: dict[str, torch.Tensor], tokens: torch.Tensor, 
 
 def logits_around(llm: Any, visual: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
     embed = llm.get_input_embeddings()
-    parts = [embed(torch.tensor([BEFORE])), visual.flatten(0, 1).unsqueeze(0), embed(torch.tensor([AFTER]))]
-    return llm(inputs_embeds=torch.cat(parts, dim=1)).logits  # type: ignore[no-any-return]
+    embeds = [embed(torch.tensor([BEFORE])), visual.flatten(0, 1).unsqueeze(0), embed(torch.tensor([AFTER]))]
+    return llm(inputs_embeds=torch.cat(embeds, dim=1)).logits  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("parity", SIDES)
-@pytest.mark.parametrize(("kind", "count"), [("image", 1), ("video", 2)])
+@pytest.mark.parametrize(("modality", "count"), [("image", 1), ("video", 2)])
 @torch.no_grad()
-def test_vila_says_what_its_classes_say(
-    folders: Folders, tmp_path: Path, parity: str, kind: Modality, count: int
-) -> None:
+def test_logits_of_vila(folders: Folders, tmp_path: Path, parity: str, modality: Modality, count: int) -> None:
     source, side = folders(f"vila-{parity}"), SIDES[parity]
     converted = convert(source, tmp_path / "out")
-    shown = frames(count, side)
+    media_frames = frames(count, side)
     vision = transformers.SiglipVisionModel.from_pretrained(source / "vision_tower").eval()
     llm = transformers.LlamaForCausalLM.from_pretrained(source / "llm").eval()
-    tokens = vision(pixels(shown), output_hidden_states=True).hidden_states[-2]
+    tokens = vision(pixels(media_frames), output_hidden_states=True).hidden_states[-2]
     weights = load_file(source / "mm_projector" / "model.safetensors")
     expected = logits_around(llm, published_projector(weights, tokens, side))
-    said = converted.model(batch(kind, shown, count * converted.model.projector.num_tokens))
+    logits = converted.model(batch(modality, media_frames, count * converted.model.projector.num_tokens))
     assert expected.std() > 0.1
-    torch.testing.assert_close(said, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
     assert converted.config.change is None
 
 
 @pytest.mark.parametrize("parity", SIDES)
 @torch.no_grad()
-def test_unirs_says_what_its_classes_say(folders: Folders, tmp_path: Path, parity: str) -> None:
+def test_logits_of_unirs(folders: Folders, tmp_path: Path, parity: str) -> None:
     source, side, published = folders(f"unirs-{parity}"), SIDES[parity], golden(parity)
     model = convert(source, tmp_path / "out").model
     assert model.change is not None
@@ -248,52 +246,52 @@ def test_unirs_says_what_its_classes_say(folders: Folders, tmp_path: Path, parit
         projected = model.projector(published[f"{path}/features"])
         torch.testing.assert_close(projected, published[f"{path}/projected"], atol=1e-5, rtol=0)
 
-    shown = frames(2, side)
+    media_frames = frames(2, side)
     vision = transformers.SiglipVisionModel.from_pretrained(source / "vision_tower").eval()
     llm = transformers.LlamaForCausalLM.from_pretrained(source / "llm").eval()
-    before, after = vision(pixels(shown), output_hidden_states=True).hidden_states[-2].split(1)
+    before, after = vision(pixels(media_frames), output_hidden_states=True).hidden_states[-2].split(1)
     weights = {k.replace("single.", ""): v for k, v in load_weights(source / "mm_projector").items() if ".single." in k}
     expected = logits_around(llm, published_projector(weights, model.change(before, after), side))
-    said = model(batch("pair", shown, model.projector.num_tokens))
-    torch.testing.assert_close(said, expected, atol=1e-4, rtol=0)
+    logits = model(batch("pair", media_frames, model.projector.num_tokens))
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("layout", ["new", "old"])
 @pytest.mark.parametrize("name", ["llava-clip-even-default", "llava-clip-odd-default", "llava-siglip-odd-full"])
 @torch.no_grad()
-def test_llava_says_what_its_class_says(folders: Folders, tmp_path: Path, name: str, layout: str) -> None:
+def test_logits_of_llava(folders: Folders, tmp_path: Path, name: str, layout: str) -> None:
     source, side = folders(name), SIDES[name.split("-")[2]]
     if layout == "old":
         source = shutil.copytree(source, tmp_path / "source")
         edit_weights(source, lambda w: {k.replace("tower.", "tower.vision_model."): v for k, v in w.items()})
     original = transformers.LlavaForConditionalGeneration.from_pretrained(source).eval()
     converted = convert(source, tmp_path / "out")
-    shown = frames(1, side)
+    media_frames = frames(1, side)
     image = [original.config.image_token_index] * side**2
-    expected = original(input_ids=torch.tensor([[*BEFORE, *image, *AFTER]]), pixel_values=pixels(shown)).logits
-    said = converted.model(batch("image", shown, side**2))
+    expected = original(input_ids=torch.tensor([[*BEFORE, *image, *AFTER]]), pixel_values=pixels(media_frames)).logits
+    logits = converted.model(batch("image", media_frames, side**2))
     assert expected.std() > 0.1
-    torch.testing.assert_close(said, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["llava-clip-even-default", "llava-siglip-odd-full"])
-def test_llava_is_asked_in_its_own_words(folders: Folders, tmp_path: Path, name: str) -> None:
+def test_answer_of_llava(folders: Folders, tmp_path: Path, name: str) -> None:
     source, side = folders(name), SIDES[name.split("-")[2]]
-    picture = PIL.Image.fromarray(frames(1, side)[0].permute(1, 2, 0).numpy())
-    picture.save(tmp_path / "picture.png")
+    image = PIL.Image.fromarray(frames(1, side)[0].permute(1, 2, 0).numpy())
+    image.save(tmp_path / "image.png")
     original = transformers.LlavaForConditionalGeneration.from_pretrained(source).eval()
     processor = transformers.AutoProcessor.from_pretrained(source)
     content = [{"type": "image"}, {"type": "text", "text": "What is shown?"}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    inputs = processor(images=picture, text=text, return_tensors="pt")
+    inputs = processor(images=image, text=text, return_tensors="pt")
     ids = original.generate(**inputs, max_new_tokens=6, do_sample=False, eos_token_id=2, pad_token_id=0)
     expected = processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
     converted = convert(source, tmp_path / "out")
-    assert converted.answer(Image(tmp_path / "picture.png"), "What is shown?", max_new_tokens=6) == expected
+    assert converted.answer(Image(tmp_path / "image.png"), "What is shown?", max_new_tokens=6) == expected
 
 
-def test_llava_with_the_text_template_of_its_tokenizer(folders: Folders, tmp_path: Path) -> None:
+def test_llava_with_a_text_template(folders: Folders, tmp_path: Path) -> None:
     source = Path(shutil.copytree(folders("llava-clip-even-default"), tmp_path / "llava"))
     (source / "chat_template.jinja").unlink()
     processor = transformers.AutoProcessor.from_pretrained(source)
@@ -313,20 +311,20 @@ def test_llava_with_the_text_template_of_its_tokenizer(folders: Folders, tmp_pat
         ("llava-siglip-odd-full", "stretch"),
     ],
 )
-def test_pictures_are_fitted_as_the_source_does(folders: Folders, name: str, fit: str) -> None:
+def test_resize_mode_is_that_of_the_source(folders: Folders, name: str, resize_mode: str) -> None:
     encoder: Any = read_checkpoint(folders(name)).model.encoder
-    assert encoder.resize.mode == fit
-    if fit == "pad":
+    assert encoder.resize.mode == resize_mode
+    if resize_mode == "pad":
         assert encoder.resize.fill == tuple(round(255 * value) for value in MEAN)
 
 
-def test_vila_that_squeezes_pictures(tmp_path: Path) -> None:
+def test_vila_that_stretches_images(tmp_path: Path) -> None:
     write_vila(tmp_path, "even", change=False, root={"image_aspect_ratio": "resize"})
     encoder: Any = read_checkpoint(tmp_path).model.encoder
     assert encoder.resize.mode == "stretch"
 
 
-def test_vila_is_asked_in_its_conversation(folders: Folders) -> None:
+def test_prompt_of_vila(folders: Folders) -> None:
     converted = read_checkpoint(folders("vila-even"))
     turn = Turn("1", (), {"question": "Is it red?"})
     text = PromptEncoder(converted.tokenizer).render(converted.config.prompts["vqa"].prompt, turn, 1)
@@ -334,7 +332,7 @@ def test_vila_is_asked_in_its_conversation(folders: Folders) -> None:
     assert text.endswith(" USER: <|visual|>\nIs it red? ASSISTANT:")
 
 
-def test_prompts_are_the_tasks_own(folders: Folders) -> None:
+def test_prompts_of_unirs_are_those_of_the_tasks(folders: Folders) -> None:
     from unirs import plugins
 
     prompts = read_checkpoint(folders("unirs-even")).config.prompts
@@ -342,11 +340,11 @@ def test_prompts_are_the_tasks_own(folders: Folders) -> None:
     for name, task in tasks.items():
         assert prompts[name].prompt == plugins.create("unirs.tasks", {"name": task, "root": Path("none")}).prompt
     assert prompts["vqa"].prompt == PromptTemplate("vqa", "{question}")
-    # The others never learnt a tag.
+    # VILA was not trained with tags.
     assert {prompt.prompt.task_tag for prompt in read_checkpoint(folders("vila-even")).config.prompts.values()} == {""}
 
 
-def test_bfloat16_stays(folders: Folders, tmp_path: Path) -> None:
+def test_bfloat16_is_kept(folders: Folders, tmp_path: Path) -> None:
     source = shutil.copytree(folders("vila-even"), tmp_path / "source")
     transformers.LlamaForCausalLM.from_pretrained(source / "llm", dtype=torch.bfloat16).save_pretrained(source / "llm")
     model = convert(source, tmp_path / "out").model
@@ -354,10 +352,12 @@ def test_bfloat16_stays(folders: Folders, tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in model.projector.parameters()} == {torch.float32}
 
 
-def test_command(folders: Folders, tmp_path: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_command(
+    folders: Folders, tmp_path: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli("convert", folders("unirs-even"), tmp_path / "out") == 0
-    told = capsys.readouterr().out
-    for words in (
+    output = capsys.readouterr().out
+    for text in (
         "ChangeExtraction",
         "LlamaForCausalLM",
         "parameters",
@@ -365,7 +365,7 @@ def test_command(folders: Folders, tmp_path: Path, cli: Callable[..., int], caps
         "change (pair)",
         "video (video)",
     ):
-        assert words in told
+        assert text in output
     # A saved model may be replaced.
     assert cli("convert", folders("vila-odd"), tmp_path / "out") == 0
     assert UniRS.from_pretrained(tmp_path / "out", device="cpu").config.change is None
@@ -376,7 +376,7 @@ def test_command(folders: Folders, tmp_path: Path, cli: Callable[..., int], caps
     assert not (tmp_path / "adapter").exists()
 
 
-def test_run(
+def test_convert_a_run(
     tmp_path: Path,
     colours: Path,
     colour_tasks: list[dict[str, Any]],
@@ -385,15 +385,15 @@ def test_run(
 ) -> None:
     assert cli("fit", "--config", write_config(tmp_path, colour_tasks)) == 0
     assert cli("convert", tmp_path / "run", tmp_path / "out") == 0
-    expected, said = (
+    expected, answer = (
         UniRS.from_pretrained(tmp_path / name, device="cpu").answer(Image(colours / "red.png"), "Which colour?")
         for name in ("run", "out")
     )
-    assert said == expected
+    assert answer == expected
 
 
 def test_projector_alone(folders: Folders) -> None:
-    both, alone = (read_projector(folders(f"{kind}-even") / "mm_projector", True) for kind in ("unirs", "vila"))
+    both, alone = (read_projector(folders(f"{layout}-even") / "mm_projector", True) for layout in ("unirs", "vila"))
     assert both[1] is not None
     assert "fuse.weight" in both[1]
     assert alone[1] is None
@@ -401,7 +401,7 @@ def test_projector_alone(folders: Folders) -> None:
     assert all(torch.equal(both[0][key], value) for key, value in alone[0].items())
 
 
-def test_rename_tells_all_that_it_does_not_know() -> None:
+def test_rename_lists_unknown_weights() -> None:
     assert rename({"a.b.weight": 1, "c.bias": 2}, {"a.b": "x", "c": "y.z"}) == {"x.weight": 1, "y.z.bias": 2}
     with pytest.raises(ModelError, match=r"Unknown weights: ab\.weight, d\.e\. Known prefixes: a\.\*\."):
         rename({"a.x": 1, "d.e": 2, "ab.weight": 3}, {"a": "x"})
@@ -448,17 +448,17 @@ def options(**changed: object) -> Callable[[Path], None]:
     return lambda folder: edit_config(folder / "config.json", **changed)
 
 
-PART = "layers.0.self_attn.q_proj.weight"
+LAYER = "layers.0.self_attn.q_proj.weight"
 LLAVA = "llava-clip-even-default"
 BROKEN: list[tuple[str, str, Callable[[Path], None], str]] = [
     ("vila-even", "vision_tower", gone, "vision_tower"),
     ("vila-even", "vision_tower", cut_short, "vision_tower"),
-    ("vila-even", "vision_tower", without(PART), PART),
+    ("vila-even", "vision_tower", without(LAYER), LAYER),
     ("vila-even", "vision_tower", with_more("encoder.layers.0.extra"), "encoder.layers.0.extra"),
     ("vila-even", "vision_tower", narrower("encoder.layers.0.mlp.fc1.weight"), "encoder.layers.0.mlp.fc1.weight"),
     ("vila-even", "llm", gone, "llm"),
     ("vila-even", "llm", cut_short, "llm"),
-    ("vila-even", "llm", without(PART), PART),
+    ("vila-even", "llm", without(LAYER), LAYER),
     ("vila-even", "llm", with_more("model.extra"), "model.extra"),
     ("vila-even", "llm", narrower("lm_head.weight"), "lm_head.weight"),
     ("vila-even", "mm_projector", gone, "mm_projector"),
@@ -487,23 +487,23 @@ BROKEN: list[tuple[str, str, Callable[[Path], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "part", "damage", "told"), BROKEN)
+@pytest.mark.parametrize(("name", "folder", "damage", "message"), BROKEN)
 def test_broken_folder(
     folders: Folders,
     tmp_path: Path,
     cli: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
     name: str,
-    part: str,
+    folder: str,
     damage: Callable[[Path], None],
-    told: str,
+    message: str,
 ) -> None:
     source = shutil.copytree(folders(name), tmp_path / "source")
-    damage(source / part)
+    damage(source / folder)
     assert cli("convert", source, tmp_path / "out") == 1
     error = capsys.readouterr().err
     assert "unirs: error: " in error
-    assert told in error
+    assert message in error
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["source"]
 
 
@@ -512,13 +512,13 @@ def same(one: UniRS, other: UniRS) -> bool:
     return state.keys() == expected.keys() and all(torch.equal(state[key], expected[key]) for key in expected)
 
 
-def test_the_head_of_a_vision_tower_may_be_missing(folders: Folders, tmp_path: Path) -> None:
+def test_vision_tower_without_head(folders: Folders, tmp_path: Path) -> None:
     source = shutil.copytree(folders("llava-siglip-odd-full"), tmp_path / "source")
     without("vision_tower.head.")(source)
     assert same(read_checkpoint(source), read_checkpoint(folders("llava-siglip-odd-full")))
 
 
-def test_a_vision_tower_may_have_its_text_tower_beside_it(folders: Folders, tmp_path: Path) -> None:
+def test_vision_tower_with_text_tower(folders: Folders, tmp_path: Path) -> None:
     source = shutil.copytree(folders("vila-even"), tmp_path / "source")
     vision = transformers.SiglipVisionModel.from_pretrained(source / "vision_tower")
     text = transformers.SiglipTextConfig(vocab_size=20, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
@@ -528,7 +528,7 @@ def test_a_vision_tower_may_have_its_text_tower_beside_it(folders: Folders, tmp_
     assert same(read_checkpoint(source), read_checkpoint(folders("vila-even")))
 
 
-def test_another_folder_is_never_replaced(
+def test_folder_with_other_files_is_not_replaced(
     folders: Folders, tmp_path: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
@@ -537,7 +537,7 @@ def test_another_folder_is_never_replaced(
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_failed_conversion_leaves_the_former_model(folders: Folders, tmp_path: Path, cli: Callable[..., int]) -> None:
+def test_failed_conversion_keeps_the_former_model(folders: Folders, tmp_path: Path, cli: Callable[..., int]) -> None:
     assert cli("convert", folders("vila-even"), tmp_path / "out") == 0
     former = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     source = shutil.copytree(folders("vila-odd"), tmp_path / "source")
@@ -551,6 +551,6 @@ def test_not_a_checkpoint(
     tmp_path: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     assert cli("convert", tmp_path / name, tmp_path / "out") == 1
-    told = capsys.readouterr().err
-    for words in ("config.yaml", "'llava'", "llm/config.json, vision_tower/config.json, mm_projector/config.json"):
-        assert words in told
+    error = capsys.readouterr().err
+    for text in ("config.yaml", "'llava'", "llm/config.json, vision_tower/config.json, mm_projector/config.json"):
+        assert text in error

@@ -124,7 +124,7 @@ def test_weights_of_another_shape(folder: Path) -> None:
         load(folder)
 
 
-def test_half_a_file(folder: Path) -> None:
+def test_truncated_weights(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"does not load \(.*Name a folder"):
@@ -184,7 +184,7 @@ def test_json_round_trip() -> None:
 
 
 @pytest.mark.parametrize("vocab_size", [259, 280, 5000])
-def test_vocabulary_is_no_larger_than_asked(vocab_size: int) -> None:
+def test_vocabulary_size_is_a_maximum(vocab_size: int) -> None:
     assert 259 <= len(train_tokenizer(TEXTS, vocab_size)) <= vocab_size
 
 

@@ -1,4 +1,4 @@
-"""Runs whose parts come from folders: adapters, added tokens, clues, and checkpoints without frozen weights."""
+"""Runs whose components come from folders: adapters, added tokens, clues, and checkpoints without frozen weights."""
 
 import json
 import shutil
@@ -73,17 +73,17 @@ def rows(run: Path, task: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def test_clues_are_where_they_were_asked_for(lora_run: Path) -> None:
+def test_clues_of_the_configured_tasks(lora_run: Path) -> None:
     for task in ("image", "pair"):
-        said = [row for row in rows(lora_run, task) if row["clue"]]
-        assert said
-        assert all(f"<clue>{row['clue']}</clue>" in row["prompt"] for row in said)
+        clued = [row for row in rows(lora_run, task) if row["clue"]]
+        assert clued
+        assert all(f"<clue>{row['clue']}</clue>" in row["prompt"] for row in clued)
     assert {row["clue"] for row in rows(lora_run, "video")} == {""}
-    # What cannot see is told nothing.
+    # No clue for the baseline without visual input.
     assert {row["clue"] for row in rows(lora_run, "image.blank_media")} == {""}
 
 
-def test_checkpoints_hold_what_learns(lora_run: Path, llm: Path) -> None:
+def test_checkpoints_contain_trained_weights(lora_run: Path, llm: Path) -> None:
     saved = torch.load(lora_run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     language = [key for key in saved if key.startswith("model.llm.")]
     assert language
@@ -91,7 +91,7 @@ def test_checkpoints_hold_what_learns(lora_run: Path, llm: Path) -> None:
     assert sum(saved[key].nbytes for key in language) < (llm / "model.safetensors").stat().st_size / 2
 
 
-def test_other_frozen_weights_are_refused(
+def test_other_frozen_weights_are_rejected(
     lora_run: Path, llm: Path, tmp_path: Path, cli: Cli, capfd: pytest.CaptureFixture[str]
 ) -> None:
     other = shutil.copytree(llm, tmp_path / "llm")
@@ -110,14 +110,14 @@ def test_other_frozen_weights_are_refused(
 def test_saved_model_has_its_adapters(lora_run: Path, colours: Path, tmp_path: Path) -> None:
     model = UniRS.from_pretrained(lora_run, device="cpu")
     model.save_pretrained(tmp_path / "saved")
-    shown = [Image(colours / f"{name}.png") for name in ("red", "blue")]
+    images = [Image(colours / f"{name}.png") for name in ("red", "blue")]
     loaded = UniRS.from_pretrained(tmp_path / "saved", device="cpu")
-    first, again = (one.predict(shown, "Which colour?", clue="a square") for one in (model, loaded))
+    first, again = (one.predict(images, "Which colour?", clue="a square") for one in (model, loaded))
     assert [(a.text, a.logprobs) for a in first] == [(a.text, a.logprobs) for a in again]
     with adapters_off(loaded.model):
-        plain = loaded.predict(shown, "Which colour?", clue="a square")
+        plain = loaded.predict(images, "Which colour?", clue="a square")
     assert [a.logprobs for a in plain] != [a.logprobs for a in first]
-    assert loaded.predict(shown, "Which colour?", clue="a square") == again
+    assert loaded.predict(images, "Which colour?", clue="a square") == again
 
 
 def test_merged_model_answers_the_same(lora_run: Path, colours: Path, tmp_path: Path, cli: Cli) -> None:
@@ -156,7 +156,7 @@ def test_exported_adapter_of_a_run(lora_run: Path, llm: Path, tmp_path: Path, cl
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
-def test_the_saved_model_says_its_clue(lora_run: Path, colours: Path) -> None:
+def test_saved_model_generates_its_clue(lora_run: Path, colours: Path) -> None:
     model = UniRS.from_pretrained(lora_run, device="cpu")
     (answer,) = model.predict([Image(colours / "red.png")], "Which colour?", details=False)
     (row,) = (row for row in rows(lora_run, "image") if row["id"] == "image0-0")
@@ -190,7 +190,7 @@ def test_added_tokens(llm: Path) -> None:
 
 
 @pytest.mark.parametrize("tune", ["full", "lora"])
-def test_gradient_checkpointing_learns_the_same(llm: Path, tune: Any) -> None:  # noqa: ANN401 - a literal
+def test_gradient_checkpointing_has_the_same_losses(llm: Path, tune: Any) -> None:  # noqa: ANN401 - a literal
     gradients = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
@@ -206,5 +206,5 @@ def test_gradient_checkpointing_learns_the_same(llm: Path, tune: Any) -> None:  
 
 def test_bfloat16_weights_and_float32_adapters(llm: Path) -> None:
     model, _ = build_llm(LLMConfig(source=str(llm), tune="lora", dtype="bfloat16"))
-    kinds = {p.requires_grad: p.dtype for p in model.parameters()}
-    assert kinds == {True: torch.float32, False: torch.bfloat16}
+    dtypes = {p.requires_grad: p.dtype for p in model.parameters()}
+    assert dtypes == {True: torch.float32, False: torch.bfloat16}

@@ -52,116 +52,116 @@ def convolutions() -> nn.Sequential:
     )
 
 
-def learning(part: nn.Module) -> set[str]:
-    return {name for name, parameter in part.named_parameters() if parameter.requires_grad}
+def learning(component: nn.Module) -> set[str]:
+    return {name for name, parameter in component.named_parameters() if parameter.requires_grad}
 
 
-def stir(part: nn.Module) -> None:
+def stir(component: nn.Module) -> None:
     """As training would: whatever learns is another."""
     with torch.no_grad():
-        for parameter in part.parameters():
+        for parameter in component.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
 
 
 def test_full_and_frozen(llama: Make) -> None:
-    part = llama()
+    component = llama()
     # As positions that are computed, not learnt.
-    part.model.norm.weight.requires_grad_(False)
-    set_tuning(part, "full", Lora())
-    assert learning(part) == {name for name, _ in part.named_parameters()} - {"model.norm.weight"}
-    set_tuning(part, "frozen", Lora())
-    assert learning(part) == set()
-    assert not has_adapters(part)
+    component.model.norm.weight.requires_grad_(False)
+    set_tuning(component, "full", Lora())
+    assert learning(component) == {name for name, _ in component.named_parameters()} - {"model.norm.weight"}
+    set_tuning(component, "frozen", Lora())
+    assert learning(component) == set()
+    assert not has_adapters(component)
 
 
-def test_adapters_begin_as_no_change_and_learn_alone(llama: Make) -> None:
-    part = llama()
-    before = part(IDS).logits
-    set_tuning(part, "lora", Lora(r=4), exclude=[part.get_output_embeddings()])
-    assert has_adapters(part)
-    torch.testing.assert_close(part(IDS).logits, before, rtol=0, atol=0)
+def test_adapters_initially_change_nothing_and_are_trained_alone(llama: Make) -> None:
+    component = llama()
+    before = component(IDS).logits
+    set_tuning(component, "lora", Lora(r=4), exclude=[component.get_output_embeddings()])
+    assert has_adapters(component)
+    torch.testing.assert_close(component(IDS).logits, before, rtol=0, atol=0)
     # Seven linear layers a block, two matrices each; not the output layer.
-    assert len(learning(part)) == 2 * 7 * 2
-    assert all("lora_" in name and "lm_head" not in name for name in learning(part))
-    part(IDS).logits.sum().backward()
-    assert all((parameter.grad is not None) == parameter.requires_grad for parameter in part.parameters())
+    assert len(learning(component)) == 2 * 7 * 2
+    assert all("lora_" in name and "lm_head" not in name for name in learning(component))
+    component(IDS).logits.sum().backward()
+    assert all((parameter.grad is not None) == parameter.requires_grad for parameter in component.parameters())
 
 
-def test_all_linear_layers_where_none_is_kept(llama: Make) -> None:
-    part = llama()
-    set_tuning(part, "lora", Lora())
-    assert "lm_head.lora_A.default.weight" in learning(part)
+def test_default_targets_are_all_linear_layers(llama: Make) -> None:
+    component = llama()
+    set_tuning(component, "lora", Lora())
+    assert "lm_head.lora_A.default.weight" in learning(component)
 
 
 def test_rank_alpha_and_targets(llama: Make) -> None:
-    part = llama()
-    set_tuning(part, "lora", Lora(r=3, lora_alpha=6, target_modules=("q_proj", "layers.1.mlp.up_proj")))
-    layers = {name.rpartition(".lora_")[0] for name in learning(part)}
+    component = llama()
+    set_tuning(component, "lora", Lora(r=3, lora_alpha=6, target_modules=("q_proj", "layers.1.mlp.up_proj")))
+    layers = {name.rpartition(".lora_")[0] for name in learning(component)}
     assert layers == {
         "model.layers.0.self_attn.q_proj",
         "model.layers.1.self_attn.q_proj",
         "model.layers.1.mlp.up_proj",
     }
-    query = part.model.layers[0].self_attn.q_proj
+    query = component.model.layers[0].self_attn.q_proj
     assert query.lora_A["default"].weight.shape == (3, 16)
     x = torch.randn(1, 16)
-    stir(part)
+    stir(component)
     added = query.lora_B["default"](query.lora_A["default"](x))
     torch.testing.assert_close(query(x), query.base_layer(x) + 6 / 3 * added)
 
 
 def test_adapters_are_float32_beside_half_precision(llama: Make) -> None:
-    part = llama().to(torch.bfloat16)
-    set_tuning(part, "lora", Lora(), new_tokens=[3])
-    assert {parameter.dtype for parameter in part.parameters() if parameter.requires_grad} == {torch.float32}
-    assert part.model.layers[0].mlp.up_proj.base_layer.weight.dtype == torch.bfloat16
-    assert part(IDS).logits.dtype == torch.bfloat16
+    component = llama().to(torch.bfloat16)
+    set_tuning(component, "lora", Lora(), new_tokens=[3])
+    assert {parameter.dtype for parameter in component.parameters() if parameter.requires_grad} == {torch.float32}
+    assert component.model.layers[0].mlp.up_proj.base_layer.weight.dtype == torch.bfloat16
+    assert component(IDS).logits.dtype == torch.bfloat16
 
 
-def test_convolutions_where_nothing_is_linear() -> None:
-    part = convolutions().eval()
+def test_default_targets_are_convolutions_without_linear_layers() -> None:
+    component = convolutions().eval()
     picture = torch.randn(1, 3, 8, 8)
-    before = part(picture)
-    set_tuning(part, "lora", Lora(r=2))
+    before = component(picture)
+    set_tuning(component, "lora", Lora(r=2))
     # Not the one that treats each channel alone.
-    assert {name[0] for name in learning(part)} == {"0", "3"}
-    torch.testing.assert_close(part(picture), before, rtol=0, atol=0)
-    stir(part)
-    assert not torch.allclose(part(picture), before)
+    assert {name[0] for name in learning(component)} == {"0", "3"}
+    torch.testing.assert_close(component(picture), before, rtol=0, atol=0)
+    stir(component)
+    assert not torch.allclose(component(picture), before)
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_new_tokens_learn_beside_the_adapters(llama: Make, tied: bool) -> None:
-    part = llama(tied=tied)
-    before = part(IDS).logits
-    set_tuning(part, "lora", Lora(), exclude=[part.get_output_embeddings()], new_tokens=[3, 4])
-    torch.testing.assert_close(part(IDS).logits, before)
-    (tokens,) = (name for name in learning(part) if "lora_" not in name)
-    assert part.get_parameter(tokens).shape == (2, 16)
-    embeddings = part.get_input_embeddings()
+def test_new_tokens_are_trained_beside_the_adapters(llama: Make, tied: bool) -> None:
+    component = llama(tied=tied)
+    before = component(IDS).logits
+    set_tuning(component, "lora", Lora(), exclude=[component.get_output_embeddings()], new_tokens=[3, 4])
+    torch.testing.assert_close(component(IDS).logits, before)
+    (tokens,) = (name for name in learning(component) if "lora_" not in name)
+    assert component.get_parameter(tokens).shape == (2, 16)
+    embeddings = component.get_input_embeddings()
     old = embeddings(torch.arange(20))
-    stir(part)
+    stir(component)
     changed = (embeddings(torch.arange(20)) != old).any(1)
     assert changed.nonzero().flatten().tolist() == [3, 4]
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_adapters_off_is_the_base(llama: Make, tied: bool) -> None:
-    part = llama(tied=tied)
-    before = part(IDS).logits
-    base = {key: value.clone() for key, value in part.state_dict().items()}
-    set_tuning(part, "lora", Lora(), exclude=[part.get_output_embeddings()], new_tokens=[3, 4])
-    stir(part)
+    component = llama(tied=tied)
+    before = component(IDS).logits
+    base = {key: value.clone() for key, value in component.state_dict().items()}
+    set_tuning(component, "lora", Lora(), exclude=[component.get_output_embeddings()], new_tokens=[3, 4])
+    stir(component)
     # One that a user set to rest.
-    part.model.layers[0].mlp.up_proj.lora_A["default"].weight.requires_grad_(False)
-    learnt, names = part(IDS).logits, learning(part)
+    component.model.layers[0].mlp.up_proj.lora_A["default"].weight.requires_grad_(False)
+    learnt, names = component(IDS).logits, learning(component)
     assert not torch.allclose(learnt, before, atol=1e-3)
-    with adapters_off(part):
-        torch.testing.assert_close(part(IDS).logits, before)
-    torch.testing.assert_close(part(IDS).logits, learnt, rtol=0, atol=0)
-    assert learning(part) == names
-    left = list(base_state(part).values())
+    with adapters_off(component):
+        torch.testing.assert_close(component(IDS).logits, before)
+    torch.testing.assert_close(component(IDS).logits, learnt, rtol=0, atol=0)
+    assert learning(component) == names
+    left = list(base_state(component).values())
     assert len(left) == len(base)
     assert all(torch.equal(value, was) for value, was in zip(left, base.values(), strict=True))
 
@@ -217,40 +217,40 @@ def test_no_adapters_to_export(llama: Make, tmp_path: Path) -> None:
         write_adapter(tmp_path, llama())
 
 
-def test_adapters_come_back_after_an_error(llama: Make) -> None:
-    part = llama()
-    set_tuning(part, "lora", Lora())
-    stir(part)
-    learnt, names = part(IDS).logits, learning(part)
+def test_adapters_are_enabled_again_after_an_error(llama: Make) -> None:
+    component = llama()
+    set_tuning(component, "lora", Lora())
+    stir(component)
+    learnt, names = component(IDS).logits, learning(component)
 
     def fail() -> None:
-        with adapters_off(part), adapters_off(part):
+        with adapters_off(component), adapters_off(component):
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
-    torch.testing.assert_close(part(IDS).logits, learnt, rtol=0, atol=0)
-    assert learning(part) == names
+    torch.testing.assert_close(component(IDS).logits, learnt, rtol=0, atol=0)
+    assert learning(component) == names
 
 
 def test_base_state_without_adapters_is_all(llama: Make) -> None:
-    part = llama()
-    assert base_state(part).keys() == part.state_dict().keys()
+    component = llama()
+    assert base_state(component).keys() == component.state_dict().keys()
 
 
-def test_only_the_adapters_dropout_trains() -> None:
-    part = convolutions()
-    set_tuning(part, "lora", Lora(r=2, lora_dropout=0.5))
-    before = {name: value.clone() for name, value in part[1].named_buffers()}
-    train_adapters(part, mode=True)
-    stir(part)
+def test_only_dropout_of_adapters_is_in_training_mode() -> None:
+    component = convolutions()
+    set_tuning(component, "lora", Lora(r=2, lora_dropout=0.5))
+    before = {name: value.clone() for name, value in component[1].named_buffers()}
+    train_adapters(component, mode=True)
+    stir(component)
     picture = torch.randn(2, 3, 8, 8)
-    # The adapters drop something else each time; the part's own dropout and batch statistics rest.
-    assert not torch.equal(part(picture), part(picture))
-    assert not part[4].training
-    assert all(torch.equal(value, before[name]) for name, value in part[1].named_buffers())
-    train_adapters(part, mode=False)
-    assert torch.equal(part(picture), part(picture))
+    # The adapters drop something else each time; the component's own dropout and batch statistics rest.
+    assert not torch.equal(component(picture), component(picture))
+    assert not component[4].training
+    assert all(torch.equal(value, before[name]) for name, value in component[1].named_buffers())
+    train_adapters(component, mode=False)
+    assert torch.equal(component(picture), component(picture))
 
 
 def test_options_of_a_config() -> None:
