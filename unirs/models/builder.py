@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from unirs import plugins
 from unirs.data.processor import Processor
 from unirs.errors import ModelError
 from unirs.interfaces import ChangeExtractor, Encoder, HasPublishedWeights, as_module

@@ -313,10 +313,11 @@ def break_picture(root: Path) -> tuple[str, str]:
 def drop_answer(root: Path) -> tuple[str, str]:
     path = root / "LR_split_train_questions.json"
     content = json.loads(path.read_text())
-    turns_of = next(row for row in content["questions"] if row["active"] and row["type"] == "presence")
-    turns_of["answers_ids"] = []
+    rows = content["questions"]
+    index = next(index for index, row in enumerate(rows) if row["active"] and row["type"] == "presence")
+    rows[index]["answers_ids"] = []
     path.write_text(json.dumps(content))
-    return f"{path}, question {turns_of['id']} has no answer", "Add one"
+    return f"{path}, row {index}: Expected `array` of length >= 1 - at `$.answers_ids`", "Correct the row"
 
 
 def shrink_second(root: Path) -> tuple[str, str]:
