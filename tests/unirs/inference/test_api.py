@@ -272,7 +272,7 @@ def test_what_a_notebook_has(model: UniRS, colours: Path) -> None:
         ({"question": " "}, "question is text"),
         ({"question": 3}, "question"),
         ({"media": []}, "list of media is empty"),
-        ({"media": b"bytes"}, r"unclear.*Image\("),
+        ({"media": b"bytes"}, r"not clearly media.*Image\("),
     ],
 )
 def test_options_out_of_range(model: UniRS, colours: Path, options: dict[str, Any], message: str) -> None:

@@ -303,7 +303,7 @@ def test_llava_with_a_text_template(folders: Folders, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "fit"),
+    ("name", "resize_mode"),
     [
         ("vila-even", "pad"),
         ("unirs-odd", "pad"),
