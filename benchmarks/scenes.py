@@ -1,10 +1,9 @@
-"""A model of scene classes against the linear probe on the same features of its frozen encoder, in one run.
+"""Compares a scene classifier with a linear probe on the same features of its frozen encoder, in one run.
 
     python benchmarks/scenes.py --root data/rsscn7 --out runs/scenes
 
-The probe is a multinomial logistic regression on standardised, average-pooled tokens, fitted on all pictures that the
-model may see (training and validation); its weight decay is chosen on the validation pictures. Both are scored on the
-test pictures.
+The probe is a multinomial logistic regression on standardised, average-pooled tokens, fitted on the training and
+validation images; its weight decay is chosen on the validation images. Both are scored on the test images.
 """
 
 import argparse
@@ -30,7 +29,7 @@ _DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
 def pooled(
     encoder: Encoder, task: TaskConfig, split: SplitName, classes: list[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean token of each picture, `[n, D]`, and its class, `[n]`."""
+    """The mean token of each image, `[n, D]`, and its class, `[n]`."""
     samples = list(task.task.load_split(split))
     rows = []
     with torch.inference_mode():
@@ -60,17 +59,17 @@ def probe(encoder: Encoder, task: TaskConfig) -> float:
     classes = sorted({sample.turns[0].category for sample in task.task.load_split("train")})
     (x, y), (xv, yv), (xt, yt) = (pooled(encoder, task, split, classes) for split in ("train", "val", "test"))
     mean, std = x.mean(0), x.std(0) + 1e-6
-    x, xv, xt = ((part - mean) / std for part in (x, xv, xt))
+    x, xv, xt = ((features - mean) / std for features in (x, xv, xt))
 
-    def accuracy(fitted: tuple[torch.Tensor, torch.Tensor], at: torch.Tensor, truth: torch.Tensor) -> float:
-        return float(((at @ fitted[0] + fitted[1]).argmax(1) == truth).float().mean())
+    def accuracy(fitted: tuple[torch.Tensor, torch.Tensor], inputs: torch.Tensor, labels: torch.Tensor) -> float:
+        return float(((inputs @ fitted[0] + fitted[1]).argmax(1) == labels).float().mean())
 
     decay = max(_DECAYS, key=lambda decay: accuracy(fit_probe(x, y, len(classes), decay), xv, yv))
     return accuracy(fit_probe(torch.cat([x, xv]), torch.cat([y, yv]), len(classes), decay), xt, yt)
 
 
 def main() -> None:
-    """Trains, tests, fits the probe, prints both and writes `<out>/probe.json`."""
+    """Fits the probe, trains and tests the model, prints both scores and writes `<out>/probe.json`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="configs/scenes.yaml")
     parser.add_argument("--root", required=True, help="folder with train/<class>/ and test/<class>/")

@@ -9,7 +9,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 # Packages that have been cleaned; the others follow.
-PACKAGES = ("tasks", "encoders")
+PACKAGES = ("tasks", "encoders", "benchmarks")
 
 # The former name of each concept, and its name now. Only names that are decidable without types are listed.
 RENAMED = {

@@ -19,10 +19,10 @@ SCRIPTS = Path(__file__).parents[1] / "benchmarks" / "speed"
             ["training, steady state", "training, first epoch", "loss of the same samples"],
         ),
         (
-            ["eval_vqa.py", "--pictures", "1", "--questions", "6", "--rounds", "1"],
-            ["6 questions a picture, each", "6 questions a picture, batches"],
+            ["eval_vqa.py", "--images", "1", "--questions", "6", "--rounds", "1"],
+            ["6 questions per image, one at a time", "6 questions per image, batches"],
         ),
-        (["eval_choices.py", "--frames", "2", "--rounds", "1"], ["ranking 25 classes"]),
+        (["eval_choices.py", "--frames", "2", "--rounds", "1"], ["scoring 25 classes"]),
         (["roofline.py", "--media", "4", "2", "1", "--steps", "1"], ["training step of the peak"]),
     ],
     ids=lambda value: value[0].partition(".")[0],
@@ -39,5 +39,5 @@ def test_both_sides_agree(tmp_path: Path, command: list[str], names: list[str]) 
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "runs" / "speed" / script).with_suffix(".json").read_text())
     assert [str(row["name"]).startswith(name) for row, name in zip(rows, names, strict=True)] == [True] * len(names)
-    # Of the difference between losses nothing may be left.
+    # The difference between losses may be 0.
     assert all(row["ours"] > 0 or row["ratio"] is None for row in rows)

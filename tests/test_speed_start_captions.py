@@ -31,7 +31,7 @@ def test_commands(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_first_step_of_training(tmp_path: Path) -> None:
     output, (row,) = run(tmp_path, "start.py", "--parts", "fit", "--rounds", "1", "--warmup", "0", "--pairs", "16")
-    assert "ours alone: none; baseline alone: none" in output
+    assert "only ours: none; only baseline: none" in output
     assert row["ratio"] == pytest.approx(float(str(row["ours"])) / float(str(row["baseline"])))
 
 

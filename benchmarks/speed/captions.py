@@ -1,13 +1,13 @@
-"""How long it takes to score the captions of a test set of LEVIR-CC's size, against pycocoevalcap's own scorers.
+"""Time to score the captions of a test set of LEVIR-CC's size, compared with pycocoevalcap.
 
     python benchmarks/speed/captions.py
 
-Ours are CIDEr-D, BLEU-1 to 4 and ROUGE-L as `CaptionMetrics` gives them, which splits the texts into words itself; the
-baseline gets the words. Both give the same values to 1e-9, which is checked before anything is timed.
+UniRS computes CIDEr-D, BLEU-1 to 4 and ROUGE-L with `CaptionMetrics`, tokenization included; the baseline gets
+tokenized texts. Both values must be equal to 1e-9, which is checked before the measurement.
 
-With intervals, both score the same resamples of the pairs. The baseline scores each resample anew, with one exception:
-CIDEr-D's document frequencies are those of all pairs in every resample, as `CaptionMetrics` has them and
-says why. Counting them anew would be more work for the baseline, and other values.
+With intervals, both score the same resamples of the pairs. The baseline scores each resample from scratch, with one
+exception: CIDEr-D uses the document frequencies of all pairs in every resample, as `CaptionMetrics` does. Counting
+them again would take longer and change the values.
 """
 
 import argparse
@@ -37,7 +37,7 @@ TOPICS: tuple[Topic, ...] = (
     "trees",
     "a pond",
 )
-PLACES = ("left", "right", "top", "bottom", "top left", "top right", "bottom left", "bottom right", "center")
+LOCATIONS = ("left", "right", "top", "bottom", "top left", "top right", "bottom left", "bottom right", "center")
 REFERENCES = 5
 
 Texts = tuple[str, list[str]]
@@ -45,7 +45,7 @@ Scores = dict[str, float]
 
 
 def main() -> None:
-    """Times what the command line names."""
+    """Runs the measurements of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=1929, help="of LEVIR-CC's test split (default: %(default)s)")
     parser.add_argument("--resamples", type=int, default=20, help="that both sides score (default: %(default)s)")
@@ -77,13 +77,13 @@ def main() -> None:
 
 
 def captions(pairs: int) -> list[Prediction]:
-    """Five references a pair, and answers that are right, of another pair, or cut short; half of the pairs changed."""
+    """Pairs with five references, half of them changed; answers are right, of another pair, or truncated."""
     generator = np.random.default_rng(0)
     rows: list[Prediction] = []
     for number in range(pairs):
         count = int(generator.integers(1, 4)) if number % 2 else 0
         events: list[Event] = [
-            (TOPICS[topic], bool(generator.random() < 0.7), PLACES[generator.integers(len(PLACES))])
+            (TOPICS[topic], bool(generator.random() < 0.7), LOCATIONS[generator.integers(len(LOCATIONS))])
             for topic in generator.permutation(len(TOPICS))[:count]
         ]
         caption, *references = describe_changes(generator, events, 1 + REFERENCES)
@@ -94,12 +94,12 @@ def captions(pairs: int) -> list[Prediction]:
 
 
 def values(rows: Sequence[Prediction]) -> Scores:
-    """The product's values."""
+    """UniRS's values."""
     return {name: point_estimate(statistic) for name, statistic in METRIC.evaluate(rows).statistics.items()}
 
 
 def ends(rows: Sequence[Prediction], resamples: int) -> Scores:
-    """The product's values and intervals."""
+    """UniRS's values and intervals."""
     named = METRIC.evaluate(rows).statistics
     found = intervals(list(named.values()), [row.media for row in rows], resamples)
     scores = {name: point_estimate(statistic) for name, statistic in named.items()}
@@ -113,7 +113,7 @@ def baseline_values(texts: Sequence[Texts], frequencies: CiderScorer | None = No
 
     Args:
         texts: words of each caption and of its references.
-        frequencies: whose document frequencies CIDEr-D takes; those of `texts` where left out.
+        frequencies: source of CIDEr-D's document frequencies; by default those of `texts`.
     """
     bleu, rouge, cider = BleuScorer(n=4), Rouge(), CiderScorer(n=4)
     for caption, references in texts:
@@ -144,7 +144,7 @@ def baseline_ends(texts: Sequence[Texts], draws: np.ndarray) -> Scores:
 
 
 def check(ours: Scores, baseline: Scores) -> None:
-    """Stops where the two sides differ."""
+    """Exits if the two sides differ."""
     for name, value in baseline.items():
         if not math.isclose(ours[name], value, rel_tol=0, abs_tol=1e-9):
             raise SystemExit(f"{name}: ours is {ours[name]!r}, pycocoevalcap's {value!r}.")

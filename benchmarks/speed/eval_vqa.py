@@ -1,10 +1,10 @@
-"""64 questions on each picture: UniRS against LLaVA's `generate`, question by question and in left-padded batches.
+"""64 questions per image: UniRS compared with LLaVA's `generate`, one by one and in left-padded batches.
 
     python benchmarks/speed/eval_vqa.py
 
-The parts are the same (see parts.py), in float32, and so are prompts, greedy decoding and the longest answer; the texts
-must be identical. Published scripts ask question by question, with the picture each time. UniRS answers through
-`UniRS.predict_examples`, which `unirs bench` and `predict` use: files in, texts out, on both sides.
+The components are the same (see components.py), in float32, as are prompts, greedy decoding and the maximum length;
+the texts must be identical. Published scripts process one question at a time, with the image each time. UniRS
+generates with `UniRS.predict_examples`, as `unirs predict` does. The input of both sides is files, the output texts.
 """
 
 import argparse
@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from components import components, images, pixels, questions, token_ids
 from measure import Row, in_turn, rates, report
-from parts import parts, pictures, pixels, questions, token_ids
 from transformers import LlavaForConditionalGeneration, SiglipImageProcessorPil
 
 from unirs.data.dataset import Example
@@ -24,26 +24,28 @@ from unirs.tasks.media import Image
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample, Turn
 
-ASK = PromptTemplate("vqa", "{question}")
+PROMPT = PromptTemplate("vqa", "{question}")
 
 
 class Ours:
-    """UniRS: a picture's questions are the turns of one sample."""
+    """UniRS: the questions about an image are the turns of one sample."""
 
-    def __init__(self, model: UniRS, shown: list[Image], asked: list[str], longest: int) -> None:
+    def __init__(self, model: UniRS, media: list[Image], texts: list[str], max_new_tokens: int) -> None:
         self.model = model
-        self.longest = longest
-        turns = tuple(Turn(str(number), (), {"question": text}) for number, text in enumerate(asked))
-        self.items = [Example("vqa", Sample(str(index), media, turns)) for index, media in enumerate(shown)]
+        self.max_new_tokens = max_new_tokens
+        turns = tuple(Turn(str(number), (), {"question": text}) for number, text in enumerate(texts))
+        self.examples = [Example("vqa", Sample(str(index), image, turns)) for index, image in enumerate(media)]
 
     def __call__(self) -> list[str]:
-        """All answers, picture by picture."""
-        rows = self.model.predict_examples({"vqa": ASK}, self.items, max_new_tokens=self.longest, batch_size=4)
+        """All answers, image by image."""
+        rows = self.model.predict_examples(
+            {"vqa": PROMPT}, self.examples, max_new_tokens=self.max_new_tokens, batch_size=4
+        )
         return [row.text for row, _ in rows]
 
 
 class Baseline:
-    """LLaVA: a question a row, `batch` rows at a time."""
+    """LLaVA: one question per row, `batch` rows at a time."""
 
     def __init__(self, folder: Path, ours: Ours, batch: int) -> None:
         self.ours = ours
@@ -53,22 +55,22 @@ class Baseline:
         self.prompt_encoder = PromptEncoder(ours.model.tokenizer)
 
     def __call__(self) -> list[str]:
-        """All answers, picture by picture."""
-        every = [(item.sample, turn) for item in self.ours.items for turn in item.sample.turns]
+        """All answers, image by image."""
+        every = [(example.sample, turn) for example in self.ours.examples for turn in example.sample.turns]
         answers: list[str] = []
         for start in range(0, len(every), self.batch):
             answers += self.answer(every[start : start + self.batch])
         return answers
 
     @torch.inference_mode()
-    def answer(self, asked: list[tuple[Sample, Turn]]) -> list[str]:
+    def answer(self, batch: list[tuple[Sample, Turn]]) -> list[str]:
         """Answers one batch."""
         tokenizer, tokens = self.ours.model.tokenizer, self.ours.model.model.projector.num_tokens
         rows = []
-        for sample, turn in asked:
-            alone = Sample(sample.id, sample.media, (turn,))
-            ((sequence, _),) = self.prompt_encoder.encode_prompts(ASK, alone, 1, tokens)
-            rows.append(token_ids(sequence, tokenizer))
+        for sample, turn in batch:
+            single = Sample(sample.id, sample.media, (turn,))
+            ((tree, _),) = self.prompt_encoder.encode_prompts(PROMPT, single, 1, tokens)
+            rows.append(token_ids(tree, tokenizer))
         longest = max(map(len, rows))
         end = int(tokenizer.eos_token_id)
         ids = torch.tensor([[end] * (longest - len(row)) + row for row in rows])
@@ -76,8 +78,8 @@ class Baseline:
         out = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
-            pixel_values=torch.cat([pixels(self.processor, sample.media) for sample, _ in asked]),
-            max_new_tokens=self.ours.longest,
+            pixel_values=torch.cat([pixels(self.processor, sample.media) for sample, _ in batch]),
+            max_new_tokens=self.ours.max_new_tokens,
             do_sample=False,
             eos_token_id=end,
             pad_token_id=end,
@@ -86,26 +88,26 @@ class Baseline:
 
 
 def main() -> None:
-    """Compares what the command line names."""
+    """Compares both sides with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--questions", type=int, default=64, help="on each picture (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--questions", type=int, default=64, help="about each image (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="rows of the batched baseline (default: %(default)s)")
     parser.add_argument("--longest", type=int, default=4, help="tokens of an answer (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
+    parser.add_argument("--tiny", action="store_true", help="tiny components, to try the script")
     options = parser.parse_args()
-    with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data:
-        shown = pictures(Path(data) / "rsvqa_lr", options.pictures)
-        ours = Ours(UniRS(*read_checkpoint(folder / "llava")), shown, questions(options.questions, 0), options.longest)
+    with components(tiny=options.tiny) as folder, TemporaryDirectory() as data:
+        media = images(Path(data) / "rsvqa_lr", options.images)
+        ours = Ours(UniRS(*read_checkpoint(folder / "llava")), media, questions(options.questions, 0), options.longest)
         single, batched = Baseline(folder, ours, 1), Baseline(folder, ours, options.batch)
         expected = ours()
         if single() != expected or batched() != expected:
-            raise SystemExit("The two sides answer differently.")
+            raise SystemExit("The answers of the two sides differ.")
         rows: list[Row] = []
-        for name, baseline in (("each question alone", single), (f"batches of {options.batch}", batched)):
+        for name, baseline in (("one at a time", single), (f"batches of {options.batch}", batched)):
             seconds = in_turn(ours, baseline, rounds=options.rounds, warmup=0)
-            rows.append(rates(f"{options.questions} questions a picture, {name}", len(expected), "questions", seconds))
+            rows.append(rates(f"{options.questions} questions per image, {name}", len(expected), "questions", seconds))
     report("eval_vqa.py", rows)
 
 

@@ -1,4 +1,4 @@
-"""The callback by which `start.py` ends both of its programs: gone right after the first optimiser step."""
+"""The callback that ends both programs of `start.py` right after the first optimiser step."""
 
 import json
 import os
@@ -19,10 +19,10 @@ class FirstStep(Callback):
         self.packages = packages
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Hooks into the optimiser itself, so that no other callback comes before the end."""
-        trainer.optimizers[0].register_step_post_hook(lambda *_: self._leave())
+        """Registers a hook of the optimiser itself, so that no other callback runs before the end."""
+        trainer.optimizers[0].register_step_post_hook(lambda *_: self._exit())
 
-    def _leave(self) -> None:
+    def _exit(self) -> None:
         names = {name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names
         self.packages.write_text(json.dumps(sorted(names)))
-        os._exit(0)  # without what a program does at its end
+        os._exit(0)  # without clean-up

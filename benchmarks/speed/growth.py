@@ -1,10 +1,10 @@
-"""How cost grows with frames, resolution, questions and processes, as a table and a plot.
+"""Cost by number of frames, resolution, questions and processes, as a table and a plot.
 
     python benchmarks/speed/growth.py --plot docs/speed.png
 
-Answers of eight tokens by the parts of parts.py, in float32, from files to texts: videos of 1 to 8 frames, pictures of
-112 to 336 pixels, 1 to 32 questions on a picture. Last, training of a small model from scratch by `unirs fit`, in one
-process and in two, on equally many cores. Needs `matplotlib`, of the dependency group `speed`.
+Answers of eight tokens by the components in components.py, in float32, from files to texts: videos of 1 to 8 frames,
+images of 112 to 336 pixels, 1 to 32 questions about an image. Then training of a small model from scratch by `unirs
+fit`, in one process and in two, on the same number of cores. Needs `matplotlib`, of the dependency group `speed`.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 import yaml
+from components import TINY, components, images, questions
 from matplotlib import pyplot as plt
 from measure import Row, machine, report
-from parts import TINY, parts, pictures, questions
 
 from unirs import plugins
 from unirs.data.dataset import Example
@@ -35,46 +35,39 @@ from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample, Turn
 
 TOKENS = 8
-ENCODER = {"name": "timm", "model": "resnet10t", "pretrained": False, "tune": "full", "layer": 3, "size": 64}
-# The logged rate is a running mean, in which the first, slow step then counts little.
+ENCODER = {"name": "timm", "model": "resnet10t", "pretrained": False, "tune": "full", "layer": 3, "image_size": 64}
+# The logged rate is a running mean: after many steps, the slow first one has little weight.
 STEPS = 80
 
 
 def load(folder: Path, size: int | None) -> UniRS:
-    """The model, for pictures of another size than its vision tower's where one is given."""
-    options = {"name": "hf", "source": str(folder / "vision_tower"), "size": size}
+    """The model, for images of another size than its vision tower's if one is given."""
+    options = {"name": "hf", "source": str(folder / "vision_tower"), "image_size": size}
     encoder = plugins.create("unirs.encoders", options)
     llm, tokenizer = build_llm(LLMConfig(source=str(folder / "llm"), tune="frozen"))
     if tokenizer is None:
-        raise TypeError("The language model comes with its tokenizer.")
+        raise TypeError("The language model has no tokenizer.")
     config = UniRSConfig(options, None, "mlp", {}, {})
     return UniRS(UniRSModel(encoder, None, llm, "mlp").eval(), tokenizer, config)
 
 
-def seconds(model: UniRS, media: Media, asked: Sequence[str], rounds: int) -> float:
-    """Median seconds from the file to the answers, after one round to warm up."""
-    turns = tuple(Turn(str(number), (), {"question": text}) for number, text in enumerate(asked))
-    item = Example("", Sample("", media, turns))
+def seconds(model: UniRS, media: Media, texts: Sequence[str], rounds: int) -> float:
+    """Median seconds from the file to the answers, after one warm-up round."""
+    turns = tuple(Turn(str(number), (), {"question": text}) for number, text in enumerate(texts))
+    example = Example("", Sample("", media, turns))
     taken = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        list(model.predict_examples({"": PromptTemplate("", "{question}")}, [item], max_new_tokens=TOKENS))
+        list(model.predict_examples({"": PromptTemplate("", "{question}")}, [example], max_new_tokens=TOKENS))
         taken.append(time.perf_counter() - start)
     return statistics.median(taken[1:])
 
 
 def processes(folder: Path, count: int) -> float:
-    """Samples that `unirs fit` takes a second in so many processes, which share this process's cores."""
+    """Samples per second of each of `count` processes of `unirs fit`, which share this process's cores."""
     config = {
         "model": {
-            "encoder": {
-                "name": "timm",
-                "model": "resnet10t",
-                "pretrained": False,
-                "tune": "full",
-                "layer": 3,
-                "size": 64,
-            },
+            "encoder": ENCODER,
             "llm": {"config": {"model_type": "llama", **TINY, "hidden_size": 64}, "vocab_size": 512},
         },
         "data": {
@@ -113,7 +106,7 @@ def _rate(run: Path) -> float:
 
 
 def plot(panels: dict[str, tuple[str, dict[int, float]]], path: Path) -> None:
-    """Draws a panel for each of what grows."""
+    """Draws one panel per measurement."""
     figure, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 3.0), layout="constrained")
     for axis, (what, (unit, points)) in zip(axes, panels.items(), strict=True):
         axis.plot(list(points), list(points.values()), marker="o", color="#1f5f8b")
@@ -128,7 +121,7 @@ def plot(panels: dict[str, tuple[str, dict[int, float]]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measures what the command line names."""
+    """Runs the measurements of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, default=Path("runs/speed/growth.png"), help="default: %(default)s")
     parser.add_argument("--frames", type=int, nargs="+", default=[1, 2, 4, 8])
@@ -136,29 +129,29 @@ def main() -> None:
     parser.add_argument("--questions", type=int, nargs="+", default=[1, 8, 16, 32])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
+    parser.add_argument("--tiny", action="store_true", help="tiny components, to try the script")
     options = parser.parse_args()
-    with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data, torch.inference_mode():
-        (picture, *_) = pictures(Path(data) / "rsvqa_lr", 1)
+    with components(tiny=options.tiny) as folder, TemporaryDirectory() as data, torch.inference_mode():
+        (image,) = images(Path(data) / "rsvqa_lr", 1)
         task = plugins.create("unirs.tasks", {"name": "era", "root": Path(data) / "era"})
         task.synthesize(30, 0)
-        video = task.samples("train")[0].media.path
-        model, asked = load(folder, None), questions(max(options.questions), 0)
+        (video,) = task.load_split("train")[0].media.sources
+        model, texts = load(folder, None), questions(max(options.questions), 0)
         panels = {
             "frames of a video": (
-                "seconds an answer",
-                {k: seconds(model, Video(video, k), asked[:1], options.rounds) for k in options.frames},
+                "seconds per answer",
+                {k: seconds(model, Video(video, k), texts[:1], options.rounds) for k in options.frames},
             ),
             "pixels of a side": (
-                "seconds an answer",
-                {s: seconds(load(folder, s), picture, asked[:1], options.rounds) for s in options.sizes},
+                "seconds per answer",
+                {s: seconds(load(folder, s), image, texts[:1], options.rounds) for s in options.sizes},
             ),
-            "questions on a picture": (
-                "seconds a picture",
-                {q: seconds(model, picture, asked[:q], options.rounds) for q in options.questions},
+            "questions about an image": (
+                "seconds per image",
+                {q: seconds(model, image, texts[:q], options.rounds) for q in options.questions},
             ),
-            "processes of a training": (
-                "samples a second",
+            "training processes": (
+                "samples per second",
                 {p: processes(Path(data), p) * p for p in options.processes},
             ),
         }

@@ -1,4 +1,4 @@
-"""What the speed scripts share: two sides timed in turn, a table, and `runs/speed/<script>.json`."""
+"""Shared by the speed scripts: timing of two sides in turn, a table, and `runs/speed/<script>.json`."""
 
 import json
 import os
@@ -20,11 +20,11 @@ class Row:
     """One line of a script's result.
 
     Attributes:
-        name: what was done.
-        ours: UniRS's figure.
-        baseline: the other side's, of the same run; None where there is no other side.
+        name: the measured work.
+        ours: figure of UniRS.
+        baseline: figure of the baseline in the same run; None if there is no baseline.
         unit: of both.
-        ratio: how many times better ours is, or what the name says; None where there is no other side.
+        ratio: how many times better UniRS is, or as the name defines it; None if there is no baseline.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Row:
 def in_turn(
     ours: Callable[[], object], baseline: Callable[[], object], *, rounds: int = 3, warmup: int = 1
 ) -> tuple[list[float], list[float]]:
-    """Seconds of both sides, called one after the other; the warm-up rounds do not count.
+    """Seconds of both sides, called alternately, without the warm-up rounds.
 
     Args:
         ours: does the work once.
         baseline: does the same work once.
-        rounds: how often.
-        warmup: rounds before.
+        rounds: number of measured calls of each side.
+        warmup: number of calls before them.
     """
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(warmup + rounds):
@@ -56,7 +56,7 @@ def in_turn(
 
 
 def rates(name: str, count: int, unit: str, seconds: tuple[Sequence[float], Sequence[float]]) -> Row:
-    """A row of how many of something each side does in a second; its ratio is the median of the rounds' ratios."""
+    """A row with the rates per second of both sides; its ratio is the median of the ratios by round."""
     ours, baseline = seconds
     ratio = statistics.median(other / own for own, other in zip(ours, baseline, strict=True))
     return Row(name, count / statistics.median(ours), count / statistics.median(baseline), f"{unit}/s", ratio)
@@ -74,7 +74,7 @@ def report(script: str, rows: Sequence[Row]) -> None:
 
 
 def machine() -> str:
-    """The processor, and how much of it this process may use."""
+    """The processor, and the number of cores available to this process."""
     models = [line for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
     name = models[0].partition(":")[2].strip() if models else platform.processor()
     return f"{name}, {len(os.sched_getaffinity(0))} cores, {platform.system()}, Python {platform.python_version()}"

@@ -1,17 +1,16 @@
-"""Frames of videos and pictures: UniRS against OpenCV, PyAV and Pillow, and later epochs against the first.
+"""Decoding of videos and images: UniRS compared with OpenCV, PyAV and Pillow, and later epochs with the first.
 
-    python benchmarks/speed/media.py --videos 200 --pictures 200
+    python benchmarks/speed/media.py --videos 200 --images 200
 
-Videos are 5 s of 24 frames a second, 640x640, H.264, painted as UniRS's synthetic ERA is, and kept in `data/speed`.
-x264's own setting gives each one key frame; a second set has one a second. Every side gets 8 frames at the same
-indices, resizes them by the same function, and has the same threads: one, and then one in each of several workers.
-Needs `opencv-python-headless`, of the dependency group `speed`.
+Videos have 5 s of 24 frames per second, 640x640, H.264, drawn like UniRS's synthetic ERA, and are cached in
+`data/speed`. By default x264 writes one key frame per video; a second set has one per second. Every side reads 8
+frames at the same indices, resizes them with the same function, and has the same threads: one, and then one in each of
+several workers. Needs `opencv-python-headless`, of the dependency group `speed`.
 """
 
 import argparse
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -26,31 +25,23 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from unirs_tasks.synth.events import EVENTS
 from unirs_tasks.synth.layout import compose, random_plan
 from unirs_tasks.synth.scene import random_acquisition
-from unirs_tasks.synth.video import FRAMES as PAINTED
-from unirs_tasks.synth.video import SIZE as PAINTED_SIDE
+from unirs_tasks.synth.video import FRAMES as DRAWN
+from unirs_tasks.synth.video import SIZE as DRAWN_SIDE
 from unirs_tasks.synth.video import WORLD, Camera, Scene
 from unirs_tasks.synth.writing import map_items
 
 from unirs.data.frame_cache import FrameCache
-from unirs.tasks.media import STRETCH, Image, ResizeSpec, Video
+from unirs.tasks.media import STRETCH, Image, Video
 from unirs.tasks.sample import Sample
 from unirs.utils.io import write_atomically
 
 DATA = Path("data/speed")
 COUNT, FPS, SIDE = 8, 24, 640
 
-# Levels of 255, on average over a resized frame: room for other ways from YUV to RGB, and not for another frame.
+# Mean difference over a resized frame, in levels of 255: allows other YUV conversions, but not another frame.
 TOLERANCE = 2.0
 
 Reader = Callable[[Path], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What `FrameCache` asks of an encoder."""
-
-    size: tuple[int, int]
-    fit: ResizeSpec = STRETCH
 
 
 def main() -> None:
@@ -58,10 +49,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=200, help="how many videos; some are read by each side in turn")
     parser.add_argument("--seconds", type=int, default=5, help="length of a video")
-    parser.add_argument("--pictures", type=int, default=200, help="how many pictures of each format")
-    parser.add_argument("--size", type=int, default=224, help="height and width of what is kept, in px")
+    parser.add_argument("--images", type=int, default=200, help="how many images of each format")
+    parser.add_argument("--size", type=int, default=224, help="height and width of the resized frames, in px")
     parser.add_argument("--workers", type=int, default=2, help="processes of the loaders")
-    parser.add_argument("--rounds", type=int, default=5, help="parts that the videos are read in, side by side")
+    parser.add_argument("--rounds", type=int, default=5, help="chunks of the videos; both sides read each chunk")
     options = parser.parse_args()
     one_thread()
     size = (options.size, options.size)
@@ -70,31 +61,31 @@ def main() -> None:
     for paths in (sparse, dense):
         check_videos(readers, paths[:: max(1, len(paths) // 10)])
     rows = []
-    for paths, keys in ((sparse, "one key frame"), (dense, "a key frame a second")):
+    for paths, keys in ((sparse, "one key frame"), (dense, "one key frame per second")):
         for baseline, name in (
             (readers.seeking, "frame-wise seeking (OpenCV)"),
             (readers.through, "reading through (PyAV)"),
         ):
-            seconds = in_parts(partial(read, readers.ours), partial(read, baseline), paths, options.rounds)
+            seconds = in_chunks(partial(read, readers.ours), partial(read, baseline), paths, options.rounds)
             rows.append(rates(f"8 frames, {keys}: {name}", len(paths) // options.rounds, "videos", seconds))
     for baseline, name in (
         (readers.seeking, "frame-wise seeking (OpenCV)"),
         (readers.through, "reading through (PyAV)"),
     ):
         load = partial(epoch_of, workers=options.workers)
-        seconds = in_parts(partial(load, readers.ours), partial(load, baseline), sparse, options.rounds)
+        seconds = in_chunks(partial(load, readers.ours), partial(load, baseline), sparse, options.rounds)
         what = f"8 frames, one key frame, {options.workers} workers: {name}"
         rows.append(rates(what, len(sparse) // options.rounds, "videos", seconds))
     for workers in sorted({0, options.workers}):
         epochs = Epochs(sparse, size, workers)
         seconds = in_turn(epochs.later, epochs.first, warmup=0)
         rows.append(rates(f"a later epoch, {workers} workers: the first", len(sparse), "videos", seconds))
-    rows += pictures(options.pictures)
+    rows += images(options.images)
     report(__file__, rows)
 
 
 def one_thread() -> None:
-    """Takes all threads but one from every library, in this process and in those that it starts."""
+    """Limits every library to one thread, in this process and its workers."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
 
@@ -114,7 +105,7 @@ class Readers:
         return Video(path, COUNT).load_frames(self.size)
 
     def seeking(self, path: Path) -> torch.Tensor:
-        """OpenCV, told to go to each frame."""
+        """OpenCV, with a seek to each frame."""
         film = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         frames = []
         for index in spread(int(film.get(cv2.CAP_PROP_FRAME_COUNT))):
@@ -138,21 +129,21 @@ class Readers:
         return self._resized(frames)
 
     def _resized(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
-        pictures = [PIL.Image.fromarray(frame) for frame in frames]
-        small = [np.asarray(one.resize(self.size[::-1], PIL.Image.Resampling.BICUBIC)) for one in pictures]
+        full = [PIL.Image.fromarray(frame) for frame in frames]
+        small = [np.asarray(one.resize(self.size[::-1], PIL.Image.Resampling.BICUBIC)) for one in full]
         return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).contiguous()
 
 
 def spread(total: int) -> list[int]:
-    """The indices that `Video` shows."""
+    """The frame indices of `Video`."""
     return [int(index) for index in np.linspace(0, total - 1, COUNT).round()]
 
 
 def check_videos(readers: Readers, paths: Sequence[Path]) -> None:
-    """Sees to it that all readers show the same frames, and that other frames would be noticed.
+    """Checks that all readers return the same frames, with a tolerance that detects a neighbouring frame.
 
     Raises:
-        SystemExit: they do not.
+        SystemExit: frames differ.
     """
     for path in paths:
         truth = readers.through(path).float()
@@ -166,19 +157,19 @@ def check_videos(readers: Readers, paths: Sequence[Path]) -> None:
                 )
 
 
-def in_parts(
+def in_chunks(
     ours: Callable[[Sequence[Path]], object],
     baseline: Callable[[Sequence[Path]], object],
     paths: Sequence[Path],
-    parts: int,
+    chunks: int,
 ) -> tuple[list[float], list[float]]:
-    """Seconds of both sides for each part of the files; neither is the one that first reads them from the disk."""
+    """Seconds of both sides for each chunk of the files, which are in the page cache."""
     for path in paths:
         path.read_bytes()
-    length = len(paths) // parts
-    cut = [paths[part * length : (part + 1) * length] for part in range(parts)]
+    length = len(paths) // chunks
+    cut = [paths[index * length : (index + 1) * length] for index in range(chunks)]
     own, other = iter(cut), iter(cut)
-    return in_turn(lambda: ours(next(own)), lambda: baseline(next(other)), rounds=parts, warmup=0)
+    return in_turn(lambda: ours(next(own)), lambda: baseline(next(other)), rounds=chunks, warmup=0)
 
 
 def read(reader: Reader, paths: Sequence[Path]) -> None:
@@ -188,10 +179,10 @@ def read(reader: Reader, paths: Sequence[Path]) -> None:
 
 
 class Films(Dataset[torch.Tensor]):
-    """What a reader makes of files.
+    """Frames of files.
 
     Args:
-        reader: of one.
+        reader: reads one file.
         paths: the files.
     """
 
@@ -207,17 +198,17 @@ class Films(Dataset[torch.Tensor]):
 
 
 def epoch_of(reader: Reader, paths: Sequence[Path], workers: int) -> None:
-    """Reads files through a loader, its start and end included."""
+    """Reads files with a loader, including its start and end."""
     for _ in DataLoader(Films(reader, paths), batch_size=4, num_workers=workers, collate_fn=torch.cat):
         pass
 
 
 class Epochs:
-    """First and second epochs through a `FrameCache` and a loader, each in an order of its own.
+    """Epochs with a `FrameCache` and a loader, each in another order.
 
     Args:
         paths: videos.
-        size: height and width of what is kept.
+        size: height and width of the cached frames.
         workers: processes of the loader.
     """
 
@@ -227,7 +218,7 @@ class Epochs:
 
     def first(self) -> None:
         """The first epoch of a new cache."""
-        cache = FrameCache(Shape(self.size), limit=10**9)  # type: ignore[arg-type]
+        cache = FrameCache(self.size, STRETCH, limit=10**9)
         films = Films(partial(_cached, cache), self.paths)
         self.loader = DataLoader(
             films,
@@ -249,21 +240,21 @@ def _cached(cache: FrameCache, path: Path) -> torch.Tensor:
     return cache(Sample("", Video(path, COUNT), ()))
 
 
-def pictures(count: int) -> Iterator[Row]:
-    """Rows of pictures, read at their own size: pixels must be equal.
+def images(count: int) -> Iterator[Row]:
+    """Rows of images, read at their own size.
 
     Raises:
-        SystemExit: they are not.
+        SystemExit: pixels differ.
     """
-    folder = DATA / "pictures"
-    map_items(partial(_paint_picture, folder), range(count), seed=1, description="pictures")
+    folder = DATA / "images"
+    map_items(partial(_draw_image, folder), range(count), seed=1, description="images")
     for suffix in ("tif", "png"):
         paths = [folder / f"{number:05d}.{suffix}" for number in range(count)]
         for baseline, name in ((_pillow, "Pillow"), (_opencv, "OpenCV"), (_pyav, "PyAV")):
             if not all(torch.equal(_ours(path), baseline(path)) for path in paths):
                 raise SystemExit(f"{name} reads other pixels from {folder}. Delete the folder to make it again.")
             seconds = in_turn(partial(read, _ours, paths), partial(read, baseline, paths), rounds=9)
-            yield rates(f"{suffix.upper()} 256x256: {name}", count, "pictures", seconds)
+            yield rates(f"{suffix.upper()} 256x256: {name}", count, "images", seconds)
 
 
 def _ours(path: Path) -> torch.Tensor:
@@ -288,27 +279,27 @@ def _tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
 
 
-def _paint_picture(folder: Path, number: int, rng: np.random.Generator) -> None:
+def _draw_image(folder: Path, number: int, rng: np.random.Generator) -> None:
     paths = [folder / f"{number:05d}.{suffix}" for suffix in ("tif", "png")]
     if all(path.exists() for path in paths):
         return
-    picture = PIL.Image.fromarray(compose(rng, random_plan(rng, "urban")).render(random_acquisition(rng)))
+    image = PIL.Image.fromarray(compose(rng, random_plan(rng, "urban")).render(random_acquisition(rng)))
     for path in paths:
         buffer = io.BytesIO()
-        picture.save(buffer, {".tif": "TIFF", ".png": "PNG"}[path.suffix])
+        image.save(buffer, {".tif": "TIFF", ".png": "PNG"}[path.suffix])
         write_atomically(path, buffer.getvalue())
 
 
 def videos(count: int, seconds: int) -> tuple[list[Path], list[Path]]:
-    """Videos with one key frame, and the same videos with one a second; made where they are not present."""
+    """Videos with one key frame, and the same videos with one per second; generated if they do not exist."""
     folder = DATA / f"videos_{seconds}s"
-    folders = folder / "one_key", folder / "key_a_second"
-    map_items(partial(_paint_video, folders, seconds * FPS), range(count), seed=0, description="videos")
+    folders = folder / "one_key", folder / "key_per_second"
+    map_items(partial(_draw_video, folders, seconds * FPS), range(count), seed=0, description="videos")
     sparse, dense = ([folder / f"{number:05d}.mp4" for number in range(count)] for folder in folders)
     return sparse, dense
 
 
-def _paint_video(folders: tuple[Path, Path], length: int, number: int, rng: np.random.Generator) -> None:
+def _draw_video(folders: tuple[Path, Path], length: int, number: int, rng: np.random.Generator) -> None:
     paths = [folder / f"{number:05d}.mp4" for folder in folders]
     if all(path.exists() for path in paths):
         return
@@ -319,32 +310,32 @@ def _paint_video(folders: tuple[Path, Path], length: int, number: int, rng: np.r
 
 
 def _shots(scene: Scene, camera: Camera, length: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """The painter's clip at 640x640: enlarged, its camera slowed down to 24 frames a second, with fresh grain."""
-    scale = SIDE / PAINTED_SIDE
+    """The synthetic clip enlarged to 640x640, slowed down to 24 frames per second, with new grain."""
+    scale = SIDE / DRAWN_SIDE
     side = round(WORLD * scale)
     grain = rng.normal(0, 2.5, (SIDE + 64, SIDE + 64, 3)).astype(np.float32)
     path = (*camera.center.T, camera.angle, camera.zoom)
-    shown = -1
-    for time in np.linspace(0, PAINTED - 1, length):
-        if int(time) != shown:
-            shown = int(time)
+    last = -1
+    for time in np.linspace(0, DRAWN - 1, length):
+        if int(time) != last:
+            last = int(time)
             world = scene.ground.copy()
             for layer in scene.layers:
-                layer.draw(world, shown)
+                layer.draw(world, last)
             world = world.resize((side, side), PIL.Image.Resampling.BICUBIC)
-        x, y, angle, zoom = (float(np.interp(time, range(PAINTED), column)) for column in path)
+        x, y, angle, zoom = (float(np.interp(time, range(DRAWN), column)) for column in path)
         cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
         left = x * scale + side / 2 - (cos - sin) * SIDE / 2
         top = y * scale + side / 2 - (sin + cos) * SIDE / 2
-        way = (cos, -sin, left, sin, cos, top)
-        frame = world.transform((SIDE, SIDE), PIL.Image.Transform.AFFINE, way, PIL.Image.Resampling.BILINEAR)
+        affine = (cos, -sin, left, sin, cos, top)
+        frame = world.transform((SIDE, SIDE), PIL.Image.Transform.AFFINE, affine, PIL.Image.Resampling.BILINEAR)
         down, right = rng.integers(0, 64, 2)
         noisy = np.asarray(frame) + grain[down : down + SIDE, right : right + SIDE]
         yield noisy.clip(0, 255).astype(np.uint8)
 
 
 def _encoded(frames: Sequence[np.ndarray], distance: int | None) -> bytes:
-    """An MP4 of x264's own settings, but for speed, and for the distance of key frames where given."""
+    """An MP4 with x264's default settings, except for speed and, if given, the distance of key frames."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as film:
         stream = film.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "threads": "1"})

@@ -1,11 +1,11 @@
-"""The share of a machine's peak in matrix products that a training step reaches.
+"""The share of a machine's peak performance in matrix products that a training step reaches.
 
     python benchmarks/speed/roofline.py
 
 The peak is the fastest of several large square products, measured in the same run between the steps, in the same
-precision. A step is forward and backward pass and the optimiser's, of the model and the packed mixed batches of
-train.py with features kept, as in steady state. Counted are the operations of the matrix products that are really
-computed (`torch.utils.flop_counter`), nothing that is only spared.
+precision. A step is the forward and backward pass and the optimiser step, with the model and the packed mixed batches
+of train.py and cached features, as in steady state. Only operations of executed matrix products are counted
+(`torch.utils.flop_counter`).
 """
 
 import argparse
@@ -17,8 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from components import components
 from measure import Row, report
-from parts import parts
 from torch.utils.flop_counter import FlopCounterMode
 from train import Work, loaded
 
@@ -26,7 +26,7 @@ _SIDES = (1024, 2048, 4096)
 
 
 def peak(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second of the fastest square matrix product."""
+    """Operations per second of the fastest square matrix product."""
     fastest = 0.0
     for side in _SIDES:
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
@@ -36,7 +36,7 @@ def peak(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that it takes."""
+    """Seconds of one call."""
     _wait(device)
     start = time.perf_counter()
     work()
@@ -50,16 +50,16 @@ def _wait(device: torch.device) -> None:
 
 
 def main() -> None:
-    """Measures what the command line names."""
+    """Runs the measurements of the command line."""
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=int, nargs=3, default=[2, 1, 1], metavar=("IMAGES", "PAIRS", "VIDEOS"))
     parser.add_argument("--steps", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16" if gpu else "float32")
-    parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
+    parser.add_argument("--tiny", action="store_true", help="tiny components, to try the script")
     options = parser.parse_args()
     dtype, device = getattr(torch, options.dtype), torch.device("cuda" if gpu else "cpu")
-    with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data:
+    with components(tiny=options.tiny) as folder, TemporaryDirectory() as data:
         work = Work.synthetic(folder, Path(data), tuple(options.media), dtype)
         module, batches = loaded(work, Path(data) / "features", device)
         optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-4)

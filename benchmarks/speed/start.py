@@ -1,11 +1,10 @@
-"""How long `unirs` takes to start: its help, its list of tasks, and a training up to its first optimiser step.
+"""Start-up time of `unirs`: its help, its list of tasks, and a training up to its first optimiser step.
 
     python benchmarks/speed/start.py
 
-The baseline of `unirs fit` is `start_baseline.py`, a bare LightningCLI program with the same encoder, language
-model and pairs. Both get `first_step.FirstStep`, which ends their process right after the first optimiser step, and
-both are timed from outside, so that everything from the start of Python on counts. Files are cached and compiled by the
-rounds that warm up.
+The baseline of `unirs fit` is `start_baseline.py`, a bare LightningCLI program with the same encoder, language model
+and pairs. In both, `first_step.FirstStep` ends the process right after the first optimiser step. Times include the
+start of Python. Warm-up rounds fill the page cache and compile modules.
 """
 
 import argparse
@@ -48,7 +47,7 @@ TRAINER = {
 
 
 def main() -> None:
-    """Times what the command line names."""
+    """Runs the measurements of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=("commands", "fit"), default=["commands", "fit"])
     parser.add_argument("--rounds", type=int, default=7, help="of each side (default: %(default)s)")
@@ -65,13 +64,13 @@ def main() -> None:
 
 
 def commands(rounds: int, warmup: int) -> list[Row]:
-    """Whole processes of the two commands that must answer at once; neither is the other's baseline."""
-    shown, listed = in_turn(
+    """Complete processes of the two commands that must be fast; neither is the other's baseline."""
+    help_seconds, tasks_seconds = in_turn(
         lambda: _run([UNIRS, "--help"]), lambda: _run([UNIRS, "tasks"]), rounds=rounds, warmup=warmup
     )
     return [
-        Row("unirs --help, whole process (bar 0.2 s)", statistics.median(shown), None, "s", None),
-        Row("unirs tasks, whole process (bar 0.5 s)", statistics.median(listed), None, "s", None),
+        Row("unirs --help, complete process (bar 0.2 s)", statistics.median(help_seconds), None, "s", None),
+        Row("unirs tasks, complete process (bar 0.5 s)", statistics.median(tasks_seconds), None, "s", None),
     ]
 
 
@@ -113,7 +112,7 @@ def fit(folder: Path, pairs: int, rounds: int, warmup: int) -> Row:
 
 
 def _training(command: Sequence[str], config: dict[str, Any], folder: Path) -> Callable[[], object]:
-    """One training after the other, each in a folder of its own."""
+    """A function that runs a training in a new folder."""
     numbers = itertools.count()
 
     def train() -> None:
@@ -129,7 +128,7 @@ def _training(command: Sequence[str], config: dict[str, Any], folder: Path) -> C
 
 def _run(command: Sequence[str]) -> None:
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
-    # As a user has it: compiled once, and kept.
+    # As in normal use: modules are compiled once.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
@@ -137,12 +136,12 @@ def _run(command: Sequence[str]) -> None:
 
 
 def _compare_imports(folder: Path) -> str:
-    """What only one side had imported by its first step; fails where a training ended without one."""
+    """Reports packages that only one side had imported by its first step; fails if a training ended without one."""
     ours, baseline = (set(json.loads((folder / side / "packages.json").read_text())) for side in ("ours", "baseline"))
     ours -= {"unirs", "unirs_tasks", "unirs_encoders"}
-    alone = [", ".join(sorted(names)) or "none" for names in (ours - baseline, baseline - ours)]
+    only = [", ".join(sorted(names)) or "none" for names in (ours - baseline, baseline - ours)]
     both = len(ours & baseline)
-    return f"Packages that both sides of fit import: {both}; ours alone: {alone[0]}; baseline alone: {alone[1]}"
+    return f"Packages that both sides of fit import: {both}; only ours: {only[0]}; only baseline: {only[1]}"
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Captioner(LightningModule):
-    """Writes the visual tokens of both images of a pair before the text, and learns the sentences.
+    """Puts the visual tokens of both images of a pair before the text, and trains on the sentences.
 
     Args:
         encoder: a timm model.

