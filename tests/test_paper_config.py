@@ -63,11 +63,11 @@ def write_conversations(root: Path, synthetic: Path) -> None:
     """GeoChat-Instruct as its archive unpacks."""
     images = root / "share/softwares/kartik/GeoChat_finetuning/final_images_llava"
     images.mkdir(parents=True)
-    said = [("human", "<image>\nIs there a road?"), ("gpt", "Yes."), ("human", "Where?"), ("gpt", "In the north.")]
+    dialogue = [("human", "<image>\nIs there a road?"), ("gpt", "Yes."), ("human", "Where?"), ("gpt", "In the north.")]
     rows = []
     for path in sorted((synthetic / "rsvqa_lr" / "Images_LR").iterdir())[:8]:
         shutil.copy(path, images)
-        conversation = [{"from": role, "value": text} for role, text in said]
+        conversation = [{"from": role, "value": text} for role, text in dialogue]
         rows.append({"id": path.stem, "image": path.name, "conversations": conversation})
     (root / "GeoChat_Instruct.json").write_text(json.dumps(rows))
 

@@ -8,12 +8,17 @@ from unirs.tasks.sample import Sample, TaskSplit, Turn
 
 def split(*turns: tuple[str, tuple[str, ...], tuple[str, ...]]) -> TaskSplit:
     """A split of one picture, from the kind, references and answers of its turns."""
-    asked = tuple(Turn(str(n), references, {}, answers, kind) for n, (kind, references, answers) in enumerate(turns))
-    return TaskSplit([Sample("s", Image(Path("a.png")), asked)])
+    turns_of = tuple(
+        Turn(str(n), references, {}, answers, category) for n, (category, references, answers) in enumerate(turns)
+    )
+    return TaskSplit([Sample("s", Image(Path("a.png")), turns_of)])
 
 
-def rows(*kinds: str) -> list[Prediction]:
-    return [Prediction(str(n), "task", ("b.png",), kind, "?", "said", ("truth",)) for n, kind in enumerate(kinds)]
+def rows(*categories: str) -> list[Prediction]:
+    return [
+        Prediction(str(n), "task", ("b.png",), category, "?", "said", ("truth",))
+        for n, category in enumerate(categories)
+    ]
 
 
 TRAIN = split(

@@ -28,10 +28,10 @@ def accuracy(hits: Sequence[float], counted: Sequence[float] | None = None) -> S
 def result(
     hits: Sequence[float] = (1, 0, 1, 1),
     task: str = "rsvqa_lr",
-    kinds: Sequence[str] = ("comp", "presence"),
+    categories: Sequence[str] = ("comp", "presence"),
     **row: object,
 ) -> TaskResult:
-    names = [kinds[i % len(kinds)] for i in range(len(hits))]
+    names = [categories[i % len(categories)] for i in range(len(hits))]
     fields: dict[str, Any] = {
         "prompt": "<image>\nA road?",
         "text": "Yes.",
@@ -40,7 +40,9 @@ def result(
     } | row
     rows = [Prediction(id=str(i), task=task, media=(f"{i}.tif",), category=k, **fields) for i, k in enumerate(names)]
     statistics = {"accuracy": accuracy(hits)}
-    statistics |= {f"accuracy/{kind}": accuracy(hits, [name == kind for name in names]) for kind in kinds}
+    statistics |= {
+        f"accuracy/{category}": accuracy(hits, [name == category for name in names]) for category in categories
+    }
     return TaskResult(task, rows, Evaluation(["yes"] * len(hits), list(hits), statistics), {"count": 3, "area": 2})
 
 
@@ -296,13 +298,13 @@ def test_nothing_dropped_and_rows_without_a_kind_read_well() -> None:
 
 
 def test_the_table_fits_a_terminal_with_many_kinds_and_baselines() -> None:
-    kinds = [f"religious activity {i}" for i in range(25)]
+    categories = [f"religious activity {i}" for i in range(25)]
     numbers = {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 1391}
-    metrics = {"top1": numbers} | {f"top1/{kind}": numbers for kind in kinds}
+    metrics = {"top1": numbers} | {f"top1/{category}": numbers for category in categories}
     names = ["most frequent answer", "blind language model", "random class"]
     parts = {"tasks": {"era": metrics}, "baselines": {name: {"era": metrics} for name in names}}
-    table = format_table(document(**parts, evaluated={"era": dict.fromkeys(kinds, 55)}, excluded={}))
+    table = format_table(document(**parts, evaluated={"era": dict.fromkeys(categories, 55)}, excluded={}))
     assert all(len(line) <= 100 for line in table.splitlines())
-    assert all(f"top1/{kind} " in table for kind in kinds)
+    assert all(f"top1/{category} " in table for category in categories)
     assert table.count("55") == 25
     assert table.count("0.5000") == 26 * 4

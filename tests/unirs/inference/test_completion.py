@@ -41,98 +41,100 @@ def renderer(tokenizer: "PreTrainedTokenizerBase") -> PromptEncoder:
 
 
 @pytest.fixture
-def shown() -> list[Media]:
+def inputs() -> list[Media]:
     return [Image(Path("a.png")), Pair(Path("b.png"), Path("c.png")), Video(Path("d.mp4"), 3)]
 
 
-def frames(one: Media, seed: int) -> torch.Tensor:
+def frames(media_item: Media, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (one.num_frames, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    return torch.randint(0, 256, (media_item.num_frames, 3, 64, 64), dtype=torch.uint8, generator=generator)
 
 
-def sample(one: Media, question: str, *answers: str) -> Sample:
-    return Sample("s", one, (Turn("t", answers, {"question": question}),))
+def sample(media_item: Media, question: str, *answers: str) -> Sample:
+    return Sample("s", media_item, (Turn("t", answers, {"question": question}),))
 
 
-def batch_of(model: "UniRSModel", renderer: PromptEncoder, shown: list[Media]) -> Batch:
+def batch_of(model: "UniRSModel", renderer: PromptEncoder, inputs: list[Media]) -> Batch:
     sequences, rows = [], []
-    for index, (one, question) in enumerate(zip(shown, QUESTIONS, strict=False)):
-        asked = sample(one, question)
-        count = partial(num_image_slots, fused=True)(one)
-        ((sequence, _),) = renderer.encode_prompts(ASK, asked, count, model.projector.num_tokens)
+    for index, (media_item, question) in enumerate(zip(inputs, QUESTIONS, strict=False)):
+        question_sample = sample(media_item, question)
+        count = partial(num_image_slots, fused=True)(media_item)
+        ((sequence, _),) = renderer.encode_prompts(ASK, question_sample, count, model.projector.num_tokens)
         sequences.append(sequence)
         rows.append(Prediction(str(index), "t", (), f"kind{index}", "", "", ()))
-    pictures = [frames(one, seed) for seed, one in enumerate(shown)]
-    owners = [(index,) for index in range(len(shown))]
-    batch = collate(pictures, [one.modality for one in shown], sequences, owners)
+    media_frames = [frames(media_item, seed) for seed, media_item in enumerate(inputs)]
+    row_media = [(index,) for index in range(len(inputs))]
+    batch = collate(media_frames, [media_item.modality for media_item in inputs], sequences, row_media)
     return replace(batch, queries=tuple(rows))
 
 
-def alone(model: "UniRSModel", renderer: PromptEncoder, one: Media, seed: int, question: str, choice: str) -> float:
+def single_logprob(
+    model: "UniRSModel", renderer: PromptEncoder, media_item: Media, seed: int, question: str, choice: str
+) -> float:
     """The log-likelihood of one answer, by a training pass of its own."""
     sequence = renderer.encode_train(
-        ASK, sample(one, question, choice), num_image_slots(one, fused=True), model.projector.num_tokens
+        ASK, sample(media_item, question, choice), num_image_slots(media_item, fused=True), model.projector.num_tokens
     )
     with torch.no_grad():
-        return -float(model.loss(collate([frames(one, seed)], [one.modality], [sequence], [(0,)])))
+        return -float(model.loss(collate([frames(media_item, seed)], [media_item.modality], [sequence], [(0,)])))
 
 
 def test_one_pass_is_as_good_as_one_for_each_choice(
-    model: "UniRSModel", renderer: PromptEncoder, shown: list[Media]
+    model: "UniRSModel", renderer: PromptEncoder, inputs: list[Media]
 ) -> None:
     tokens = [renderer.encode_choice(choice) for choice in CHOICES]
-    batch = batch_of(model, renderer, shown)
-    said = decode(model, batch, [tokens, tokens[:2], tokens[2:]], end=128, max_new_tokens=1)
-    together = [scores for _, scores in said]
+    batch = batch_of(model, renderer, inputs)
+    decoded = decode(model, batch, [tokens, tokens[:2], tokens[2:]], end=128, max_new_tokens=1)
+    together = [scores for _, scores in decoded]
     allowed = [CHOICES, CHOICES[:2], CHOICES[2:]]
-    for seed, (one, question, options) in enumerate(zip(shown, QUESTIONS, allowed, strict=True)):
-        expected = [alone(model, renderer, one, seed, question, choice) for choice in options]
+    for seed, (media_item, question, options) in enumerate(zip(inputs, QUESTIONS, allowed, strict=True)):
+        expected = [single_logprob(model, renderer, media_item, seed, question, choice) for choice in options]
         assert together[seed] == pytest.approx(expected, abs=1e-4)
     assert len(set(together[0])) == len(CHOICES)
 
 
-def test_free_text_and_choices_in_one_batch(model: "UniRSModel", renderer: PromptEncoder, shown: list[Media]) -> None:
-    batch = batch_of(model, renderer, shown)
+def test_free_text_and_choices_in_one_batch(model: "UniRSModel", renderer: PromptEncoder, inputs: list[Media]) -> None:
+    batch = batch_of(model, renderer, inputs)
     free = complete(model, renderer, batch, max_new_tokens=4, logprobs=True)
     allowed = {"kind0": CHOICES, "kind1": (), "kind2": ("fire", "flood")}
     mixed = complete(model, renderer, batch, max_new_tokens=4, choices=lambda row: allowed[row.category])
     assert mixed[1].text == free[1].text
     assert mixed[1].choice_logprobs == {}
     for index in (0, 2):
-        said = mixed[index]
-        assert tuple(said.choice_logprobs) == allowed[f"kind{index}"]
-        assert said.text == max(said.choice_logprobs, key=lambda choice: said.choice_logprobs[choice])
-        assert said.logprobs == (said.choice_logprobs[said.text],)
-    assert all(len(said.token_ids) == len(said.logprobs) for said in free)
+        decoded = mixed[index]
+        assert tuple(decoded.choice_logprobs) == allowed[f"kind{index}"]
+        assert decoded.text == max(decoded.choice_logprobs, key=lambda choice: decoded.choice_logprobs[choice])
+        assert decoded.logprobs == (decoded.choice_logprobs[decoded.text],)
+    assert all(len(decoded.token_ids) == len(decoded.logprobs) for decoded in free)
 
 
-def test_the_first_of_equal_choices(model: "UniRSModel", renderer: PromptEncoder, shown: list[Media]) -> None:
+def test_the_first_of_equal_choices(model: "UniRSModel", renderer: PromptEncoder, inputs: list[Media]) -> None:
     # All tokens are equally likely, so that texts of equal length are.
     model.llm.get_output_embeddings().weight.data.zero_()
-    (said,) = complete(
-        model, renderer, batch_of(model, renderer, shown[:1]), max_new_tokens=1, choices=lambda _: ("no", "do", "go")
+    (decoded,) = complete(
+        model, renderer, batch_of(model, renderer, inputs[:1]), max_new_tokens=1, choices=lambda _: ("no", "do", "go")
     )
-    assert said.text == "no"
-    assert len(set(said.choice_logprobs.values())) == 1
+    assert decoded.text == "no"
+    assert len(set(decoded.choice_logprobs.values())) == 1
 
 
-def test_flash_attention_takes_no_branches(model: "UniRSModel", renderer: PromptEncoder, shown: list[Media]) -> None:
+def test_flash_attention_takes_no_branches(model: "UniRSModel", renderer: PromptEncoder, inputs: list[Media]) -> None:
     model.llm.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ModelError, match=r"tree attention.*'sdpa'"):
-        decode(model, batch_of(model, renderer, shown[:1]), [[[5, 6]]], end=128, max_new_tokens=1)
+        decode(model, batch_of(model, renderer, inputs[:1]), [[[5, 6]]], end=128, max_new_tokens=1)
 
 
 def test_unbranched_sequences_learn_the_same(
-    make_model: Callable[..., "UniRSModel"], renderer: PromptEncoder, shown: list[Media]
+    make_model: Callable[..., "UniRSModel"], renderer: PromptEncoder, inputs: list[Media]
 ) -> None:
     model: Any = make_model().eval()
     turns = tuple(Turn(str(n), ("yes", "no way"), {"question": text}) for n, text in enumerate(QUESTIONS))
-    asked = Sample("s", shown[0], turns)
+    question_sample = Sample("s", inputs[0], turns)
     tokens = model.projector.num_tokens
-    tree = collate([frames(shown[0], 0)], ["image"], [renderer.encode_train(ASK, asked, 1, tokens)], [(0,)])
-    plain = renderer.encode_train_flat(ASK, asked, 1, tokens)
+    tree = collate([frames(inputs[0], 0)], ["image"], [renderer.encode_train(ASK, question_sample, 1, tokens)], [(0,)])
+    plain = renderer.encode_train_flat(ASK, question_sample, 1, tokens)
     assert len(plain) == 6
-    rows = collate([frames(shown[0], 0)], ["image"], plain, [(0,)] * 6)
+    rows = collate([frames(inputs[0], 0)], ["image"], plain, [(0,)] * 6)
     expected = model.loss(tree)
     torch.testing.assert_close(model.loss(rows), expected)
     # As flash attention sees it: padding alone.
@@ -142,5 +144,5 @@ def test_unbranched_sequences_learn_the_same(
         attention_mask=mask,
         position_ids=tree_attention_mask(rows.branch_end).sum(2) - 1,
     )
-    seen = rows.token_mask()
-    torch.testing.assert_close(out.logits[seen], model(rows)[seen], atol=1e-4, rtol=1e-4)
+    visible = rows.token_mask()
+    torch.testing.assert_close(out.logits[visible], model(rows)[visible], atol=1e-4, rtol=1e-4)

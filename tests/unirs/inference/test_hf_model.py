@@ -56,7 +56,7 @@ VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "n
 def template(image: str) -> str:
     return (
         "{% for message in messages %}USER: {% for part in message.content %}"
-        f"{{% if part.type == 'image' %}}{image}\n{{% else %}}{{{{ part.text }}}}{{% endif %}}"
+        f"{{% if component.type == 'image' %}}{image}\n{{% else %}}{{{{ component.text }}}}{{% endif %}}"
         "{% endfor %}{% endfor %}{% if add_generation_prompt %}\nASSISTANT:{% endif %}"
     )
 
@@ -146,9 +146,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         # This seed and factor make models whose answers differ between prompts, as a trained model's do.
         torch.manual_seed(1)
         model, processor = make()
-        for part in model.modules():
-            if isinstance(part, torch.nn.Linear):
-                part.weight.data.mul_(8)
+        for component in model.modules():
+            if isinstance(component, torch.nn.Linear):
+                component.weight.data.mul_(8)
         made[name] = tmp_path_factory.mktemp(name)
         model.save_pretrained(made[name])
         processor.save_pretrained(made[name])
@@ -191,11 +191,11 @@ def copy(folders: dict[str, Path], tmp_path: Path) -> Path:
 def plainly(folder: Path, one: Media, question: str, length: int = LENGTH) -> list[int]:
     """Token ids, said as the documentation of `transformers` asks a model."""
     model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-    shown = [
+    inputs = [
         {"type": "image", "image": PIL.Image.fromarray(frame.permute(1, 2, 0).numpy())} for frame in one.load_frames()
     ]
     inputs = processor.apply_chat_template(
-        [{"role": "user", "content": [*shown, {"type": "text", "text": question}]}],
+        [{"role": "user", "content": [*inputs, {"type": "text", "text": question}]}],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
@@ -223,29 +223,29 @@ def test_batched_equals_alone_equals_plain_generation(family: Path, media: list[
 def test_answers_depend_on_every_picture(family: Path, media: list[Media]) -> None:
     _, pair, video, _ = media
     assert isinstance(pair, Pair)
-    shown: list[Media] = [
+    inputs: list[Media] = [
         pair,
         Pair(pair.after, pair.before),
         Image(pair.before),
         video,
         Video(Path(video.sources[0]), 2),
     ]
-    said = HFImageTextModel(str(family)).generate(shown, ["What?"] * len(shown), 24)
-    assert len(set(said)) == len(shown)
+    answers = HFImageTextModel(str(family)).generate(inputs, ["What?"] * len(inputs), 24)
+    assert len(set(answers)) == len(inputs)
 
 
 def test_several_questions_about_one_picture(family: Path, media: list[Media]) -> None:
     vlm = HFImageTextModel(str(family))
-    said = vlm.generate([media[0]] * 3, ["Why?", "What is there?", "Why?"], 12)
-    assert said[0] == said[2] != said[1]
+    answers = vlm.generate([media[0]] * 3, ["Why?", "What is there?", "Why?"], 12)
+    assert answers[0] == answers[2] != answers[1]
     assert vlm.generate([], [], 12) == []
 
 
 def test_says_clues(family: Path, media: list[Media], tmp_path: Path) -> None:
     cache = ClueCache(tmp_path / "clues.sqlite")
     clues = generate_clues(HFImageTextModel(str(family)), media, cache=cache, max_new_tokens=LENGTH)
-    said = HFImageTextModel(str(family)).generate(media, [CLUE_PROMPTS[one.modality] for one in media], LENGTH)
-    assert clues == {one: clean_clue(clue) for one, clue in zip(media, said, strict=True)}
+    answers = HFImageTextModel(str(family)).generate(media, [CLUE_PROMPTS[one.modality] for one in media], LENGTH)
+    assert clues == {one: clean_clue(clue) for one, clue in zip(media, answers, strict=True)}
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -441,13 +441,13 @@ def test_it_can_be_benchmarked(
     assert cli(*command, "--out", tmp_path / "out", "--limit", 1, "--batch-size", 2) == 0
     bench = tmp_path / "out" / folders[family].name / "bench"
     vlm = HFImageTextModel(str(folders[family]))
-    shown: dict[str, Media] = {
+    inputs: dict[str, Media] = {
         "image": Image(colours / "red.png"),
         "pair": Pair(colours / "red.png", colours / "green.png"),
         "video": Video(colours / "red.mp4", 2),
     }
-    for kind, one in shown.items():
-        rows = [json.loads(line) for line in (bench / "predictions" / f"{kind}.jsonl").read_text().splitlines()]
+    for model_type, one in inputs.items():
+        rows = [json.loads(line) for line in (bench / "predictions" / f"{model_type}.jsonl").read_text().splitlines()]
         # The same samples whatever the limit, so that only some media are known here.
         for row in (row for row in rows if row["media"] == list(one.sources)):
             assert "[" not in row["prompt"]

@@ -44,8 +44,8 @@ def write_video(path: Path, frames: int = 24, *, faststart: bool = False) -> Pat
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 32, "yuv420p", 8
         stream.thread_count = 1
         for index in range(frames):
-            picture = np.full((32, 64, 3), 10 * index, dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            array = np.full((32, 64, 3), 10 * index, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
         container.mux(stream.encode())
     return path
 
@@ -222,25 +222,25 @@ class TestFit:
     """A picture of 40x20 pixels, its left half red and its right half blue, brought to a square of 20."""
 
     @pytest.fixture
-    def picture(self, tmp_path: Path) -> Image:
+    def wide_image(self, tmp_path: Path) -> Image:
         pixels = np.zeros((20, 40, 3), dtype=np.uint8)
         pixels[:, :20, 0] = 255
         pixels[:, 20:, 2] = 255
         return Image(write_picture(tmp_path / "wide.png", pixels))
 
-    def test_resize_stretches(self, picture: Image) -> None:
-        (frame,) = picture.load_frames((20, 20))
+    def test_resize_stretches(self, wide_image: Image) -> None:
+        (frame,) = wide_image.load_frames((20, 20))
         assert frame[0, :, :8].min() == 255
         assert frame[2, :, 12:].min() == 255
 
-    def test_pad_adds_equal_borders(self, picture: Image) -> None:
-        (frame,) = picture.load_frames((20, 20), ResizeSpec("pad", (1, 2, 3)))
+    def test_pad_adds_equal_borders(self, wide_image: Image) -> None:
+        (frame,) = wide_image.load_frames((20, 20), ResizeSpec("pad", (1, 2, 3)))
         assert frame[:, :5].permute(1, 2, 0).reshape(-1, 3).unique(dim=0).tolist() == [[1, 2, 3]]
         assert frame[:, 15:].permute(1, 2, 0).reshape(-1, 3).unique(dim=0).tolist() == [[1, 2, 3]]
         assert frame[0, 6:14, :8].min() == 255
 
-    def test_center_crop_cuts_both_ends(self, picture: Image) -> None:
-        (frame,) = picture.load_frames((20, 20), ResizeSpec("center_crop"))
+    def test_center_crop_cuts_both_ends(self, wide_image: Image) -> None:
+        (frame,) = wide_image.load_frames((20, 20), ResizeSpec("center_crop"))
         assert frame[0, :, :9].min() == 255
         assert frame[2, :, 11:].min() == 255
 
@@ -270,7 +270,7 @@ class TestAltered:
         assert torch.equal(frames, video.load_frames(SIZE)[:1].expand(4, -1, -1, -1))
 
     def test_shuffled_is_never_the_original_order(self, tmp_path: Path) -> None:
-        seen = set()
+        orders = set()
         for name in "abcdef":
             video = Video(write_video(tmp_path / f"{name}.mp4"), 3)
             shuffled = PerturbedMedia(video, "shuffle_frames")
@@ -279,8 +279,8 @@ class TestAltered:
             assert levels.sort().values.tolist() == video.load_frames((8, 8)).float().mean((1, 2, 3)).tolist()
             order = tuple(levels.argsort().tolist())
             assert order != (0, 1, 2)
-            seen.add(order)
-        assert len(seen) > 1
+            orders.add(order)
+        assert len(orders) > 1
 
 
 def all_forms(path: Path) -> list[Any]:

@@ -13,18 +13,18 @@ from unirs.tasks.scaffold import write_task
 from unirs.tasks.task import Task
 
 Cli = Callable[..., int]
-KINDS = ("image", "pair", "video")
+MODALITIES = ("image", "pair", "video")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_new_task_works_unchanged(kind: str, tmp_path: Path, cli: Cli, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_a_new_task_works_unchanged(modality: str, tmp_path: Path, cli: Cli, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "tasks" / "mine.py"
-    assert cli("tasks", "new", "my_task", "--modality", kind, "--out", path) == 0
+    assert cli("tasks", "new", "my_task", "--modality", modality, "--out", path) == 0
     assert f"pytest {path.with_name('test_mine.py')}" in capfd.readouterr().out
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["mine.py", "my_task_example", "test_mine.py"]
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 30
     task: Task = plugins.create("unirs.tasks", {"name": str(path), "root": path.parent / "my_task_example"})
-    assert task.modality == kind
+    assert task.modality == modality
     assert len(task.choices) == 2
     report = check_task(task)
     assert (report.problems, report.samples) == ({}, {"train": 2, "val": 2, "test": 2})
@@ -32,9 +32,9 @@ def test_a_new_task_works_unchanged(kind: str, tmp_path: Path, cli: Cli, capfd: 
     assert (tmp_path / "s.png").is_file()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_its_test_passes_and_can_fail(kind: str, tmp_path: Path) -> None:
-    written = write_task("my_task", kind, tmp_path / "my_task.py")  # type: ignore[arg-type]
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_its_test_passes_and_can_fail(modality: str, tmp_path: Path) -> None:
+    written = write_task("my_task", modality, tmp_path / "my_task.py")  # type: ignore[arg-type]
     run = runpy.run_path(str(written.test))["test_reads_its_example"]
     run()
     train, test = (sorted(written.example.glob(f"{split}_*.*")) for split in ("train", "test"))
@@ -45,8 +45,8 @@ def test_its_test_passes_and_can_fail(kind: str, tmp_path: Path) -> None:
 
 
 def test_its_code_is_clean(tmp_path: Path) -> None:
-    for kind in KINDS:
-        write_task(f"my_{kind}", kind, tmp_path / f"my_{kind}.py")  # type: ignore[arg-type]
+    for modality in MODALITIES:
+        write_task(f"my_{modality}", modality, tmp_path / f"my_{modality}.py")  # type: ignore[arg-type]
     ruff = str(Path(sys.executable).with_name("ruff"))
     config = ["--config", str(Path(__file__).parents[3] / "pyproject.toml")]
     for command in (["format", "--check"], ["check", "--ignore", "D,ANN,S101,INP"]):
