@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-# Packages that have been cleaned; the others follow.
-PACKAGES = ("tasks", "encoders", "benchmarks")
+PACKAGES = ("unirs", "encoders", "tasks", "benchmarks", "tests")
 
 # The former name of each concept, and its name now. Only names that are decidable without types are listed.
 RENAMED = {

@@ -88,7 +88,7 @@ def test_name_taken_twice(site: Path) -> None:
         load(ENCODERS, "mine")
     assert "stranger_a (encoder_a:build)" in str(caught.value)
     assert "stranger_b (encoder_b:build)" in str(caught.value)
-    # What the message says to do.
+    # The remedy in the message.
     assert create(ENCODERS, {"name": "encoder_b:build"}) == "stranger_b 3"
     assert list(list_plugins(TASKS)) == OUR_TASKS
 
@@ -126,7 +126,7 @@ def test_local_file(tmp_path: Path) -> None:
     assert asdict(part) == {"width": 5}
     wide = create(ENCODERS, {"name": f"{path}:wide"})
     assert wide.width == 99
-    # Imported once: else the same class would come twice, and `isinstance` lie.
+    # Imported once: else there would be two copies of a class, and `isinstance` would fail.
     assert type(wide) is type(part)
 
 

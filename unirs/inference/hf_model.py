@@ -35,7 +35,7 @@ _UNLOADABLE = (
 
 
 class HFImageTextModel:
-    """A model whose processor has a chat template. A pair is shown as two pictures, a video as its frames.
+    """A model whose processor has a chat template. A pair becomes two images, a video its frames.
 
     Args:
         source: a hub id or a folder with weights and processor; `package:NAME/…` names what an installed Python package
@@ -45,7 +45,7 @@ class HFImageTextModel:
         trust_remote_code: run model code that comes with `source`.
 
     Raises:
-        ModelError: the source does not load, its weights do not fit it, it has no processor of pictures and text, no
+        ModelError: the source does not load, its weights do not fit it, it has no processor for images and text, no
             chat template or no end-of-sequence token, or there is no such dtype or device.
     """
 
@@ -89,14 +89,14 @@ class HFImageTextModel:
         """
         if not media:
             return []
-        decoded = {one: _pictures(one) for one in dict.fromkeys(media)}
+        decoded = {one: _images(one) for one in dict.fromkeys(media)}
         inputs = self._inputs([decoded[one] for one in media], questions)
         length = inputs["input_ids"].shape[1]
         limit = getattr(self._model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         if limit is not None and length + max_new_tokens > limit:
             raise ModelError(
                 f"A prompt of {length} tokens and {max_new_tokens} of the answer are more than the {limit} that "
-                f"'{self._source}' allows. Show fewer frames, or smaller pictures."
+                f"'{self._source}' allows. Use fewer frames or smaller images."
             )
         config = GenerationConfig(
             max_new_tokens=max_new_tokens,
@@ -111,18 +111,18 @@ class HFImageTextModel:
         begin = 0 if self._model.config.is_encoder_decoder else length
         return [self._text(row[begin:]) for row in out.tolist()]
 
-    def _inputs(self, pictures: Sequence[Sequence[PIL.Image.Image]], questions: Sequence[str]) -> Any:  # noqa: ANN401
+    def _inputs(self, images: Sequence[Sequence[PIL.Image.Image]], questions: Sequence[str]) -> Any:  # noqa: ANN401
         tokenizer = self._processor.tokenizer
         try:
             texts = [
                 str(self._processor.apply_chat_template(_message(len(shown), question), add_generation_prompt=True))
-                for shown, question in zip(pictures, questions, strict=True)
+                for shown, question in zip(images, questions, strict=True)
             ]
             # A template may write the start token itself.
             started = tokenizer.bos_token is not None and texts[0].startswith(tokenizer.bos_token)
             inputs = self._processor(
                 text=texts,
-                images=pictures,
+                images=images,
                 padding=True,
                 padding_side="left",
                 add_special_tokens=not started,
@@ -130,22 +130,22 @@ class HFImageTextModel:
             )
         except (ValueError, TypeError, LookupError, TemplateError) as error:
             raise ModelError(
-                f"The processor of '{self._source}' does not take {len(pictures[0])} pictures with the question "
-                f"{questions[0]!r} ({error}). Show what it knows, and ask without its special tokens."
+                f"The processor of '{self._source}' does not take {len(images[0])} images with the question "
+                f"{questions[0]!r} ({error}). Use supported media, and a question without special tokens."
             ) from error
         return inputs.to(self._model.device, self._model.dtype)
 
     def _text(self, answer: list[int]) -> str:
-        end = next((place for place, token in enumerate(answer) if token in self._ends), len(answer))
+        end = next((index for index, token in enumerate(answer) if token in self._ends), len(answer))
         return str(self._processor.tokenizer.decode(answer[:end], skip_special_tokens=True)).strip()
 
 
-def _pictures(media: Media) -> list[PIL.Image.Image]:
+def _images(media: Media) -> list[PIL.Image.Image]:
     return [PIL.Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in media.load_frames()]
 
 
-def _message(pictures: int, question: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": [*[{"type": "image"}] * pictures, {"type": "text", "text": question}]}]
+def _message(images: int, question: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [*[{"type": "image"}] * images, {"type": "text", "text": question}]}]
 
 
 def _load_processor(source: str, *, trust_remote_code: bool) -> ProcessorMixin:
@@ -158,7 +158,7 @@ def _load_processor(source: str, *, trust_remote_code: bool) -> ProcessorMixin:
         ) from error
     if not isinstance(processor, ProcessorMixin) or not {"image_processor", "tokenizer"} <= set(dir(processor)):
         raise ModelError(
-            f"'{source}' has no processor of pictures and text (found {type(processor).__name__}). Name an "
+            f"'{source}' has no processor for images and text (found {type(processor).__name__}). Name an "
             "image-text-to-text model, and keep its processor's files beside the weights."
         )
     # Older checkpoints keep it with the tokenizer.

@@ -7,7 +7,7 @@ from unirs.tasks.sample import Sample, TaskSplit, Turn
 
 
 def split(*turns: tuple[str, tuple[str, ...], tuple[str, ...]]) -> TaskSplit:
-    """A split of one picture, from the kind, references and answers of its turns."""
+    """A split of one image, from the category, references and train answers of its turns."""
     turns_of = tuple(
         Turn(str(n), references, {}, answers, category) for n, (category, references, answers) in enumerate(turns)
     )
@@ -32,27 +32,27 @@ TRAIN = split(
 )
 
 
-def test_of_each_kind() -> None:
+def test_by_category() -> None:
     guesses = most_frequent(TRAIN, rows("count", "presence", "area", "count"), by_category=True)
     assert [guess.text for guess in guesses] == ["4", "no", "yes", "4"]
     assert [guess.id for guess in guesses] == ["0", "1", "2", "3"]
     assert {guess.references for guess in guesses} == {("truth",)}
 
 
-def test_of_all_kinds() -> None:
+def test_over_all_categories() -> None:
     guesses = most_frequent(TRAIN, rows("count", "presence"), by_category=False)
     assert [guess.text for guess in guesses] == ["yes", "yes"]
 
 
-def test_equally_frequent_answers_go_by_the_alphabet() -> None:
+def test_equally_frequent_answers_are_in_alphabetical_order() -> None:
     train = split(("", ("b",), ()), ("", ("a",), ()), ("", ("c",), ()))
     assert [guess.text for guess in most_frequent(train, rows(""), by_category=True)] == ["a"]
 
 
-def test_a_kind_that_training_does_not_have() -> None:
+def test_a_category_that_is_not_in_the_training_split() -> None:
     assert [guess.text for guess in most_frequent(TRAIN, rows("new"), by_category=True)] == [""]
 
 
-def test_texts_to_learn_count_rather_than_references() -> None:
+def test_train_answers_have_precedence_over_references() -> None:
     train = split(("fire", ("fire",), ("This is fire.",)), ("fire", ("x", "fire"), ("This is fire.", "Fire!")))
     assert [guess.text for guess in most_frequent(train, rows("fire"), by_category=False)] == ["This is fire."]

@@ -45,7 +45,7 @@ def test_a_run_scores_as_in_its_own_test(benched: tuple[Path, dict[str, Any]], l
     assert {task: value(document, task) for task in own["tasks"]} == {task: value(own, task) for task in own["tasks"]}
 
 
-def test_baselines_catch_what_does_not_look(benched: tuple[Path, dict[str, Any]]) -> None:
+def test_baselines_reveal_a_model_that_ignores_media(benched: tuple[Path, dict[str, Any]]) -> None:
     _, document = benched
     baselines = document["baselines"]
     assert {name: sorted(tasks) for name, tasks in baselines.items()} == {
@@ -55,7 +55,7 @@ def test_baselines_catch_what_does_not_look(benched: tuple[Path, dict[str, Any]]
         "shuffle_frames": ["video"],
         "swap_times": ["pair"],
     }
-    # It knows its pairs by heart and in their order; its videos are of one colour and look the same in any order.
+    # The model has memorised its pairs and their order; its videos are of one colour, the same in any order.
     assert value(document, "pair") == 1
     assert baselines["swap_times"]["pair"]["accuracy"]["value"] < 0.5
     assert baselines["repeat_first"]["pair"]["accuracy"]["value"] < 0.5
@@ -72,14 +72,14 @@ def test_tables(benched: tuple[Path, dict[str, Any]]) -> None:
         assert "A paper, 2024" in one or "paper" in one
 
 
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_resumes(
     benched: tuple[Path, dict[str, Any]], suite: Path, learnt_run: Path, cli: Cli, tmp_path: Path, capfd: Capture
 ) -> None:
     out, document = benched
     again = Path(shutil.copytree(out, tmp_path / "again"))
     command = ("bench", "--suite", suite, "--model", learnt_run, "--out", again, "--device", "cpu", "--resume")
     answers = again / learnt_run.name / "answers"
-    # One whole row is left, and half of the next.
+    # One complete row remains, and half of the next.
     path = answers / "image.model" / "0.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     row = json.loads(lines[0]) | {"text": "kept"}

@@ -65,7 +65,7 @@ def rows_of(text: str) -> list[list[str]]:
     ]
 
 
-def test_published_numbers_stand_as_printed_and_ours_below_times_100() -> None:
+def test_published_numbers_are_unchanged_and_ours_are_times_100() -> None:
     lr, era = bench_tables(SUITE, RESULTS)
     assert [row.model for row in lr.rows] == ["GeoChat-7B", "RSGPT", "EarthGPT", "mine", "blank"]
     assert {name: cell.text for name, cell in lr.rows[0].cells.items()} == {
@@ -78,7 +78,7 @@ def test_published_numbers_stand_as_printed_and_ours_below_times_100() -> None:
     assert [row.model for row in era.rows] == ["mine"]
 
 
-def test_notes_tell_scale_sources_unclear_averages_and_counts() -> None:
+def test_notes_list_scale_sources_unclear_averages_and_counts() -> None:
     lr, era = bench_tables(SUITE, RESULTS)
     assert lr.notes == (
         "Numbers are times 100. [low, high]: 95 % bootstrap interval. -: not known.",
@@ -110,7 +110,7 @@ def test_the_terminal_shows_intervals_below_their_numbers() -> None:
         "[45.0, 55.0]",
     ]
     assert lines[10:] == [f"  {note}" for note in bench_tables(SUITE, RESULTS)[0].notes]
-    # Where nothing is published, there is no column for it.
+    # A statistic without published numbers has no column.
     assert [line.split() for line in era.splitlines()[1:5:2]] == [["Model", "Overall", "accuracy"], ["mine", "50.00"]]
 
 
@@ -131,7 +131,7 @@ def test_latex() -> None:
     assert r"95 \% bootstrap interval" in text
 
 
-def test_csv_has_a_line_a_number() -> None:
+def test_csv_has_one_line_per_number() -> None:
     rows = list(csv.DictReader(io.StringIO(csv_report(bench_tables(SUITE, RESULTS)))))
     assert len(rows) == 2 + 1 + 1 + 2 + 1 + 1
     assert rows[0] == {
@@ -150,7 +150,7 @@ def test_csv_has_a_line_a_number() -> None:
     assert (rows[-1]["ci_low"], rows[-1]["ci_high"]) == ("40.00", "60.00")
 
 
-def test_json_holds_everything() -> None:
+def test_json_is_complete() -> None:
     read = json.loads(json_report(bench_tables(SUITE, RESULTS), SUITE))
     assert (read["title"], read["scale"], read["sources"]) == ("The suite", 100, dict(SUITE.sources))
     lr = read["tasks"][0]

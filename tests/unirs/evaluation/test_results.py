@@ -77,7 +77,7 @@ def vars_of(row: Prediction) -> dict[str, Any]:
     return {name: getattr(row, name) for name in row.__dataclass_fields__}
 
 
-def test_the_folder_holds_the_metrics_and_each_tasks_predictions(tmp_path: Path) -> None:
+def test_the_folder_has_metrics_and_predictions_of_each_task(tmp_path: Path) -> None:
     mine, blind = result(), result([0, 0, 1, 1])
     document = write_results(tmp_path, "test", 120, [mine, result(task="era")], {"blind": [blind]})
     assert sorted(contents(tmp_path)) == [
@@ -131,7 +131,7 @@ def test_undefined_numbers_are_null(tmp_path: Path) -> None:
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters()))
 @example("\ud800")
-def test_any_text_survives_as_one_row_a_line(tmp_path: Path, text: str) -> None:
+def test_any_text_is_written_as_one_row_per_line(tmp_path: Path, text: str) -> None:
     wild = result([1, 0], prompt=text, text=text, references=(text,), clue=text, kinds=(text,))
     write_results(tmp_path, "test", 0, [wild], {})
     rows = lines(tmp_path / "test/predictions/rsvqa_lr.jsonl")
@@ -159,7 +159,7 @@ def test_writing_again_replaces_the_stage_and_nothing_else(tmp_path: Path) -> No
 
 
 def failing_at(call: int, error: type[BaseException]) -> Callable[..., None]:
-    """`os.replace` that fails at one call, as a full disk or Ctrl-C would make it."""
+    """`os.replace` that fails at one call, as with a full disk or Ctrl-C."""
     real, calls = os.replace, 0
 
     def replace(source: Path, target: Path) -> None:
@@ -174,7 +174,7 @@ def failing_at(call: int, error: type[BaseException]) -> Callable[..., None]:
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 @pytest.mark.parametrize("call", [1, 2])
-def test_an_interrupted_swap_leaves_the_former_results(
+def test_an_interrupted_swap_keeps_the_former_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int, error: type[BaseException]
 ) -> None:
     write_results(tmp_path, "test", 1, [result()], {})
@@ -186,7 +186,7 @@ def test_an_interrupted_swap_leaves_the_former_results(
     assert contents(tmp_path) == former
 
 
-def test_a_failure_while_rows_are_written_leaves_the_former_results(tmp_path: Path) -> None:
+def test_a_failure_while_rows_are_written_keeps_the_former_results(tmp_path: Path) -> None:
     write_results(tmp_path, "test", 1, [result()], {})
     former = contents(tmp_path)
     with pytest.raises(TypeError):
@@ -289,7 +289,7 @@ def test_the_table_shows_values_intervals_baselines_and_counts() -> None:
     assert len({len(line) for line in table.splitlines()[1:5]}) == 1
 
 
-def test_nothing_dropped_and_rows_without_a_kind_read_well() -> None:
+def test_the_table_without_exclusions_and_categories() -> None:
     table = format_table(document(evaluated={"rsvqa_lr": {"": 5}}, excluded={"rsvqa_lr": {}}))
     assert table.endswith("evaluated 5; excluded 0")
     assert "evaluated 6 (no category 5, comp 1); excluded 0" in format_table(
@@ -297,7 +297,7 @@ def test_nothing_dropped_and_rows_without_a_kind_read_well() -> None:
     )
 
 
-def test_the_table_fits_a_terminal_with_many_kinds_and_baselines() -> None:
+def test_the_table_fits_a_terminal_with_many_categories_and_baselines() -> None:
     categories = [f"religious activity {i}" for i in range(25)]
     numbers = {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 1391}
     metrics = {"top1": numbers} | {f"top1/{category}": numbers for category in categories}

@@ -56,13 +56,13 @@ def test_one_question(model: UniRS, colours: Path) -> None:
     assert model.answer(Pair(f"{colours}/red.png", f"{colours}/green.png")) == "from red to green"
 
 
-def test_a_list_is_answered_as_each_alone(model: UniRS, all_kinds: list[Media]) -> None:
+def test_a_list_has_the_answers_of_its_items(model: UniRS, all_kinds: list[Media]) -> None:
     assert model.answer(all_kinds, QUESTIONS) == EXPECTED
     assert [model.answer(one, question) for one, question in zip(all_kinds, QUESTIONS, strict=True)] == EXPECTED
     assert model.answer(all_kinds, QUESTIONS, batch_size=2) == EXPECTED
 
 
-def test_the_model_is_left_as_it_was(model: UniRS, all_kinds: list[Media]) -> None:
+def test_the_model_is_not_changed(model: UniRS, all_kinds: list[Media]) -> None:
     model.model.train()
     model.answer(all_kinds, QUESTIONS)
     assert model.model.training
@@ -94,13 +94,13 @@ def test_change_map(model: UniRS, colours: Path, all_kinds: list[Media]) -> None
     assert video.change_map is None
 
 
-def test_a_clue_of_ones_own(model: UniRS, all_kinds: list[Media]) -> None:
+def test_a_given_clue(model: UniRS, all_kinds: list[Media]) -> None:
     (answer,) = model.predict(all_kinds[1:2], "Which colour?", clue="a blue square", details=False)
     assert "[vqa] <clue>a blue square</clue> Which colour?" in answer.prompt
     assert answer.clue == "a blue square"
 
 
-def test_questions_that_do_not_fit(model: UniRS, all_kinds: list[Media]) -> None:
+def test_unsuitable_questions(model: UniRS, all_kinds: list[Media]) -> None:
     with pytest.raises(UniRSError, match="2 questions for 3 media"):
         model.answer(all_kinds, QUESTIONS[:2])
     with pytest.raises(UniRSError, match="needs a question"):
@@ -166,7 +166,7 @@ def damage(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) ->
         (lambda weights: weights.update({"projector.out.bias": torch.ones(1)}), r"projector\.out\.bias"),
     ],
 )
-def test_weights_that_do_not_fit(copy: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
+def test_weights_of_another_model(copy: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
     damage(copy, change)
     with pytest.raises(ModelError, match=f"(?s)do not fit.*{message}"):
         UniRS.from_pretrained(copy)
@@ -180,7 +180,7 @@ def test_grid_of_another_encoder(copy: Path) -> None:
         UniRS.from_pretrained(copy)
 
 
-def test_folders_that_are_no_model(copy: Path, tmp_path: Path) -> None:
+def test_folders_without_a_model(copy: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="empty is not a saved UniRS model"):
         UniRS.from_pretrained(tmp_path / "empty")
@@ -228,11 +228,11 @@ def test_trusted_code(model: UniRS, copy: Path, tmp_path: Path) -> None:
     assert type(loaded.model.change) is type(model.model.change)
 
 
-def test_what_is_pushed_to_the_hub_is_a_saved_model(
+def test_push_to_hub_uploads_a_saved_model(
     model: UniRS, monkeypatch: pytest.MonkeyPatch, colours: Path, tmp_path: Path
 ) -> None:
     class Hub:
-        """Takes what would be uploaded; the network is the one part that is not real."""
+        """Records uploads instead of sending them."""
 
         def __init__(self, **_: object) -> None:
             pass
@@ -250,7 +250,7 @@ def test_what_is_pushed_to_the_hub_is_a_saved_model(
     assert loaded.answer(Image(colours / "blue.png"), "Which colour?") == "blue"
 
 
-def test_what_a_notebook_has(model: UniRS, colours: Path) -> None:
+def test_media_of_a_notebook(model: UniRS, colours: Path) -> None:
     red, green, blue = (colours / f"{name}.png" for name in ("red", "green", "blue"))
     pixels = np.asarray(Pillow.open(blue))
     for image in (str(blue), Pillow.open(blue), pixels, torch.from_numpy(pixels.copy())):

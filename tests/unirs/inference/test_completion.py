@@ -71,7 +71,7 @@ def batch_of(model: "UniRSModel", renderer: PromptEncoder, inputs: list[Media]) 
 def single_logprob(
     model: "UniRSModel", renderer: PromptEncoder, media_item: Media, seed: int, question: str, choice: str
 ) -> float:
-    """The log-likelihood of one answer, by a training pass of its own."""
+    """The log-likelihood of one answer, by a separate training pass."""
     sequence = renderer.encode_train(
         ASK, sample(media_item, question, choice), num_image_slots(media_item, fused=True), model.projector.num_tokens
     )
@@ -79,9 +79,7 @@ def single_logprob(
         return -float(model.loss(collate([frames(media_item, seed)], [media_item.modality], [sequence], [(0,)])))
 
 
-def test_one_pass_is_as_good_as_one_for_each_choice(
-    model: "UniRSModel", renderer: PromptEncoder, inputs: list[Media]
-) -> None:
+def test_one_pass_equals_one_per_choice(model: "UniRSModel", renderer: PromptEncoder, inputs: list[Media]) -> None:
     tokens = [renderer.encode_choice(choice) for choice in CHOICES]
     batch = batch_of(model, renderer, inputs)
     decoded = decode(model, batch, [tokens, tokens[:2], tokens[2:]], end=128, max_new_tokens=1)
@@ -124,7 +122,7 @@ def test_flash_attention_takes_no_branches(model: "UniRSModel", renderer: Prompt
         decode(model, batch_of(model, renderer, inputs[:1]), [[[5, 6]]], end=128, max_new_tokens=1)
 
 
-def test_unbranched_sequences_learn_the_same(
+def test_flat_sequences_have_the_same_loss(
     make_model: Callable[..., "UniRSModel"], renderer: PromptEncoder, inputs: list[Media]
 ) -> None:
     model: Any = make_model().eval()
@@ -137,7 +135,7 @@ def test_unbranched_sequences_learn_the_same(
     rows = collate([frames(inputs[0], 0)], ["image"], plain, [(0,)] * 6)
     expected = model.loss(tree)
     torch.testing.assert_close(model.loss(rows), expected)
-    # As flash attention sees it: padding alone.
+    # The mask of flash attention: padding only.
     mask = rows.token_mask().long()
     out = model.llm(
         inputs_embeds=model.get_inputs_embeds(rows),

@@ -41,7 +41,7 @@ from unirs.models.llm import train_tokenizer
 from unirs.tasks.media import Image, Media, Pair, Video
 
 LENGTH = 6
-QUESTIONS = ["Is there a road?", "What changed between the two pictures, and where?", "What happens?", "Why?"]
+QUESTIONS = ["Is there a road?", "What changed between the two images, and where?", "What happens?", "Why?"]
 TEXT: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -89,7 +89,7 @@ def llava() -> tuple[Any, Any]:
 
 
 def idefics3() -> tuple[Any, Any]:
-    """Cuts pictures into tiles, and writes its start token into the template."""
+    """Splits images into tiles, and has its start token in the template."""
     tokenizer = new_tokenizer("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
     processor = Idefics3Processor(
         Idefics3ImageProcessor(size={"longest_edge": 32}, max_image_size={"longest_edge": 16}),
@@ -107,7 +107,7 @@ def idefics3() -> tuple[Any, Any]:
 
 
 def qwen2_vl() -> tuple[Any, Any]:
-    """Shows pictures in their own shape, with positions of three axes."""
+    """Encodes images in their own shape, with position ids on three axes."""
     special = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     tokenizer = new_tokenizer(*special)
     ids = dict(zip(special, tokenizer.convert_tokens_to_ids(list(special)), strict=True))
@@ -157,7 +157,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> list[Media]:
-    """A picture, a pair and a video, and a picture of another shape."""
+    """An image, a pair and a video, and an image of another shape."""
     root = tmp_path_factory.mktemp("media")
     generator = np.random.default_rng(0)
     for name, size in {"a": (32, 32), "b": (40, 24), "c": (40, 24), "d": (20, 48)}.items():
@@ -189,7 +189,7 @@ def copy(folders: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def plainly(folder: Path, one: Media, question: str, length: int = LENGTH) -> list[int]:
-    """Token ids, said as the documentation of `transformers` asks a model."""
+    """Token ids, generated as in the documentation of `transformers`."""
     model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     inputs = [
         {"type": "image", "image": PIL.Image.fromarray(frame.permute(1, 2, 0).numpy())} for frame in one.load_frames()
@@ -210,7 +210,7 @@ def text(folder: Path, ids: list[int]) -> str:
     return str(AutoProcessor.from_pretrained(folder).decode(ids, skip_special_tokens=True)).strip()
 
 
-def test_batched_equals_alone_equals_plain_generation(family: Path, media: list[Media]) -> None:
+def test_batched_equals_single_equals_plain_generation(family: Path, media: list[Media]) -> None:
     vlm = HFImageTextModel(str(family))
     together = vlm.generate(media, QUESTIONS, LENGTH)
     alone = [vlm.generate([one], [question], LENGTH)[0] for one, question in zip(media, QUESTIONS, strict=True)]
@@ -220,7 +220,7 @@ def test_batched_equals_alone_equals_plain_generation(family: Path, media: list[
     assert len(set(together)) == len(media)
 
 
-def test_answers_depend_on_every_picture(family: Path, media: list[Media]) -> None:
+def test_answers_depend_on_every_image(family: Path, media: list[Media]) -> None:
     _, pair, video, _ = media
     assert isinstance(pair, Pair)
     inputs: list[Media] = [
@@ -234,14 +234,14 @@ def test_answers_depend_on_every_picture(family: Path, media: list[Media]) -> No
     assert len(set(answers)) == len(inputs)
 
 
-def test_several_questions_about_one_picture(family: Path, media: list[Media]) -> None:
+def test_several_questions_about_one_image(family: Path, media: list[Media]) -> None:
     vlm = HFImageTextModel(str(family))
     answers = vlm.generate([media[0]] * 3, ["Why?", "What is there?", "Why?"], 12)
     assert answers[0] == answers[2] != answers[1]
     assert vlm.generate([], [], 12) == []
 
 
-def test_says_clues(family: Path, media: list[Media], tmp_path: Path) -> None:
+def test_generates_clues(family: Path, media: list[Media], tmp_path: Path) -> None:
     cache = ClueCache(tmp_path / "clues.sqlite")
     clues = generate_clues(HFImageTextModel(str(family)), media, cache=cache, max_new_tokens=LENGTH)
     answers = HFImageTextModel(str(family)).generate(media, [CLUE_PROMPTS[one.modality] for one in media], LENGTH)
@@ -276,7 +276,7 @@ def test_every_end_token_ends(copy: Path, media: list[Media]) -> None:
     for ends in (last, [last], [first, last]):
         edit(copy / "generation_config.json", eos_token_id=ends)
         length = 0 if ends == [first, last] else free.index(last)
-        # Others in the batch say more, and pad this one.
+        # Other answers in the batch are longer, so this one is padded.
         assert HFImageTextModel(str(copy)).generate(media, QUESTIONS[:1] * 4, 12)[0] == text(copy, free[:length])
 
 
@@ -293,7 +293,7 @@ def test_no_end_token(copy: Path) -> None:
         HFImageTextModel(str(copy))
 
 
-def test_fingerprint_tells_weights_apart(copy: Path, folders: dict[str, Path]) -> None:
+def test_fingerprint_depends_on_the_weights(copy: Path, folders: dict[str, Path]) -> None:
     same = HFImageTextModel(str(folders["llava"])).fingerprint
     assert HFImageTextModel(str(copy)).fingerprint == same
     weights = load_file(copy / "model.safetensors")
@@ -314,7 +314,7 @@ def test_dtype(folders: dict[str, Path], media: list[Media]) -> None:
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "xpu"])
-def test_device_that_is_not_there(folders: dict[str, Path], device: str) -> None:
+def test_unavailable_device(folders: dict[str, Path], device: str) -> None:
     with pytest.raises(ModelError, match=f"(?s)does not go to device '{device}'.*such as 'cpu'"):
         HFImageTextModel(str(folders["llava"]), device=device)
 
@@ -351,12 +351,12 @@ def test_half_a_file(copy: Path) -> None:
         HFImageTextModel(str(copy))
 
 
-def test_folder_that_is_no_such_model(copy: Path, tmp_path: Path) -> None:
+def test_folder_without_an_image_text_model(copy: Path, tmp_path: Path) -> None:
     language = tmp_path / "language"
     LlamaForCausalLM(LlamaConfig(vocab_size=300, **TEXT)).save_pretrained(language)
     train_tokenizer(QUESTIONS, 300).save_pretrained(language)
     with pytest.raises(
-        ModelError, match=r"language' has no processor of pictures and text.*Name an image-text-to-text"
+        ModelError, match=r"language' has no processor for images and text.*Name an image-text-to-text"
     ):
         HFImageTextModel(str(language))
     (tmp_path / "empty").mkdir()
@@ -372,7 +372,7 @@ def test_folder_that_is_no_such_model(copy: Path, tmp_path: Path) -> None:
 def test_processor_missing(copy: Path, gone: str) -> None:
     for path in copy.glob(gone):
         path.unlink()
-    with pytest.raises(ModelError, match=r"(?s)processor.*(does not load|of pictures and text)"):
+    with pytest.raises(ModelError, match=r"(?s)processor.*(does not load|for images and text)"):
         HFImageTextModel(str(copy))
 
 
@@ -394,19 +394,19 @@ def test_chat_template_of_the_tokenizer(copy: Path, media: list[Media]) -> None:
     "written",
     [
         "{% for message in messages %}{{ message.content }}{% endfor %}",
-        "{{ raise_exception('No pictures, please') }}",
+        "{{ raise_exception('No images, please') }}",
         "{% for",
     ],
 )
-def test_chat_template_that_takes_no_pictures(copy: Path, media: list[Media], written: str) -> None:
+def test_chat_template_without_images(copy: Path, media: list[Media], written: str) -> None:
     (copy / "chat_template.jinja").write_text(written)
-    with pytest.raises(ModelError, match=r"(?s)processor of '.*copy' does not take 2 pictures.*What changed"):
+    with pytest.raises(ModelError, match=r"(?s)processor of '.*copy' does not take 2 images.*What changed"):
         HFImageTextModel(str(copy)).generate(media[1:2], QUESTIONS[1:2], 2)
 
 
-def test_question_with_a_picture_of_its_own(family: Path, media: list[Media]) -> None:
+def test_question_with_an_image_placeholder(family: Path, media: list[Media]) -> None:
     question = "What is <image> or <|image_pad|>?"
-    with pytest.raises(ModelError, match=r"does not take 1 pictures.*ask without its special tokens"):
+    with pytest.raises(ModelError, match=r"does not take 1 images.*without special tokens"):
         HFImageTextModel(str(family)).generate(media[:1], [question], 2)
 
 
@@ -417,7 +417,7 @@ def test_more_than_the_model_allows(copy: Path, media: list[Media]) -> None:
     config["text_config"]["max_position_embeddings"] = length
     (copy / "config.json").write_text(json.dumps(config))
     vlm = HFImageTextModel(str(copy))
-    with pytest.raises(ModelError, match=rf"more than the {length} that .* allows\. Show fewer frames"):
+    with pytest.raises(ModelError, match=rf"more than the {length} that .* allows\. Use fewer frames"):
         vlm.generate([video], ["?"], 2)
     assert vlm.generate(media[:1], ["?"], 2)
 
@@ -448,7 +448,7 @@ def test_it_can_be_benchmarked(
     }
     for model_type, one in inputs.items():
         rows = [json.loads(line) for line in (bench / "predictions" / f"{model_type}.jsonl").read_text().splitlines()]
-        # The same samples whatever the limit, so that only some media are known here.
+        # The samples do not depend on the limit, so only some media are in this run.
         for row in (row for row in rows if row["media"] == list(one.sources)):
             assert "[" not in row["prompt"]
             assert row["text"] == vlm.generate([one], [row["prompt"]], 48)[0].strip()

@@ -192,7 +192,7 @@ def test_change_accuracy_counts_rows_of_both_categories() -> None:
         "everything is as it was before",
     ],
 )
-def test_sentences_for_unchanged_pairs_tell_no_change(text: str) -> None:
+def test_sentences_for_unchanged_pairs_describe_no_change(text: str) -> None:
     assert not describes_change(text)
 
 
@@ -214,9 +214,9 @@ def test_sentences_for_unchanged_pairs_tell_no_change(text: str) -> None:
         "there is a difference in the upper left corner",
     ],
 )
-def test_other_sentences_tell_a_change(text: str) -> None:
+def test_other_sentences_describe_a_change(text: str) -> None:
     assert describes_change(text)
 
 
-def test_a_text_without_words_tells_nothing() -> None:
+def test_a_text_without_words_describes_no_change() -> None:
     assert not describes_change(" .")

@@ -59,7 +59,7 @@ def test_an_unknown_class_names_the_row_and_the_nearest_class() -> None:
 
 
 @pytest.mark.parametrize("classes", [("a/b", "A b"), ("a", "-")])
-def test_classes_that_no_answer_can_tell_apart_are_refused(classes: tuple[str, ...]) -> None:
+def test_indistinguishable_classes_are_an_error(classes: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match="Rename"):
         Top1(classes)
 

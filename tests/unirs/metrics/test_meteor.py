@@ -44,7 +44,7 @@ def by_pycocoevalcap(some: list[Prediction]) -> float:
 
 @needs_java
 @pytest.mark.slow
-def test_the_score_equals_pycocoevalcaps_over_all_rows_and_by_kind() -> None:
+def test_the_score_equals_pycocoevalcaps_over_all_rows_and_by_category() -> None:
     some = rows(40)
     del some[3]  # pycocoevalcap's wrapper leaves the encoding to the machine
     statistics = CaptionMetrics().evaluate(some).statistics
@@ -58,7 +58,7 @@ def test_the_score_equals_pycocoevalcaps_over_all_rows_and_by_kind() -> None:
 
 @needs_java
 @pytest.mark.slow
-def test_rows_alone() -> None:
+def test_single_rows() -> None:
     some = rows(4)
     alignments = meteor.meteor_rows(
         [tokenize(row.text) for row in some], [[tokenize(text) for text in row.references] for row in some]
@@ -68,12 +68,12 @@ def test_rows_alone() -> None:
     assert np.isnan(meteor.meteor_value(np.zeros(7)))
 
 
-def test_it_is_left_out_during_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_omitted_during_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("Java was started"))
     assert "meteor" not in CaptionMetrics().evaluate(rows(5), slow=False).statistics
 
 
-def test_a_machine_without_java_is_told_once(tmp_path: Path) -> None:
+def test_a_missing_java_is_reported_once(tmp_path: Path) -> None:
     code = (
         "from unirs.metrics.caption import CaptionMetrics; from unirs.metrics.base import Prediction\n"
         "row = Prediction('1', 't', ('a',), '', '', 'a road', ('a road',))\n"
@@ -97,7 +97,7 @@ def test_a_machine_without_java_is_told_once(tmp_path: Path) -> None:
         ("exec sleep 600", "timed out"),
     ],
 )
-def test_a_failing_java_is_told_and_left_out(
+def test_a_failing_java_is_reported_and_meteor_omitted(
     script: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     java = tmp_path / "java"

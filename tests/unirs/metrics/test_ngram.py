@@ -54,7 +54,7 @@ def test_a_word_counts_no_more_often_than_in_the_reference_that_has_it_most() ->
     assert counts[0, :8].tolist() == [2, 1, 0, 0, 4, 3, 2, 1]
 
 
-def test_an_ngram_of_all_rows_tells_nothing() -> None:
+def test_an_ngram_of_all_rows_has_no_weight() -> None:
     _, cider = bleu_and_cider(["a", "a b"], [["a"], ["a b"]])
     assert cider[0] == 0
     assert cider[1] == pytest.approx(5)  # of the words and the pairs; there is nothing longer

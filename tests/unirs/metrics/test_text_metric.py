@@ -101,7 +101,7 @@ def test_several_metrics_in_a_collection() -> None:
     assert set(values(pair, ROWS)) == {"CHRFScore", "SacreBLEUScore"}
 
 
-def test_metrics_that_do_not_fit() -> None:
+def test_unsuitable_metrics() -> None:
     def missing() -> torchmetrics.Metric:
         raise ModuleNotFoundError("pip install nltk")
 

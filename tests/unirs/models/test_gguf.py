@@ -104,7 +104,7 @@ def test_unknown_architecture(tmp_path: Path) -> None:
         build_llm(LLMConfig(source=str(tmp_path / "odd.gguf")))
 
 
-def test_files_that_are_no_gguf(tmp_path: Path) -> None:
+def test_files_other_than_gguf(tmp_path: Path) -> None:
     (tmp_path / "text.gguf").write_text("no model")
     with pytest.raises(ModelError, match=r"text\.gguf' does not load"):
         build_llm(LLMConfig(source=str(tmp_path / "text.gguf")))

@@ -98,7 +98,7 @@ def test_all_differences_are_listed_in_one_message(saved: Path, tiny_model: dict
         assert words in message
 
 
-def test_encoder_with_other_weights_does_not_fit(saved: Path, tiny_model: dict[str, Any]) -> None:
+def test_encoder_with_other_weights_is_an_error(saved: Path, tiny_model: dict[str, Any]) -> None:
     encoder = tiny_model["encoder"] | {"options": {"channels": [16, 24, 32, 64]}}
     with pytest.raises(ModelError, match="weights of 'encoder' differ in name or shape"):
         UniRSModule(init=str(saved), encoder=encoder)

@@ -179,7 +179,7 @@ class TestVideo:
         for lost in range(1, 700, 20):
             path.write_bytes(content[:-lost])
             try:
-                # What a cut takes of the trailing metadata is no loss.
+                # Truncated trailing metadata does no harm.
                 assert torch.equal(Video(path).load_frames(SIZE), whole)
             except MediaError:
                 refused += 1
@@ -218,8 +218,8 @@ def test_modalities_are_explicit() -> None:
     assert [Image(path).num_frames, Video(path).num_frames] == [1, 8]
 
 
-class TestFit:
-    """A picture of 40x20 pixels, its left half red and its right half blue, brought to a square of 20."""
+class TestResize:
+    """An image of 40x20 pixels, its left half red and its right half blue, resized to a square of 20."""
 
     @pytest.fixture
     def wide_image(self, tmp_path: Path) -> Image:
@@ -251,7 +251,7 @@ class TestFit:
         assert torch.equal(media.load_frames(SIZE, ResizeSpec(mode)), media.load_frames())
 
 
-class TestAltered:
+class TestPerturbed:
     @pytest.fixture
     def video(self, tmp_path: Path) -> Video:
         return Video(write_video(tmp_path / "a.mp4"), 4)
@@ -284,7 +284,7 @@ class TestAltered:
 
 
 def all_forms(path: Path) -> list[Any]:
-    """One image in every form that a program may hold it in."""
+    """One image in every supported form."""
     pixels = np.asarray(Pillow.open(path))
     tensor = torch.from_numpy(pixels.copy())
     return [

@@ -10,7 +10,7 @@ from unirs.errors import MediaError
 from unirs.tasks.video_reader import read_frames
 
 FRAMES = 60
-# Name, codec, its options, the container's options: what tells frames apart, and where decoding may begin, differs.
+# Name, codec, its options, container options: they differ in timestamps and in the positions of key frames.
 FILES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
     ("plain.mp4", "libx264", {}, {}),
     ("keys.mp4", "libx264", {"g": "12"}, {}),
@@ -27,7 +27,7 @@ FILES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
 
 
 def write(path: Path, codec: str = "libx264", options: dict[str, str] | None = None, **container: str) -> Path:
-    """A window that slides over coarse noise, so that no two frames are alike."""
+    """A window that slides over coarse noise, so that all frames differ."""
     noise = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
     world = noise.repeat(8, axis=0).repeat(8, axis=1)
     with av.open(str(path), "w", options=container) as file:

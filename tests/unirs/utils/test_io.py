@@ -17,7 +17,7 @@ VALUES = st.recursive(
 
 @given(value=VALUES, bom=st.booleans(), ascii_only=st.booleans())
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_reads_what_was_written(tmp_path: Path, value: object, bom: bool, ascii_only: bool) -> None:
+def test_a_written_file_is_read_back(tmp_path: Path, value: object, bom: bool, ascii_only: bool) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(value, ensure_ascii=ascii_only), encoding="utf-8-sig" if bom else "utf-8")
     assert read_json(path) == value
