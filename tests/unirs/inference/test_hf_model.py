@@ -355,9 +355,7 @@ def test_folder_without_an_image_text_model(copy: Path, tmp_path: Path) -> None:
     language = tmp_path / "language"
     LlamaForCausalLM(LlamaConfig(vocab_size=300, **TEXT)).save_pretrained(language)
     train_tokenizer(QUESTIONS, 300).save_pretrained(language)
-    with pytest.raises(
-        ModelError, match=r"language' has no processor for images and text.*Name an image-text-to-text"
-    ):
+    with pytest.raises(ModelError, match=r"language' has no processor for images and text.*Name an image-text-to-text"):
         HFImageTextModel(str(language))
     (tmp_path / "empty").mkdir()
     for wrong in (tmp_path / "empty", tmp_path / "absent"):

@@ -22,7 +22,7 @@ TOPICS: tuple[Topic, ...] = ("many houses", "a building", "a road", "trees", "a 
 
 
 def change_captions(count: int) -> list[Prediction]:
-    """Pairs with five references, and answers that are right, of another pair, truncated, shuffled or empty."""
+    """Five references a pair, and answers that are right, of another pair, cut short, shuffled or empty."""
     generator = np.random.default_rng(count)
     rows: list[Prediction] = []
     for number in range(count):

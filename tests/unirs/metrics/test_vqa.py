@@ -114,7 +114,7 @@ def test_right_answers_to_real_questions_score_one_in_every_category() -> None:
 
 @needs_cdvqa
 @pytest.mark.parametrize("within", ["type", "all"])
-def test_shuffled_answers_to_real_questions_score_as_many_as_match(within: str) -> None:
+def test_shuffled_answers_to_real_questions_score_the_share_of_matches(within: str) -> None:
     real = real_rows()
     texts = [""] * len(real)
     for group in {it["type"] for it in real} if within == "type" else {"all"}:
