@@ -65,7 +65,7 @@ def test_summary_gives_value_interval_and_n_as_plain_numbers() -> None:
 
 
 def test_rows_about_the_same_media_are_resampled_together() -> None:
-    alone = result([1, 0] * 50, kinds=("presence",))
+    alone = result([1, 0] * 50, categories=("presence",))
     rows = [Prediction(**{**vars_of(row), "media": (f"{i // 50}.tif",)}) for i, row in enumerate(alone.rows)]
     statistics = {"accuracy": accuracy([1] * 50 + [0] * 50)}
     together = TaskResult(alone.task, rows, Evaluation(["yes"] * 100, [1.0] * 100, statistics), {})
@@ -132,7 +132,7 @@ def test_undefined_numbers_are_null(tmp_path: Path) -> None:
 @given(st.text(st.characters()))
 @example("\ud800")
 def test_any_text_is_written_as_one_row_per_line(tmp_path: Path, text: str) -> None:
-    wild = result([1, 0], prompt=text, text=text, references=(text,), clue=text, kinds=(text,))
+    wild = result([1, 0], prompt=text, text=text, references=(text,), clue=text, categories=(text,))
     write_results(tmp_path, "test", 0, [wild], {})
     rows = lines(tmp_path / "test/predictions/rsvqa_lr.jsonl")
     assert [(row["prompt"], row["text"], row["references"], row["category"]) for row in rows] == [
