@@ -245,7 +245,7 @@ def test_names_and_roots_of_tasks(colours: Path) -> None:
     assert TaskConfig.from_config({"name": f"{colours}/plugin.py:build", "root": "."}).name == "plugin"
 
 
-def test_two_tasks_of_one_name() -> None:
+def test_two_tasks_of_equal_name() -> None:
     with pytest.raises(PluginError, match=r"Several tasks are named era.*label"):
         UniRSDataModule([{"name": "era"}, {"name": "rsvqa_lr"}, {"name": "era", "num_frames": 4}])
     assert list(UniRSDataModule([{"name": "era"}, {"name": "era", "label": "era4", "num_frames": 4}]).tasks) == [

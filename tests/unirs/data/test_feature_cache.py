@@ -47,8 +47,8 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         pooled = nn.functional.avg_pool2d(frames.float(), 2)
-        seen: torch.Tensor = self.drop(self.gain * pooled)
-        return seen.flatten(2).transpose(1, 2)
+        tokens_out: torch.Tensor = self.drop(self.gain * pooled)
+        return tokens_out.flatten(2).transpose(1, 2)
 
 
 class Frozen(FrameEncoder):
@@ -191,7 +191,7 @@ def write_forever(folder: Path, barrier: Barrier) -> None:
             stored.put(Image(folder / f"{index}.png"), tokens(level=index))
 
 
-def test_a_killed_writer_leaves_whole_entries_or_none(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_no_partial_entry(tmp_path: Path) -> None:
     media = [paint(tmp_path / f"{index}.png", index) for index in range(4)]
     context = multiprocessing.get_context("fork")
     for _ in range(5):

@@ -57,31 +57,31 @@ class Asked:
         asks = dict(zip(asked, batch.prompt_ends, strict=True))
         return replace(batch, prompt_ends=tuple(asks[question] for question in range(self.count)))
 
-    def alone(self, index: int, *said: int) -> Batch:
-        """One question, and what is said to it so far."""
+    def alone(self, index: int, *generated: int) -> Batch:
+        """One question with the tokens generated so far."""
         owner, question = divmod(index, len(QUESTIONS))
         ((sequence, _),) = self.sequences(self.media[owner], QUESTIONS[question])
-        sequence.add(list(said))
+        sequence.add(list(generated))
         return collate([self.frames[owner]], [self.media[owner].modality], [sequence], [(0,)])
 
-    def told(self, batch: Batch, end: int, length: int = LENGTH) -> list[list[int]]:
-        said = decode(self.model, batch, [()] * len(batch.prompt_ends), end=end, max_new_tokens=length)
-        return [token_ids for token_ids, _ in said]
+    def generate(self, batch: Batch, end: int, length: int = LENGTH) -> list[list[int]]:
+        generated = decode(self.model, batch, [()] * len(batch.prompt_ends), end=end, max_new_tokens=length)
+        return [token_ids for token_ids, _ in generated]
 
     @torch.no_grad()
     def naive(self, index: int, end: int) -> list[int]:
         """The most likely token, again and again, without a cache."""
         (row,) = self.alone(index).prompt_ends
-        said: list[int] = []
-        while len(said) < LENGTH:
-            batch = self.alone(index, *said)
-            # What is said belongs to the question's branch.
+        generated: list[int] = []
+        while len(generated) < LENGTH:
+            batch = self.alone(index, *generated)
+            # Generated tokens belong to the question's branch.
             batch.branch_end[0, batch.branch_end[0] == row[1] + 1] = NO_END
             token = int(self.model(batch)[0, -1].argmax())
             if token == end:
                 break
-            said.append(token)
-        return said
+            generated.append(token)
+        return generated
 
 
 class Counting:
@@ -104,27 +104,27 @@ def asked(make_model: Callable[..., UniRSModel], tokenizer: PreTrainedTokenizerB
 @pytest.mark.parametrize("room", [None, 40, 0])
 def test_batched_equals_single_equals_naive(asked: Asked, room: int | None) -> None:
     # An end token that some of the answers reach, so that they end at different lengths.
-    end = asked.told(asked.batch(), 129)[0][LENGTH // 2]
-    together = asked.told(asked.batch(room), end)
-    alone = [asked.told(asked.alone(index), end)[0] for index in range(asked.count)]
+    end = asked.generate(asked.batch(), 129)[0][LENGTH // 2]
+    together = asked.generate(asked.batch(room), end)
+    alone = [asked.generate(asked.alone(index), end)[0] for index in range(asked.count)]
     assert together == alone == [asked.naive(index, end) for index in range(asked.count)]
-    assert len({tuple(said) for said in together}) > 1
-    assert len({len(said) for said in together}) > 1
+    assert len({tuple(generated) for generated in together}) > 1
+    assert len({len(generated) for generated in together}) > 1
 
 
 def test_rows_that_are_done_drop_out(asked: Asked) -> None:
-    free = asked.told(asked.batch(), 129)
+    free = asked.generate(asked.batch(), 129)
     # Each token in turn ends the answers that hold it, and leaves the others.
-    for end in {token for said in free for token in said}:
-        shorter = [said[: said.index(end)] if end in said else said for said in free]
-        assert asked.told(asked.batch(), end) == shorter
+    for end in {token for generated in free for token in generated}:
+        shorter = [generated[: generated.index(end)] if end in generated else generated for generated in free]
+        assert asked.generate(asked.batch(), end) == shorter
 
 
 @pytest.mark.parametrize("bound", ["_MAX_MASK_CELLS", "_MAX_LOGITS", "_MAX_CACHE_BYTES"])
 @pytest.mark.parametrize("part", [0, 0.3, 0.7])
 def test_little_memory(asked: Asked, bound: str, part: float, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = asked.batch(20)
-    expected = asked.told(batch, 129)
+    expected = asked.generate(batch, 129)
     rows, length = batch.input_ids.shape
     whole = {
         "_MAX_MASK_CELLS": rows * length**2 / 2,
@@ -134,7 +134,7 @@ def test_little_memory(asked: Asked, bound: str, part: float, monkeypatch: pytes
     monkeypatch.setattr(f"unirs.inference.generation.{bound}", part * whole[bound])
     reads = Counting(asked.model)
     monkeypatch.setattr(UniRSModel, "forward_masked", reads)
-    assert asked.told(batch, 129, 1) == [said[:1] for said in expected]
+    assert asked.generate(batch, 129, 1) == [generated[:1] for generated in expected]
     # Two for each part: what rows share, and what is their own. A part may begin amid the rows of a medium.
     assert len(reads.lengths) == 2 * rows if part == 0 else 4 <= len(reads.lengths) < 2 * rows
 
@@ -143,7 +143,7 @@ def test_what_rows_share_is_read_once(asked: Asked, monkeypatch: pytest.MonkeyPa
     reads = Counting(asked.model)
     monkeypatch.setattr(UniRSModel, "forward_masked", reads)
     batch = asked.batch(20)
-    asked.told(batch, 129, 1)
+    asked.generate(batch, 129, 1)
     (media, _), (rows, _) = reads.lengths
     assert (media, rows) == (len(asked.media), len(batch.row_media))
     assert media < rows
@@ -157,11 +157,11 @@ def test_closed_and_free_questions_together(asked: Asked, room: int | None) -> N
         [] if index % 3 == 0 else [[7, 8, 129], [7, 9, 129], [7, 129], [index, 129]] for index in range(asked.count)
     ]
     together = decode(asked.model, asked.batch(room), choices, **options)
-    for index, (said, allowed) in enumerate(zip(together, choices, strict=True)):
+    for index, (generated, allowed) in enumerate(zip(together, choices, strict=True)):
         (alone,) = decode(asked.model, asked.alone(index), [allowed], **options)
-        assert said[0] == alone[0]
-        assert bool(said[0]) != bool(allowed)
-        for likelihood, choice in zip(said[1], allowed, strict=True):
+        assert generated[0] == alone[0]
+        assert bool(generated[0]) != bool(allowed)
+        for likelihood, choice in zip(generated[1], allowed, strict=True):
             # A training pass over the choice by itself.
             batch = asked.alone(index, *choice)
             batch.branch_end[0, batch.branch_end[0] == batch.input_ids.shape[1] - len(choice)] = NO_END
@@ -172,10 +172,10 @@ def test_closed_and_free_questions_together(asked: Asked, room: int | None) -> N
 
 
 def test_log_probabilities(asked: Asked) -> None:
-    end = asked.told(asked.batch(), 129)[0][LENGTH // 2]
+    end = asked.generate(asked.batch(), 129)[0][LENGTH // 2]
     batch = asked.batch()
-    said = decode(asked.model, batch, [()] * asked.count, end=end, max_new_tokens=LENGTH, logprobs=True)
-    for index, (token_ids, logprobs) in enumerate(said):
+    generated = decode(asked.model, batch, [()] * asked.count, end=end, max_new_tokens=LENGTH, logprobs=True)
+    for index, (token_ids, logprobs) in enumerate(generated):
         whole = [*token_ids, end][:LENGTH]
         # As choices, each in a pass of its own.
         (ranked,) = decode(asked.model, asked.alone(index), [[whole]], end=end, max_new_tokens=1)
@@ -185,7 +185,7 @@ def test_log_probabilities(asked: Asked) -> None:
 
 @pytest.mark.parametrize("logprobs", [False, True])
 def test_models_that_know_no_branches_say_the_same(asked: Asked, logprobs: bool) -> None:
-    options = {"end": asked.told(asked.batch(), 129)[0][LENGTH // 2], "max_new_tokens": LENGTH}
+    options = {"end": asked.generate(asked.batch(), 129)[0][LENGTH // 2], "max_new_tokens": LENGTH}
     no_choices: list[tuple[list[int], ...]] = [()] * asked.count
 
     def say(batch: Batch) -> list[Decoded]:
@@ -194,17 +194,17 @@ def test_models_that_know_no_branches_say_the_same(asked: Asked, logprobs: bool)
     expected = say(asked.batch())
     # Attention itself stays: flash attention needs a GPU.
     with patch.object(UniRSModel, "supports_tree_attention", False):
-        said = say(asked.batch(0, left=True))
-    assert [token_ids for token_ids, _ in said] == [token_ids for token_ids, _ in expected]
-    for one, other in zip(said, expected, strict=True):
+        generated = say(asked.batch(0, left=True))
+    assert [token_ids for token_ids, _ in generated] == [token_ids for token_ids, _ in expected]
+    for one, other in zip(generated, expected, strict=True):
         assert one[1] == pytest.approx(other[1], abs=1e-4)
 
 
 def test_longest_answer(asked: Asked) -> None:
-    (free,) = asked.told(asked.alone(0), 129)
+    (free,) = asked.generate(asked.alone(0), 129)
     assert len(free) == LENGTH
     for length in (1, 3):
-        assert asked.told(asked.alone(0), 129, length) == [free[:length]]
+        assert asked.generate(asked.alone(0), 129, length) == [free[:length]]
 
 
 @pytest.mark.parametrize("branches", [True, False])
@@ -223,11 +223,11 @@ def test_longest_answer(asked: Asked) -> None:
     ids=lambda wishes: next(iter(wishes)),
 )
 def test_checkpoint_does_not_choose_the_decoding(asked: Asked, wishes: dict[str, object], branches: bool) -> None:
-    end = asked.told(asked.alone(0), 129)[0][-1]
-    expected = asked.told(asked.batch(), end)
+    end = asked.generate(asked.alone(0), 129)[0][-1]
+    expected = asked.generate(asked.batch(), end)
     own = asked.model.llm.generation_config
     for name, value in wishes.items():
         setattr(own, name, value)
     with patch.object(UniRSModel, "supports_tree_attention", branches):
-        assert asked.told(asked.batch(None if branches else 0, left=not branches), end) == expected
+        assert asked.generate(asked.batch(None if branches else 0, left=not branches), end) == expected
     assert asked.model.llm.generation_config is own

@@ -41,7 +41,7 @@ from unirs.models.llm import train_tokenizer
 from unirs.tasks.media import Image, Media, Pair, Video
 
 LENGTH = 6
-QUESTIONS = ["Is there a road?", "What changed between the two images, and where?", "What happens?", "Why?"]
+QUESTIONS = ["Is there a road?", "What changed between the two pictures, and where?", "What happens?", "Why?"]
 TEXT: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -56,7 +56,7 @@ VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "n
 def template(image: str) -> str:
     return (
         "{% for message in messages %}USER: {% for part in message.content %}"
-        f"{{% if component.type == 'image' %}}{image}\n{{% else %}}{{{{ component.text }}}}{{% endif %}}"
+        f"{{% if part.type == 'image' %}}{image}\n{{% else %}}{{{{ part.text }}}}{{% endif %}}"
         "{% endfor %}{% endfor %}{% if add_generation_prompt %}\nASSISTANT:{% endif %}"
     )
 
@@ -444,8 +444,8 @@ def test_it_can_be_benchmarked(
         "pair": Pair(colours / "red.png", colours / "green.png"),
         "video": Video(colours / "red.mp4", 2),
     }
-    for model_type, one in inputs.items():
-        rows = [json.loads(line) for line in (bench / "predictions" / f"{model_type}.jsonl").read_text().splitlines()]
+    for modality, one in inputs.items():
+        rows = [json.loads(line) for line in (bench / "predictions" / f"{modality}.jsonl").read_text().splitlines()]
         # The samples do not depend on the limit, so only some media are in this run.
         for row in (row for row in rows if row["media"] == list(one.sources)):
             assert "[" not in row["prompt"]

@@ -87,7 +87,7 @@ def test_frozen_from_scratch() -> None:
         ({"hidden_act": "rilu"}, "does not describe a causal language model.*rilu"),
     ],
 )
-def test_config_that_is_no_model(options: dict[str, Any], message: str) -> None:
+def test_invalid_model_config(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=f"(?s){message}"):
         from_config(**options)
 
@@ -131,7 +131,7 @@ def test_truncated_weights(folder: Path) -> None:
         load(folder)
 
 
-def test_folder_that_is_no_model(folder: Path) -> None:
+def test_folder_without_a_model(folder: Path) -> None:
     (folder / "empty").mkdir()
     for wrong in (folder / "empty", folder / "absent"):
         with pytest.raises(ModelError, match=f"(?s)'{wrong}' does not load"):

@@ -121,14 +121,14 @@ def test_adapters_are_float32_beside_half_precision(llama: Make) -> None:
 
 def test_default_targets_are_convolutions_without_linear_layers() -> None:
     component = convolutions().eval()
-    picture = torch.randn(1, 3, 8, 8)
-    before = component(picture)
+    image = torch.randn(1, 3, 8, 8)
+    before = component(image)
     set_tuning(component, "lora", Lora(r=2))
     # Not the one that treats each channel alone.
     assert {name[0] for name in learning(component)} == {"0", "3"}
-    torch.testing.assert_close(component(picture), before, rtol=0, atol=0)
+    torch.testing.assert_close(component(image), before, rtol=0, atol=0)
     stir(component)
-    assert not torch.allclose(component(picture), before)
+    assert not torch.allclose(component(image), before)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -184,12 +184,12 @@ def test_merged_adapters_compute_the_same(llama: Make, tied: bool) -> None:
 
 
 def test_merged_convolutions_compute_the_same() -> None:
-    component, picture = convolutions().eval(), torch.randn(1, 3, 8, 8)
+    component, image = convolutions().eval(), torch.randn(1, 3, 8, 8)
     set_tuning(component, "lora", Lora(r=2))
     stir(component)
-    expected = component(picture)
+    expected = component(image)
     merge_adapters(component)
-    torch.testing.assert_close(component(picture), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(component(image), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's use of it
@@ -244,13 +244,13 @@ def test_only_dropout_of_adapters_is_in_training_mode() -> None:
     before = {name: value.clone() for name, value in component[1].named_buffers()}
     train_adapters(component, mode=True)
     stir(component)
-    picture = torch.randn(2, 3, 8, 8)
+    image = torch.randn(2, 3, 8, 8)
     # The adapters drop something else each time; the component's own dropout and batch statistics rest.
-    assert not torch.equal(component(picture), component(picture))
+    assert not torch.equal(component(image), component(image))
     assert not component[4].training
     assert all(torch.equal(value, before[name]) for name, value in component[1].named_buffers())
     train_adapters(component, mode=False)
-    assert torch.equal(component(picture), component(picture))
+    assert torch.equal(component(image), component(image))
 
 
 def test_options_of_a_config() -> None:
@@ -272,7 +272,7 @@ def test_options_of_a_config() -> None:
         (Lora(r=0), "No LoRA for LlamaForCausalLM: .*positive"),
     ],
 )
-def test_adapters_that_do_not_fit(lora: Lora, message: str, llama: Make) -> None:
+def test_unsuitable_adapters(lora: Lora, message: str, llama: Make) -> None:
     with pytest.raises(ModelError, match=message):
         set_tuning(llama(), "lora", lora)
 
