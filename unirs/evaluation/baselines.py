@@ -1,4 +1,4 @@
-"""What a model must beat: answers that need no model."""
+"""Baselines that need no model."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ def most_frequent(train: TaskSplit, rows: Sequence[Prediction], *, by_category: 
     """Answers each row with the training split's most frequent answer.
 
     Args:
-        train: where answers are counted; of equally frequent ones the first in the alphabet counts.
+        train: training split; of equally frequent answers the alphabetically first counts.
         rows: the questions.
-        by_category: count each kind apart. Only right where the kind is known from the question and is no label.
+        by_category: count each category separately. Only valid if the category is known from the question.
     """
     counts: dict[str, Counter[str]] = {}
     for sample in train:
         for turn in sample.turns:
             counts.setdefault(turn.category if by_category else "", Counter()).update(turn.targets)
-    answers = {kind: min(count, key=lambda answer: (-count[answer], answer)) for kind, count in counts.items()}
+    answers = {category: min(count, key=lambda answer: (-count[answer], answer)) for category, count in counts.items()}
     return tuple(replace(row, text=answers.get(row.category if by_category else "", "")) for row in rows)

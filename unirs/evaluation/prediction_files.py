@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unirs.errors import DataError
+from unirs.metrics.base import Prediction
 from unirs.utils.io import read_json_lines
 
 _ID = ("id", "question_id")
@@ -22,31 +23,19 @@ _MEDIA = ("media", "image_id", "image")
 
 
 @dataclass(frozen=True, slots=True)
-class SavedRow:
-    """A row of a JSON lines file; what the file does not say is None or empty.
+class SavedRow(Prediction):
+    """A row of a JSON lines file; absent fields are empty.
+
+    UniRS, GeoChat and LLaVA name fields differently: the constants of this file list the names, in the order of
+    preference.
 
     Attributes:
         where: file and line, for messages.
-        id: `id` or `question_id`; numbers as text.
-        answer: `prediction` (UniRS), `answer` (GeoChat) or `text` (LLaVA).
-        references: `references` (UniRS) or `ground_truth` (GeoChat), one or a list; in a file of references also
-            `answer`.
-        kind: `kind`, `category` or `type`.
-        media: `media` (UniRS), `image_id` (GeoChat) or `image`.
-        task: the task's name in UniRS's rows.
-        prompt: the text the model was given.
-        clue: the clue in the prompt.
+        is_answered: whether the row has an answer, which may be empty.
     """
 
-    where: str
-    id: str
-    text: str | None
-    references: tuple[str, ...]
-    category: str
-    media: tuple[str, ...]
-    task: str
-    prompt: str
-    clue: str
+    where: str = ""
+    is_answered: bool = False
 
     def answered(self) -> str:
         """The answer.
@@ -54,7 +43,7 @@ class SavedRow:
         Raises:
             DataError: the row has none.
         """
-        if self.text is None:
+        if not self.is_answered:
             raise DataError(f"{self.where} has no answer: it needs one of {', '.join(map(repr, _ANSWER))}.")
         return self.text
 
@@ -67,7 +56,7 @@ class SavedRow:
         if not self.references:
             raise DataError(
                 f"{self.where} has nothing to score against: no {' or '.join(map(repr, _REFERENCES))}. "
-                "Name what tells the right answers."
+                "Add the references, or name a file or task that has them."
             )
         return self.references
 
@@ -77,7 +66,7 @@ def read_rows(path: Path, *, answers: bool = True) -> dict[str, SavedRow]:
 
     Args:
         path: the file.
-        answers: whether it holds answers, and not references alone.
+        answers: whether it holds answers; `answer` is a reference if it holds references alone.
 
     Raises:
         DataError: the file is missing, empty or not JSON lines; a row has no id, the id of another row, or a field of
@@ -97,20 +86,18 @@ def read_rows(path: Path, *, answers: bool = True) -> dict[str, SavedRow]:
 
 
 def _row(where: str, fields: Mapping[str, Any], references: Sequence[str]) -> SavedRow:
-    key = _first(fields, _ID)
+    key, answer = _first(fields, _ID), _first(fields, _ANSWER)
     if key is None:
         raise DataError(f"{where} has no id: it needs 'id' or 'question_id'.")
-    answer = _first(fields, _ANSWER)
     return SavedRow(
         where=where,
         id=_text(where, key, fields[key]),
-        text=None if answer is None else _text(where, answer, fields[answer]),
+        text="" if answer is None else _text(where, answer, fields[answer]),
+        is_answered=answer is not None,
         references=_texts(where, fields, references),
         category="".join(_texts(where, fields, _CATEGORY)[:1]),
         media=_texts(where, fields, _MEDIA),
-        task=_text(where, "task", fields.get("task", "")),
-        prompt=_text(where, "prompt", fields.get("prompt", "")),
-        clue=_text(where, "clue", fields.get("clue", "")),
+        **{name: _text(where, name, fields.get(name, "")) for name in ("task", "prompt", "clue")},
     )
 
 

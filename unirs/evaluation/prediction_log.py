@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ class PredictionLog:
     """The answers to one evaluation set, as JSON lines in one file for each process.
 
     Args:
-        folder: of the evaluation set; made if it does not exist.
+        folder: of the evaluation set; created if it does not exist.
         key: everything that the answers depend on, as JSON: data, prompts, weights, decoding.
     """
 
@@ -38,49 +37,42 @@ class PredictionLog:
 
         Raises:
             UniRSError: the answers to resume from are of another key.
+            DataError: a line of them is damaged; names file and line.
         """
         if resume and (self.folder / "key.json").is_file():
             if self.matches():
+                self.read()  # Repairs the files before several processes read them at once.
                 return
             raise UniRSError(
-                f"{self.folder} holds answers to other questions, of another model or of another decoding. "
-                "Leave out '--resume', or choose another folder."
+                f"{self.folder} holds answers of other weights, or to other data, prompts, samples or decoding. Omit "
+                "'--resume', or name another folder."
             )
         for path in self.folder.glob("*.jsonl"):
             path.unlink()
         write_atomically(self.folder / "key.json", json.dumps(self.key, indent=2).encode())
 
     def append(self, rank: int, rows: Iterable[Prediction]) -> None:
-        """Appends answers to the file of a process; they survive a killed process.
-
-        Args:
-            rank: of the process.
-            rows: answered queries.
-        """
-        lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
-        with (self.folder / f"{rank}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(lines)
+        """Appends answers to the file of a process; they survive if the process is killed."""
+        with (self.folder / f"{rank}.jsonl").open("ab") as file:
+            file.write(b"".join(row.to_json() + b"\n" for row in rows))
 
     def read(self) -> dict[str, Prediction]:
-        """All answers by id. A last line that an interruption left incomplete is removed from its file.
+        """All answers by id. An incomplete last line, of an interrupted write, is removed from its file.
 
         Raises:
             DataError: another line is damaged; names file and line.
         """
         rows: dict[str, Prediction] = {}
         for path in sorted(self.folder.glob("*.jsonl")):
-            text = path.read_text(encoding="utf-8")
-            complete, _, rest = text.rpartition("\n")
+            complete, end, rest = path.read_bytes().rpartition(b"\n")
             if rest:
-                write_atomically(path, f"{complete}\n".encode() if complete else b"")
-            for number, line in enumerate(filter(None, complete.split("\n")), start=1):
+                write_atomically(path, complete + end)
+            for number, line in enumerate(complete.splitlines(), start=1):
                 try:
-                    values = json.loads(line)
-                    values |= {name: tuple(values[name]) for name in ("media", "references")}
-                    row = Prediction(**values)
-                except (ValueError, TypeError, KeyError) as error:
+                    row = Prediction.from_json(line)
+                except ValueError as error:
                     raise DataError(
-                        f"{path}, line {number} is damaged ({error}). Delete the file, or run again."
+                        f"{path}, line {number} is damaged ({error}). Delete the file, or start without '--resume'."
                     ) from error
                 rows.setdefault(row.id, row)
         return rows

@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
 
 from unirs.errors import DataError
 from unirs.metrics.base import Evaluation, Prediction
@@ -26,23 +28,40 @@ class TaskResult:
 
     Attributes:
         task: the task's name; also the stem of its file of predictions.
-        rows: the scored predictions; their counts by kind are reported as `evaluated`.
-        evaluation: the metric's view of `rows`, in the same order.
-        excluded: how many turns the protocol left out, by kind.
-        decoding: `generate` for free text, `loglikelihood` for the likeliest of the task's choices.
+        rows: the scored predictions; their counts by category are reported as `evaluated`.
+        evaluation: scores of `rows`, in the same order.
+        excluded: turns that the protocol excludes, by category.
     """
 
     task: str
     rows: Sequence[Prediction]
     evaluation: Evaluation
     excluded: Mapping[str, int]
-    decoding: str = "generate"
+
+
+class _Numbers(TypedDict):
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+
+
+_Metrics = dict[str, dict[str, _Numbers]]
+
+
+class _Document(TypedDict):
+    stage: str
+    step: int | None
+    tasks: _Metrics
+    baselines: dict[str, _Metrics]
+    excluded: dict[str, dict[str, int]]
+    evaluated: dict[str, dict[str, int]]
 
 
 def summary(result: TaskResult) -> dict[str, dict[str, float]]:
     """Computes every statistic of a task with its 95 % bootstrap interval.
 
-    Rows that show the same media are resampled together, since their answers are not independent.
+    Rows about the same media are resampled together, since their answers are not independent.
 
     Returns:
         `{metric: {"value", "ci_low", "ci_high", "n"}}` in the order of the evaluation; the same for the same rows. A
@@ -62,16 +81,10 @@ def to_document(
     results: Sequence[TaskResult],
     baselines: Mapping[str, Sequence[TaskResult]],
 ) -> dict[str, Any]:
-    """The document of `metrics.json`: `{"stage", "step", "tasks", "baselines", "excluded", "evaluated"}`.
-
-    Args:
-        stage: as in `write_results`.
-        step: as in `write_results`.
-        results: as in `write_results`.
-        baselines: as in `write_results`.
+    """The document of `metrics.json`; arguments as in `write_results`.
 
     Returns:
-        Numbers by task and metric; undefined ones are None.
+        `{"stage", "step", "tasks", "baselines", "excluded", "evaluated"}`; undefined numbers are None.
     """
     return {
         "stage": stage,
@@ -95,17 +108,17 @@ def write_results(
     """Writes `metrics.json`, `table.txt` and `predictions/<task>.jsonl` into `<folder>/<stage>`.
 
     A baseline's predictions go to `predictions/<task>.<baseline>.jsonl`. The stage's folder is replaced as a whole: an
-    interrupted write leaves the former results as they were. Equal results give equal bytes.
+    interrupted write leaves the former results unchanged. Equal results give equal bytes.
 
     Args:
-        folder: the run's folder; made where it does not exist.
+        folder: the run's folder; created if it does not exist.
         stage: `validate`, `test`, `bench` or `score`.
-        step: the optimizer step that the weights are from; None where it is not known.
+        step: the optimizer step of the weights; None if unknown.
         results: one per task.
-        baselines: results of reference answers, such as a constant answer, by name.
+        baselines: results of baselines by name, such as a constant answer.
 
     Returns:
-        What `metrics.json` holds: see `to_document`.
+        The content of `metrics.json`: see `to_document`.
 
     Raises:
         DataError: names of tasks and baselines do not make distinct file names.
@@ -113,11 +126,13 @@ def write_results(
     files = _prediction_files(results, baselines)
     document = to_document(stage, step, results, baselines)
     with replacing_folder(folder / stage) as partial:
-        (partial / "metrics.json").write_bytes(_encode(document, indent=2))
+        content = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+        # Names of files may hold lone surrogates: bytes that are not UTF-8. JSON escapes them as Python does here.
+        (partial / "metrics.json").write_bytes(content.encode("utf-8", errors="backslashreplace"))
         (partial / "predictions").mkdir()
         for name, result in files.items():
             with (partial / "predictions" / name).open("wb") as file:
-                file.writelines(_encode(row) for row in _rows(result))
+                file.writelines(_lines(result))
         text = format_table(document) + "\n"
         (partial / "table.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
     return document
@@ -139,9 +154,10 @@ def read_metrics(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} cannot be read ({error.strerror}). Name the metrics.json of a run.") from error
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}). Run the evaluation again.") from error
-    wrong = _wrong_part(document)
-    if wrong:
-        raise DataError(f"{path} is not the metrics.json of a run: {wrong}. Run the evaluation again.")
+    try:
+        msgspec.convert(document, _Document)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path} is not the metrics.json of a run ({error}). Run the evaluation again.") from error
     return dict(document)
 
 
@@ -149,8 +165,7 @@ def format_table(document: Mapping[str, Any]) -> str:
     """Lays out the numbers of `write_results` or `read_metrics` as plain text for a terminal of 100 columns.
 
     For each task: a line per metric with its value, its 95 % interval, the value of each baseline and the number of
-    rows it speaks of; then how many rows were evaluated and excluded, by category. A dash stands for an undefined
-    number.
+    rows it covers; then the numbers of evaluated and excluded rows by category. A dash is an undefined number.
     """
     return "\n\n".join(_format_task(document, task) for task in document["tasks"])
 
@@ -165,28 +180,10 @@ def _numbers(results: Sequence[TaskResult]) -> dict[str, dict[str, dict[str, flo
     }
 
 
-def _rows(result: TaskResult) -> Iterator[dict[str, Any]]:
+def _lines(result: TaskResult) -> Iterator[bytes]:
     evaluation = result.evaluation
     for row, normalized, score in zip(result.rows, evaluation.normalized, evaluation.scores, strict=True):
-        yield {
-            "id": row.id,
-            "task": row.task,
-            "media": list(row.media),
-            "category": row.category,
-            "prompt": row.prompt,
-            "clue": row.clue,
-            "text": row.text,
-            "normalized": normalized,
-            "references": list(row.references),
-            "score": float(score) if math.isfinite(score) else None,
-        }
-
-
-def _encode(document: Mapping[str, Any], indent: int | None = None) -> bytes:
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=indent)
-    # Names of files may hold bytes that are not UTF-8, which Python keeps as lone surrogates. Their backslash form is
-    # also how JSON spells them, so they survive being read back.
-    return text.encode("utf-8", errors="backslashreplace") + b"\n"
+        yield row.to_json(normalized=normalized, score=float(score) if math.isfinite(score) else None) + b"\n"
 
 
 def _prediction_files(
@@ -205,36 +202,6 @@ def _prediction_files(
             raise DataError(f"Two results would be written to {name}. Give tasks and baselines distinct names.")
         files[name] = result
     return files
-
-
-def _wrong_part(document: object) -> str:
-    if not isinstance(document, dict):
-        return "it holds no JSON object"
-    for key in ("stage", "step", "tasks", "baselines", "excluded", "evaluated"):
-        if key not in document:
-            return f"'{key}' is missing"
-        if key not in ("stage", "step") and not isinstance(document[key], dict):
-            return f"'{key}' is not an object"
-    for where in ("excluded", "evaluated"):
-        for task, kinds in document[where].items():
-            if not isinstance(kinds, dict) or not all(isinstance(count, int) for count in kinds.values()):
-                return f"'{where}' of '{task}' does not count rows by kind"
-    for where, tasks in [("tasks", document["tasks"]), *document["baselines"].items()]:
-        if not isinstance(tasks, dict) or not all(isinstance(metrics, dict) for metrics in tasks.values()):
-            return f"'{where}' does not hold metrics by task"
-        for task, metrics in tasks.items():
-            for metric, numbers in metrics.items():
-                if not _are_numbers(numbers):
-                    return f"'{metric}' of '{task}' in '{where}' lacks a number 'value', 'ci_low', 'ci_high' or 'n'"
-    return ""
-
-
-def _are_numbers(numbers: object) -> bool:
-    if not isinstance(numbers, dict) or not isinstance(numbers.get("n"), int):
-        return False
-    return all(
-        key in numbers and isinstance(numbers[key], float | int | None) for key in ("value", "ci_low", "ci_high")
-    )
 
 
 def _format_task(document: Mapping[str, Any], task: str) -> str:
@@ -261,7 +228,7 @@ def _format_task(document: Mapping[str, Any], task: str) -> str:
 
 
 def _shorten_heads(table: list[list[str]]) -> None:
-    """Names of baselines give way where the table is wider than the terminal; numbers never do."""
+    """Shortens the names of baselines if the table is wider than the terminal."""
     head, *body = table
     if 2 * len(head) + sum(max(map(len, column)) for column in zip(*table, strict=True)) > _WIDTH:
         for column in range(3, len(head) - 1):
@@ -270,10 +237,10 @@ def _shorten_heads(table: list[list[str]]) -> None:
                 head[column] = head[column][: width - 2] + ".."
 
 
-def format_counts(kinds: Mapping[str, int]) -> str:
-    """Rows by kind as text: `7 (comp 4, presence 3)`."""
-    total = str(sum(kinds.values()))
-    if not any(kinds):
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Numbers of rows by category as text: `7 (comp 4, presence 3)`."""
+    total = str(sum(counts.values()))
+    if not any(counts):
         return total
-    by_kind = ", ".join(f"{kind or 'no category'} {count}" for kind, count in kinds.items())
-    return f"{total} ({by_kind})"
+    by_category = ", ".join(f"{category or 'no category'} {count}" for category, count in counts.items())
+    return f"{total} ({by_category})"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +36,33 @@ class Prediction:
     text: str
     references: tuple[str, ...]
     clue: str = ""
+
+    def to_json(self, **more: object) -> bytes:
+        """The row as one line of JSON without a line break, with `more` fields."""
+        fields = {name: getattr(self, name) for name in _FIELDS} | more
+        try:
+            return msgspec.json.encode(fields)
+        except UnicodeEncodeError:
+            # Names of files may hold bytes that are not UTF-8: lone surrogates in Python, escapes in JSON.
+            return json.dumps(fields).encode()
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Prediction:
+        """Reads a line that `to_json` wrote; ignores other fields.
+
+        Raises:
+            ValueError: The line is not JSON, or a field is missing or of the wrong type.
+        """
+        try:
+            return msgspec.json.decode(line, type=cls)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            # msgspec refuses lone surrogates.
+            return msgspec.convert(json.loads(line), cls)
+
+
+_FIELDS = tuple(Prediction.__annotations__)
 
 
 @dataclass(frozen=True)

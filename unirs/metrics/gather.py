@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -42,10 +40,19 @@ class PredictionMetric(torchmetrics.Metric):
         return True
 
     def update(self, predictions: Sequence[Prediction]) -> None:
+<<<<<<< HEAD
         """Adds rows of one task. A row whose id is present already is ignored."""
         lines = "".join(json.dumps(asdict(row)) + "\n" for row in predictions)
+=======
+        """Adds rows.
+
+        Args:
+            predictions: Rows of one task. A row whose id was added before is ignored.
+        """
+        lines = b"".join(row.to_json() + b"\n" for row in predictions)
+>>>>>>> 6291150 (Predictions are written and read as JSON in one place; check metrics.json by type)
         if lines:
-            state = torch.frombuffer(bytearray(lines, "ascii"), dtype=torch.uint8).to(self.device)
+            state = torch.frombuffer(bytearray(lines), dtype=torch.uint8).to(self.device)
             self._as_list().append(state)
 
     def compute(self) -> dict[str, torch.Tensor]:
@@ -77,21 +84,15 @@ class PredictionMetric(torchmetrics.Metric):
 
     def _decode(self) -> tuple[Prediction, ...]:
         states = self._as_list()
-        text = bytes(dim_zero_cat(states).cpu().numpy()).decode("ascii") if states else ""
+        lines = bytes(dim_zero_cat(states).cpu().numpy()).splitlines() if states else []
         rows: dict[str, Prediction] = {}
-        for line in text.splitlines():
-            row = _from_json(line)
+        for row in map(Prediction.from_json, lines):
             rows.setdefault(row.id, row)
         return tuple(rows[key] for key in sorted(rows, key=_natural))
 
     def _as_list(self) -> list[torch.Tensor]:
         """The state: torchmetrics keeps a list, or one tensor once it is gathered."""
         return self.encoded if isinstance(self.encoded, list) else [self.encoded]
-
-
-def _from_json(line: str) -> Prediction:
-    values = json.loads(line)
-    return Prediction(**values | {name: tuple(values[name]) for name in ("media", "references")})
 
 
 def _natural(key: str) -> tuple[list[tuple[int, str]], str]:

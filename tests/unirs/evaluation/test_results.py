@@ -230,26 +230,26 @@ GOOD = {"stage": "test", "step": 1, "tasks": {}, "baselines": {}, "excluded": {}
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "fault"),
     [
         ("{", "not JSON"),
         ("\xff", "not JSON"),
-        ("[]", "no JSON object"),
-        (json.dumps({"stage": "test"}), "'step' is missing"),
-        (json.dumps(GOOD | {"tasks": []}), "'tasks' is not an object"),
-        (json.dumps(GOOD | {"tasks": {"era": 1}}), "'tasks' does not hold metrics by task"),
-        (json.dumps(GOOD | {"tasks": {"era": {"top1": {"value": 1, "ci_low": 0, "n": 2}}}}), "'top1' of 'era'"),
-        (json.dumps(GOOD | {"tasks": {"era": {"top1": {"value": "1", "ci_low": 0, "ci_high": 1, "n": 2}}}}), "'top1'"),
-        (json.dumps(GOOD | {"baselines": {"blind": [1]}}), "'blind'"),
-        (json.dumps(GOOD | {"evaluated": {"era": {"fire": "many"}}}), "'evaluated'"),
+        ("[]", "Expected `object`, got `array`"),
+        (json.dumps({"stage": "test"}), "missing required field `step`"),
+        (json.dumps(GOOD | {"tasks": []}), "at `$.tasks`"),
+        (json.dumps(GOOD | {"tasks": {"era": 1}}), "at `$.tasks[...]`"),
+        (json.dumps(GOOD | {"tasks": {"era": {"top1": {"value": 1, "ci_low": 0, "n": 2}}}}), "field `ci_high`"),
+        (json.dumps(GOOD | {"tasks": {"era": {"top1": {"value": "1", "ci_low": 0, "ci_high": 1, "n": 2}}}}), ".value`"),
+        (json.dumps(GOOD | {"baselines": {"blind": [1]}}), "at `$.baselines[...]`"),
+        (json.dumps(GOOD | {"evaluated": {"era": {"fire": "many"}}}), "at `$.evaluated[...][...]`"),
     ],
 )
-def test_a_wrong_metrics_file_is_named_with_its_fault(tmp_path: Path, text: str, says: str) -> None:
+def test_a_wrong_metrics_file_is_named_with_its_fault(tmp_path: Path, text: str, fault: str) -> None:
     path = tmp_path / "metrics.json"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=r"metrics\.json") as caught:
         read_metrics(path)
-    assert says in str(caught.value)
+    assert fault in str(caught.value)
 
 
 def test_a_missing_metrics_file_and_a_folder_are_errors(tmp_path: Path) -> None:
