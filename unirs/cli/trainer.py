@@ -24,9 +24,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from unirs.cli.plugin_options import add_plugin_options
 from unirs.data.datamodule import UniRSDataModule
 from unirs.errors import UniRSError
+from unirs.evaluation.answer_log import AnswerLog
+from unirs.evaluation.results_writer import ResultsWriter
 from unirs.models.run_folder import find_checkpoint
-from unirs.training.callbacks import ResultsWriter, ThroughputLogger
-from unirs.training.evaluation_log import EvaluationLog
+from unirs.training.callbacks import ManifestWriter, ThroughputLogger
 from unirs.training.module import UniRSModule
 from unirs.utils.io import write_atomically
 
@@ -106,7 +107,7 @@ class TrainerCLI(LightningCLI):
         if options["fast_dev_run"]:
             return self._instantiate_trainer(options, own)
         # The log comes after the results are written, so that it deletes the answers last.
-        own += [ResultsWriter(self._get(self.config, "seed_everything")), EvaluationLog()]
+        own += [ManifestWriter(self._get(self.config, "seed_everything")), ResultsWriter(), AnswerLog()]
         own += [ThroughputLogger()] if training and not barebones else []
         if options["enable_checkpointing"] is not False and not barebones:
             own.append(_checkpoints(root / "checkpoints", validates=options["limit_val_batches"] != 0))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler, Sampler
 
+from unirs import plugins
 from unirs.data.batch import Batch
 from unirs.data.collator import Collator
 from unirs.data.dataset import Example, TaskDataset
@@ -20,29 +21,29 @@ from unirs.data.loaders import make_loader, world
 from unirs.data.processor import Processor
 from unirs.data.sampler import MixtureSampler
 from unirs.errors import DataError, ModelError
-from unirs.tasks.config import ClueUse, TaskConfig
+from unirs.tasks.config import ClueUse, TaskConfig, task_label
+from unirs.tasks.perturbation import PERTURBATIONS, Perturbation
 from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName
-
-_BLANK = ".blank_media"
 
 
 @dataclass(frozen=True)
 class EvalSet:
-    """The examples of one evaluation loader: a task's, or the same with black frames as a baseline (`blank`)."""
+    """The examples of one evaluation loader: a task's, or the same with perturbed media as a sanity baseline."""
 
     task: str
-    blank: bool = False
+    perturbation: Perturbation | None = None
 
     @property
     def name(self) -> str:
-        """`<task>` or `<task>.blank_media`; `Batch.eval_set` of its batches."""
-        return self.task + _BLANK * self.blank
+        """`<task>` or `<task>.<perturbation>`; `Batch.eval_set` of its batches."""
+        return self.task if self.perturbation is None else f"{self.task}.{self.perturbation}"
 
     @classmethod
     def from_name(cls, name: str) -> EvalSet:
         """The set with this `name`."""
-        return cls(name.removesuffix(_BLANK), name.endswith(_BLANK))
+        task, _, end = name.rpartition(".")
+        return cls(task, cast("Perturbation", end)) if end in get_args(Perturbation) else cls(name)
 
 
 class UniRSDataModule(LightningDataModule):
@@ -91,7 +92,8 @@ class UniRSDataModule(LightningDataModule):
         processor: Processor | None = None,
     ) -> None:
         super().__init__()
-        self.tasks = TaskConfig.read_all(tasks)
+        self._specs = [plugins.normalize("unirs.tasks", spec) for spec in tasks]
+        self.tasks = TaskConfig.read_all(self._specs)
         for name, size in (("cache_gb", cache_gb), ("feature_cache_gb", feature_cache_gb)):
             if size < 0:
                 raise DataError(f"data.{name} is {size:g}. Give a number of GB, or 0 to disable the cache.")
@@ -101,7 +103,9 @@ class UniRSDataModule(LightningDataModule):
         self.cache_gb, self.feature_cache_gb = cache_gb, feature_cache_gb
         self.feature_cache = feature_cache
         self.val_samples, self.test_samples = val_samples, test_samples
-        self.blank_media = blank_media
+        # Perturbations that a test also evaluates, on tasks of a modality that they apply to.
+        blank: tuple[Perturbation, ...] = ("blank",)
+        self.perturbations: Collection[Perturbation] = blank if blank_media else ()
         self.seed = seed
         # Returns the ids of the turns of an evaluation set that are answered; set to resume an evaluation.
         self.answered: Callable[[EvalSet], Collection[str]] | None = None
@@ -110,6 +114,17 @@ class UniRSDataModule(LightningDataModule):
         self._processor: Processor | None = None
         if processor is not None:
             self.processor = processor
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Functions of plugins do not pickle: another process builds the tasks from their config, and reads them once.
+        specs = [spec | {"clue": self.tasks[task_label(spec)].clue} for spec in self._specs]
+        return vars(self) | {"tasks": specs, "_splits": {}, "_frame_cache": None, "answered": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.tasks = TaskConfig.read_all(state["tasks"])
+        if self._processor is not None:
+            self._processor.tasks = self.tasks
 
     @property
     def processor(self) -> Processor:
@@ -175,9 +190,14 @@ class UniRSDataModule(LightningDataModule):
         return [self._eval_loader(EvalSet(name), "val", self.val_samples) for name in self.task_names("val")]
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """One loader for each task, and one for its black frames."""
-        blanks = (False, True) if self.blank_media else (False,)
-        sets = [EvalSet(name, blank) for blank in blanks for name in self.task_names("test")]
+        """One loader for each task, and one for each of its perturbations."""
+        sets = [EvalSet(name) for name in self.task_names("test")]
+        sets += [
+            EvalSet(one.task, perturbation)
+            for one in sets
+            for perturbation in PERTURBATIONS[self.tasks[one.task].task.modality]
+            if perturbation in self.perturbations
+        ]
         return [self._eval_loader(one, "test", self.test_samples) for one in sets]
 
     def predict_dataloader(self) -> list[DataLoader[Batch]]:
@@ -185,17 +205,19 @@ class UniRSDataModule(LightningDataModule):
         return [self._eval_loader(EvalSet(name), "test", self.test_samples) for name in self.task_names("test")]
 
     def _eval_loader(self, eval_set: EvalSet, split: SplitName, limit: int | None) -> DataLoader[Batch]:
-        dataset = self._task_dataset(eval_set.task, split, limit, None)
+        dataset = self._task_dataset(eval_set.task, split, limit, self.processor.max_eval_turns)
+        dataset = replace(dataset, perturbation=eval_set.perturbation)
         # No clue for blank media, since it describes the original.
-        blank = eval_set.blank
-        dataset = replace(dataset, perturbation="blank") if blank else self._with_clues(dataset, "test", "always")
+        if eval_set.perturbation != "blank":
+            dataset = self._with_clues(dataset, "test", "always")
         if self.answered is not None and (answered := self.answered(eval_set)):
             samples = dataset.samples
             open_indices = [i for i in dataset.indices if any(turn.id not in answered for turn in samples[i].turns)]
             # At least one sample, since Lightning does not end an evaluation without batches.
             dataset = replace(dataset, indices=open_indices or dataset.indices[-1:])
         sampler: DistributedSampler[Any] = DistributedSampler(dataset, *world(), shuffle=False)
-        collator = Collator(self.processor, training=False, eval_set=eval_set.name, with_labels=split == "val")
+        collator_type = self.processor.collator_type or Collator
+        collator = collator_type(self.processor, training=False, eval_set=eval_set.name, with_labels=split == "val")
         return self._loader(dataset, self.eval_batch_size, sampler, collator)
 
     def _loader(
@@ -224,7 +246,7 @@ class UniRSDataModule(LightningDataModule):
             return dataset
         if self.processor.generate_clues is None:
             raise ModelError(f"Task '{dataset.task}' uses clues, but the model of this processor generates none.")
-        media = dict.fromkeys(dataset.samples[index].media for index in dataset.indices)
+        media = dict.fromkeys(dataset.media(index) for index in dataset.indices)
         return replace(dataset, clues=self.processor.generate_clues(list(media)))
 
     def _prepare_caches(self) -> tuple[FrameCache, FeatureCache | None]:

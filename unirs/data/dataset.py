@@ -66,11 +66,18 @@ class TaskDataset(Dataset[Example]):
         sample = self.samples[self.indices[position]]
         # Strided, since files may group questions by type.
         turns = sample.turns[index - start :: self._ends[position] - start]
-        clue = self.clues[sample.media] if self.clues else ""
-        media = sample.media
-        if self.perturbation is not None and not isinstance(media, PerturbedMedia):
-            media = PerturbedMedia(media, self.perturbation)
+        media = self._perturbed(sample.media)
+        clue = self.clues[media] if self.clues else ""
         return Example(self.task, replace(sample, media=media, turns=turns), clue, self.augment)
+
+    def media(self, index: int) -> Media:
+        """The media of a sample, perturbed as in the examples."""
+        return self._perturbed(self.samples[index].media)
+
+    def _perturbed(self, media: Media) -> Media:
+        if self.perturbation is None or isinstance(media, PerturbedMedia):
+            return media
+        return PerturbedMedia(media, self.perturbation)
 
 
 class VisualInput(NamedTuple):

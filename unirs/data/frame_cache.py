@@ -38,12 +38,12 @@ class FrameCache:
     copy; LMDB would copy them, since its buffers are valid within a transaction only.
 
     Args:
-        image_size: height and width in pixels of the frames.
+        image_size: height and width in pixels of the frames; None for their own size.
         resize: how images of another shape are resized.
         limit: budget in bytes.
     """
 
-    def __init__(self, image_size: tuple[int, int], resize: ResizeSpec, limit: int) -> None:
+    def __init__(self, image_size: tuple[int, int] | None, resize: ResizeSpec, limit: int) -> None:
         self.image_size, self.resize = image_size, resize
         try:
             self._log = _Log(_END.size + limit)

@@ -30,7 +30,7 @@ class Processor:
 
     Attributes:
         tokenizer: the language model's; None until it has been trained, for a language model that starts from scratch.
-        image_size: height and width in pixels of the encoder's frames.
+        image_size: height and width in pixels of the encoder's frames; None for their own size.
         resize: how images of another shape are resized.
         feature_shape: L and Dv of the encoder's tokens of one frame.
         tokens_per_image: L', visual tokens of one image in the language model's input.
@@ -38,6 +38,8 @@ class Processor:
         supports_tree_attention: whether the language model takes sequences that branch.
         train_tokenizer: trains the tokenizer of a language model that starts from scratch; else None.
         max_length: maximum length of a sequence in tokens, visual ones included.
+        max_eval_turns: maximum number of turns of an evaluation example; None for no limit.
+        collator_type: makes collators of evaluation batches; `Collator` if None.
         fingerprint: identifies a frozen encoder, its numerical precision and image size; None if it may change.
         feature_cache: features of the frozen encoder on disk; None if they are not cached.
         tasks: tasks of the datamodule, by name; not pickled.
@@ -46,7 +48,7 @@ class Processor:
     """
 
     tokenizer: PreTrainedTokenizerBase | None
-    image_size: tuple[int, int]
+    image_size: tuple[int, int] | None
     resize: ResizeSpec
     feature_shape: tuple[int, int]
     tokens_per_image: int
@@ -54,6 +56,8 @@ class Processor:
     supports_tree_attention: bool = True
     train_tokenizer: Callable[[Iterable[str]], PreTrainedTokenizerBase] | None = None
     max_length: int = 4096
+    max_eval_turns: int | None = None
+    collator_type: Callable[..., Any] | None = None
     fingerprint: str | None = None
     feature_cache: FeatureCache | None = None
     tasks: Mapping[str, TaskConfig] = field(default_factory=dict)

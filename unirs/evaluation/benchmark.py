@@ -2,53 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, get_args
 
-import torch
-from lightning import Fabric
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from msgspec import structs
 
-from unirs.data.dataset import Example
+from unirs.data.datamodule import UniRSDataModule
 from unirs.errors import UniRSError, did_you_mean
-from unirs.evaluation.baselines import most_frequent
-from unirs.evaluation.benchmark_tables import (
-    bench_tables,
-    csv_report,
-    json_report,
-    latex_report,
-    markdown_report,
-    to_text,
-)
-from unirs.evaluation.prediction_log import PredictionLog
-from unirs.evaluation.results import TaskResult, read_metrics, write_results
+from unirs.evaluation import benchmark_tables as tables
+from unirs.evaluation.answer_log import AnswerLog
+from unirs.evaluation.engine import EvaluationModule
+from unirs.evaluation.results import read_metrics
+from unirs.evaluation.results_writer import ResultsWriter
 from unirs.evaluation.suite import Suite, SuiteTask
 from unirs.inference.api import UniRS
-from unirs.inference.completion import Decoding
+from unirs.inference.completion import Decoding, complete
 from unirs.inference.hf_model import HFImageTextModel
-from unirs.metrics.base import Prediction
-from unirs.models.pretrained import is_saved_model
-from unirs.tasks.config import TaskConfig
-from unirs.tasks.media import Modality
-from unirs.tasks.perturbation import Perturbation, PerturbedMedia
-from unirs.tasks.sample import Sample
-from unirs.utils.hashing import hash_files
+from unirs.inference.hf_processor import HFProcessor
+from unirs.models.run_folder import is_unirs_model
+from unirs.tasks.perturbation import Perturbation
 from unirs.utils.io import write_atomically
-from unirs.utils.progress import progress_bar
 from unirs.utils.sources import resolve_source
 
-PERTURBATIONS: Mapping[Modality, tuple[Perturbation, ...]] = {
-    "image": ("blank",),
-    "pair": ("blank", "swap_times", "repeat_first"),
-    "video": ("blank", "repeat_first", "shuffle_frames"),
-}
-"""What is shown instead of the media, by kind: nothing, the times in the wrong order, one picture twice (or the first
-frame all along), and frames in the wrong order. A model that scores as well on these does not use what it is shown."""
+_HF_MAX_NEW_TOKENS = 48
 
 
 @dataclass(frozen=True)
@@ -56,16 +39,18 @@ class BenchOptions:
     """How a benchmark runs.
 
     Attributes:
-        limit: samples of each task; all where None.
-        tasks: labels to run; all where empty.
-        decoding: free text, or ranking where a task has choices.
-        batch_size: media of a batch.
-        num_workers: processes that decode media and encode prompts, for UniRS models.
-        device: `auto`, `cpu`, `gpu` or another accelerator that Lightning knows.
-        devices: processes, each with a device of its own.
-        resume: keep the answers that an interrupted run has left.
-        baselines: also ask about altered media.
-        max_new_tokens: the longest answer of a Hugging Face model in tokens.
+        limit: samples of each task, always the same ones; all if None.
+        tasks: labels of the tasks to run; all if empty.
+        decoding: free text, or the likeliest choice if a task has choices.
+        batch_size: samples of a batch for UniRS models, questions for Hugging Face models; in each process.
+        num_workers: processes of each loader that decode media and encode prompts.
+        device: `auto`, `cpu`, `gpu` or another accelerator of Lightning.
+        devices: number of processes, each with a device of its own.
+        strategy: Lightning's strategy; `auto` starts several processes by `ddp_spawn`.
+        feature_cache: folder for the features of frozen UniRS encoders.
+        feature_cache_gb: disk space in GB for that folder; 0 disables the cache.
+        resume: whether answers of an interrupted run are kept.
+        baselines: whether perturbed media and the most frequent answer are evaluated too.
     """
 
     limit: int | None = None
@@ -75,69 +60,21 @@ class BenchOptions:
     num_workers: int = 0
     device: str = "auto"
     devices: int = 1
+    strategy: str = "auto"
+    feature_cache: Path = Path("runs/features")
+    feature_cache_gb: float = 10.0
     resume: bool = False
     baselines: bool = True
-    max_new_tokens: int = 48
-
-
-class BenchmarkModel(Protocol):
-    """A model as a benchmark sees it."""
-
-    def predict(self, task: TaskConfig, samples: Sequence[Sample], options: BenchOptions) -> Iterator[Prediction]:
-        """Answers all turns of samples."""
-        ...
-
-
-class UniRSAdapter:
-    """A UniRS run or saved model, with the suite's prompts."""
-
-    def __init__(self, source: str, device: torch.device) -> None:
-        self.model = UniRS.from_pretrained(source, device=device)
-
-    def predict(self, task: TaskConfig, samples: Sequence[Sample], options: BenchOptions) -> Iterator[Prediction]:
-        """Answers all turns of samples."""
-        clues = self.model.clues_for(task.name, [sample.media for sample in samples])
-        examples = [Example(task.name, sample, clue=clues.get(sample.media, "")) for sample in samples]
-        choices = (lambda row: task.task.choices_for(row.category)) if options.decoding == "loglikelihood" else None
-        answers = self.model.predict_examples(
-            {task.name: task.task.prompt},
-            examples,
-            batch_size=options.batch_size,
-            num_workers=options.num_workers,
-            choices=choices,
-        )
-        return (row for row, _ in answers)
-
-
-class HFAdapter:
-    """A Hugging Face image-text-to-text model, prompted zero-shot without task tags."""
-
-    def __init__(self, source: str, device: torch.device) -> None:
-        self.model = HFImageTextModel(source, device=device)
-
-    def predict(self, task: TaskConfig, samples: Sequence[Sample], options: BenchOptions) -> Iterator[Prediction]:
-        """Answers all turns of samples."""
-        if options.decoding == "loglikelihood":
-            raise UniRSError("Hugging Face models answer in free text only. Leave out '--decoding loglikelihood'.")
-        prompt = replace(task.task.prompt, task_tag="")
-        queries = [(sample, turn) for sample in samples for turn in sample.turns]
-        for start in range(0, len(queries), options.batch_size):
-            chunk = queries[start : start + options.batch_size]
-            questions = [prompt(turn.prompt_fields) for _, turn in chunk]
-            answers = self.model.generate([sample.media for sample, _ in chunk], questions, options.max_new_tokens)
-            for (sample, turn), question, text in zip(chunk, questions, answers, strict=True):
-                paths = sample.media.sources
-                yield Prediction(turn.id, task.name, paths, turn.category, question, text.strip(), turn.references)
 
 
 def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOptions) -> str:
-    """Runs models on a suite.
+    """Evaluates models on a suite, as `unirs test` evaluates a run on its tasks.
 
-    Writes `<out>/<model>/bench/` as a run has its results, and the tables `<out>/table.{txt,md,tex,csv,json}`.
+    Writes `<out>/<model>/bench/` in the format of a run's results, and the tables `<out>/table.{txt,md,tex,csv,json}`.
 
     Args:
         suite: the tasks and the published numbers.
-        models: runs, saved models, or hub ids and folders of image-text-to-text models.
+        models: training runs, saved models, or hub ids and folders of image-text-to-text models.
         out: the folder to write to.
         options: how to run.
 
@@ -145,43 +82,91 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
         The table as text.
 
     Raises:
-        UniRSError: an unknown task or model, data that are missing, or two models of one name.
+        UniRSError: an unknown task, model or device, data that are missing, or two models of one name.
     """
     chosen = _chosen(suite, options.tasks)
     names = [model_name(model) for model in models]
     if len(set(names)) < len(names):
-        raise UniRSError(f"Two models would be called by one name in the tables: {', '.join(names)}. Rename a folder.")
-    for task in chosen:
-        TaskConfig.from_config(task.task).prepare()
+        raise UniRSError(f"Two models have one name in the tables: {', '.join(names)}. Rename a folder.")
+    data = UniRSDataModule(
+        [task.task for task in chosen],
+        eval_batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        feature_cache=options.feature_cache,
+        feature_cache_gb=options.feature_cache_gb,
+        test_samples=options.limit,
+    )
+    data.perturbations = get_args(Perturbation) if options.baselines else ()
+    data.prepare_data()
     documents: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):
-        folder = out / name
-        fabric = Fabric(accelerator=options.device, devices=options.devices, strategy=_strategy(options.devices))
-        fabric.launch(partial(_answer, model=model, suite_tasks=chosen, folder=folder, options=options))
-        documents[name] = _finish(model, chosen, folder, options)
+        _evaluate(load_evaluation(model, data, options.decoding), data, out / name, options)
+        documents[name] = read_metrics(out / name / "bench" / "metrics.json")
         # The tables grow with each model, so that an interruption leaves those that are done.
-        tables = bench_tables(structs.replace(suite, tasks=chosen), documents)
+        layout = tables.bench_tables(structs.replace(suite, tasks=chosen), documents)
         for ending, text in {
-            "txt": to_text(tables) + "\n",
-            "md": markdown_report(tables, suite.title),
-            "tex": latex_report(tables),
-            "csv": csv_report(tables),
-            "json": json_report(tables, suite),
+            "txt": tables.to_text(layout) + "\n",
+            "md": tables.markdown_report(layout, suite.title),
+            "tex": tables.latex_report(layout),
+            "csv": tables.csv_report(layout),
+            "json": tables.json_report(layout, suite),
         }.items():
             write_atomically(out / f"table.{ending}", text.encode())
-    return to_text(tables)
+    return tables.to_text(layout)
 
 
 def model_name(model: str) -> str:
-    """What a model is called in tables and folders: the last part of its path or hub id."""
+    """Name of a model in tables and folders: the last component of its path or hub id."""
     return re.sub(r"[^\w.\-]", "_", Path(model).name) or "model"
 
 
-def load_model(model: str, device: torch.device) -> BenchmarkModel:
-    """Loads a UniRS run or saved model, or else a Hugging Face image-text-to-text model."""
-    folder = Path(resolve_source(model))
-    ours = (folder / "config.yaml").is_file() or (folder / "checkpoints").is_dir() or is_saved_model(folder)
-    return UniRSAdapter(model, device) if ours else HFAdapter(model, device)
+def load_evaluation(model: str, data: UniRSDataModule, decoding: Decoding) -> EvaluationModule:
+    """Loads a UniRS run or saved model, or else a Hugging Face image-text-to-text model, and sets `data` to its inputs.
+
+    Tasks have clues if the model was trained with clues for them.
+    """
+    prompts = {}
+    if is_unirs_model(Path(resolve_source(model))):
+        unirs = UniRS.from_pretrained(model, device="cpu")
+        processor, prompts = unirs.processor, unirs.config.prompts
+        run, longest = partial(complete, unirs.model, processor), unirs.config.max_new_tokens
+        module = EvaluationModule(unirs.model, processor, run, max_new_tokens=longest, decoding=decoding)
+        module.clue_generator = unirs.clue_generator
+    else:
+        vlm = HFImageTextModel(model)
+        # Choices are scored for one prompt at a time.
+        hf_processor = HFProcessor(vlm.chat, batched=decoding == "generate")
+        module = EvaluationModule(
+            vlm.model, hf_processor, vlm.complete, max_new_tokens=_HF_MAX_NEW_TOKENS, decoding=decoding
+        )
+    for name, task in data.tasks.items():
+        data.tasks[name] = replace(task, clue="test" if name in prompts and prompts[name].clue else "never")
+    data.max_length, data.processor = module.processor.max_length, module.processor
+    return module
+
+
+def _evaluate(module: EvaluationModule, data: UniRSDataModule, folder: Path, options: BenchOptions) -> None:
+    several = options.devices > 1 and options.strategy == "auto"
+    try:
+        trainer = Trainer(
+            accelerator=options.device,
+            devices=options.devices,
+            strategy="ddp_spawn" if several else options.strategy,
+            default_root_dir=folder,
+            # The log comes last: it ends when the results are written.
+            callbacks=[
+                ResultsWriter(most_frequent=options.baselines, bench=True),
+                AnswerLog(folder / "answers", resume=options.resume),
+            ],
+            use_distributed_sampler=False,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stderr.isatty(),
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UniRSError(f"{' '.join(str(error).split())} Correct '--device', '--devices' or '--strategy'.") from error
+    trainer.test(module, data, verbose=False)
 
 
 def _chosen(suite: Suite, labels: Sequence[str]) -> tuple[SuiteTask, ...]:
@@ -190,102 +175,3 @@ def _chosen(suite: Suite, labels: Sequence[str]) -> tuple[SuiteTask, ...]:
         if label not in known:
             raise UniRSError(f"The suite has no task '{label}'. {did_you_mean(label, known)}")
     return tuple(task for task in suite.tasks if not labels or task.label in labels)
-
-
-def _strategy(devices: int) -> str:
-    return "ddp_spawn" if devices > 1 else "auto"
-
-
-@cache
-def _load(spec: str, limit: int | None) -> tuple[TaskConfig, list[Sample]]:
-    """A task and its test samples, or always the same random subset of them; built and read once in each process.
-
-    Args:
-        spec: the task's config as JSON.
-        limit: number of samples; all if None.
-    """
-    task = TaskConfig.from_config(json.loads(spec))
-    samples = task.task.load_split("test")
-    count = len(samples) if limit is None else min(limit, len(samples))
-    generator = torch.Generator().manual_seed(0)
-    order = sorted(torch.randperm(len(samples), generator=generator)[:count].tolist())
-    return task, [samples[index] for index in order]
-
-
-def _perturbations(task: TaskConfig, options: BenchOptions) -> list[Perturbation | None]:
-    return [None, *(PERTURBATIONS[task.task.modality] if options.baselines else ())]
-
-
-def _log(
-    model: str, task: TaskConfig, perturbation: Perturbation | None, folder: Path, options: BenchOptions
-) -> PredictionLog:
-    key = {
-        "model": model,
-        "data": hash_files(task.task.required_paths, task.root),
-        "prompt": repr(task.task.prompt),
-        "perturbation": perturbation,
-        "decoding": options.decoding,
-        "limit": options.limit,
-        "max_new_tokens": options.max_new_tokens,
-    }
-    return PredictionLog(folder / "answers" / f"{task.name}.{perturbation or 'model'}", key)
-
-
-def _answer(
-    fabric: Fabric, *, model: str, suite_tasks: Sequence[SuiteTask], folder: Path, options: BenchOptions
-) -> None:
-    """Every process answers its share of the samples and appends to files of its own."""
-    loaded: BenchmarkModel | None = None
-    for suite_task in suite_tasks:
-        task, samples = _load(json.dumps(suite_task.task), options.limit)
-        for perturbation in _perturbations(task, options):
-            log = _log(model, task, perturbation, folder, options)
-            if fabric.is_global_zero:
-                log.begin(resume=options.resume)
-            fabric.barrier()
-            done = log.read()
-            fabric.barrier()
-            left = [sample for sample in samples if any(turn.id not in done for turn in sample.turns)]
-            share = left[fabric.global_rank :: fabric.world_size]
-            if perturbation is not None:
-                share = [replace(sample, media=PerturbedMedia(sample.media, perturbation)) for sample in share]
-            if not share:
-                continue
-            loaded = loaded or load_model(model, fabric.device)
-            name = f"{model_name(model)}, {task.name}" + (f", {perturbation}" if perturbation else "")
-            turns = sum(len(sample.turns) for sample in share)
-            with progress_bar(name, turns, unit="questions", show=fabric.is_global_zero) as advance:
-                for row in loaded.predict(task, share, options):
-                    log.append(fabric.global_rank, [row])
-                    advance()
-    fabric.barrier()
-
-
-def _finish(model: str, suite_tasks: Sequence[SuiteTask], folder: Path, options: BenchOptions) -> dict[str, Any]:
-    """Scores the answers and writes the results."""
-    results: list[TaskResult] = []
-    baselines: dict[str, list[TaskResult]] = {}
-    for suite_task in suite_tasks:
-        task, samples = _load(json.dumps(suite_task.task), options.limit)
-        excluded = task.task.load_split("test").num_excluded
-        for perturbation in _perturbations(task, options):
-            rows = _log(model, task, perturbation, folder, options).read()
-            ordered = [rows[turn.id] for sample in samples for turn in sample.turns]
-            evaluation = task.task.scorer.evaluate(ordered, slow=perturbation is None)
-            decoding = options.decoding if task.task.choices else "generate"
-            result = TaskResult(task.name, ordered, evaluation, excluded, decoding)
-            if perturbation is None:
-                results.append(result)
-            else:
-                baselines.setdefault(perturbation, []).append(result)
-        if options.baselines and "train" in task.task.splits:
-            model_rows = results[-1].rows
-            guessed = most_frequent(
-                task.task.load_split("train"), model_rows, by_category=task.task.scorer.category_is_given
-            )
-            evaluation = task.task.scorer.evaluate(guessed, slow=False)
-            baselines.setdefault("most_frequent", []).append(
-                TaskResult(task.name, guessed, evaluation, excluded, "generate")
-            )
-    write_results(folder, "bench", None, results, baselines)
-    return read_metrics(folder / "bench" / "metrics.json")

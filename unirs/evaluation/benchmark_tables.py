@@ -1,13 +1,10 @@
-"""Results of a suite beside published numbers: as text, Markdown, LaTeX, CSV and JSON.
-
-Numbers are times 100, as papers print them; every table says so, and where each number is from.
-"""
+"""Results of a suite beside published numbers, times 100: as text, Markdown, LaTeX, CSV and JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from unirs.errors import DataError, did_you_mean
@@ -25,15 +22,15 @@ class Cell:
     """A number of a model.
 
     Attributes:
-        text: as shown: a published number with its printed digits, one of ours times 100 with two decimals.
-        low: lower end of the 95 % interval, times 100; None where there is none.
-        high: upper end.
-        unclear: whether it is not known to be micro or macro.
+        value: as shown: a published number with its printed digits, one of ours times 100 with two decimals.
+        ci_low: lower end of the 95 % interval, times 100; None if there is none.
+        ci_high: upper end.
+        unclear: whether it is unknown if the number is a micro or a macro average.
     """
 
-    text: str
-    low: float | None = None
-    high: float | None = None
+    value: str
+    ci_low: float | None = None
+    ci_high: float | None = None
     unclear: bool = False
 
 
@@ -43,15 +40,15 @@ class BenchRow:
 
     Attributes:
         model: its name.
-        source: key of the publication; empty for a model that this benchmark ran.
-        zero_shot: as published; None where not known.
-        cells: by statistic.
+        source: key of the publication; None for a model that this benchmark ran.
+        zero_shot: as published; None if unknown.
+        numbers: by statistic.
     """
 
     model: str
-    source: str
+    source: str | None
     zero_shot: bool | None
-    cells: Mapping[str, Cell]
+    numbers: Mapping[str, Cell]
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,8 @@ class BenchTable:
         label: the task's name in results.
         title: the task's name in tables.
         columns: titles by statistic, in order.
-        rows: published models first, then ours.
-        notes: what a reader must know, a sentence each.
+        rows: published models first, then those of this benchmark.
+        notes: sentences about scale, averages, counts and sources.
     """
 
     label: str
@@ -74,12 +71,11 @@ class BenchTable:
 
 
 def bench_tables(suite: Suite, results: Mapping[str, Mapping[str, Any]]) -> list[BenchTable]:
-    """Puts results beside what is published, a table a task.
+    """Lays out results beside published numbers, one table for each task.
 
     Args:
         suite: what to show.
-        results: by model, in the order to show, what its `metrics.json` holds. A task that a model was not run on has
-            no row for it.
+        results: content of `metrics.json` by model, in the order to show. A model without results of a task has no row.
 
     Raises:
         DataError: a model has results of a task that the suite does not have.
@@ -95,21 +91,15 @@ def bench_tables(suite: Suite, results: Mapping[str, Mapping[str, Any]]) -> list
 
 
 def to_text(tables: Sequence[BenchTable]) -> str:
-    """For a terminal; the 95 % interval stands below its number."""
+    """Tables for a terminal; the 95 % interval is below its number."""
     return "\n\n".join(
-        "\n".join(
-            [
-                table.title,
-                layout.to_text(_cells(table, separator="\n")),
-                *(f"  {note}" for note in table.notes),
-            ]
-        )
+        "\n".join([table.title, layout.to_text(_cells(table, separator="\n")), *(f"  {one}" for one in table.notes)])
         for table in tables
     )
 
 
 def markdown_report(tables: Sequence[BenchTable], title: str) -> str:
-    """A page with a heading and a table a task."""
+    """A page with a heading and a table for each task."""
     parts = [f"# {title}"]
     for table in tables:
         notes = "\n".join(f"- {note}" for note in table.notes)
@@ -118,12 +108,12 @@ def markdown_report(tables: Sequence[BenchTable], title: str) -> str:
 
 
 def latex_report(tables: Sequence[BenchTable]) -> str:
-    """A `table` a task in the style of booktabs."""
+    """A `table` environment for each task, in the style of booktabs."""
     return "\n\n".join(layout.to_latex(_cells(table), table.title, table.notes) for table in tables) + "\n"
 
 
 def csv_report(tables: Sequence[BenchTable]) -> str:
-    """A line a number, for further work."""
+    """One line for each number, for further processing."""
     head = ["task", "model", "source", "zero_shot", "metric", "value", "ci_low", "ci_high", "unclear"]
     lines = [
         [
@@ -132,50 +122,21 @@ def csv_report(tables: Sequence[BenchTable]) -> str:
             row.source or "this benchmark",
             _yes_or_no(row.zero_shot),
             metric,
-            cell.text,
-            *("" if end is None else f"{end:.2f}" for end in (cell.low, cell.high)),
+            cell.value,
+            *("" if end is None else f"{end:.2f}" for end in (cell.ci_low, cell.ci_high)),
             _yes_or_no(cell.unclear),
         ]
         for table in tables
         for row in table.rows
-        for metric, cell in row.cells.items()
+        for metric, cell in row.numbers.items()
     ]
     return layout.to_csv([head, *lines])
 
 
 def json_report(tables: Sequence[BenchTable], suite: Suite) -> str:
-    """Everything that the other forms show; `value` is text with its printed digits, `low` and `high` are numbers."""
-    document = {
-        "title": suite.title,
-        "sources": dict(suite.sources),
-        "scale": 100,
-        "tasks": [
-            {
-                "label": table.label,
-                "title": table.title,
-                "columns": dict(table.columns),
-                "rows": [
-                    {
-                        "model": row.model,
-                        "source": row.source or None,
-                        "zero_shot": row.zero_shot,
-                        "numbers": {
-                            metric: {
-                                "value": cell.text,
-                                "ci_low": cell.low,
-                                "ci_high": cell.high,
-                                "unclear": cell.unclear,
-                            }
-                            for metric, cell in row.cells.items()
-                        },
-                    }
-                    for row in table.rows
-                ],
-                "notes": list(table.notes),
-            }
-            for table in tables
-        ],
-    }
+    """All content of the tables; `value` is text with its printed digits, `ci_low` and `ci_high` are numbers."""
+    content = [asdict(table) for table in tables]
+    document = {"title": suite.title, "sources": dict(suite.sources), "scale": 100, "tasks": content}
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
@@ -184,11 +145,11 @@ def _table(suite: Suite, task: SuiteTask, results: Mapping[str, Mapping[str, Any
     rows = [_published(entry) for entry in task.published]
     rows += [_ours(model, document["tasks"][task.label], task) for model, document in ran.items()]
     notes = [f"Numbers are times 100. [low, high]: 95 % bootstrap interval. {_NONE}: not known."]
-    if any(cell.unclear for row in rows for cell in row.cells.values()):
-        notes.append(f"{_UNCLEAR}: an average of which it is not known whether it is micro or macro.")
+    if any(cell.unclear for row in rows for cell in row.numbers.values()):
+        notes.append(f"{_UNCLEAR}: it is unknown whether the average is micro or macro.")
     by_count: dict[str, list[str]] = {}
     for model, document in ran.items():
-        evaluated, excluded = (format_counts(document[part].get(task.label, {})) for part in ("evaluated", "excluded"))
+        evaluated, excluded = (format_counts(document[key].get(task.label, {})) for key in ("evaluated", "excluded"))
         by_count.setdefault(f"evaluated {evaluated}; excluded {excluded}", []).append(model)
     notes += [f"{', '.join(models)}: {counts}." for counts, models in by_count.items()]
     cited = dict.fromkeys(entry.source for entry in task.published)
@@ -204,12 +165,12 @@ def _published(entry: Published) -> BenchRow:
 def _ours(model: str, metrics: Mapping[str, Mapping[str, float | None]], task: SuiteTask) -> BenchRow:
     cells = {}
     for metric in task.columns:
-        # METEOR needs Java, and a limited run may miss a kind: a dash then stands for it, as for an undefined number.
+        # METEOR needs Java, and a limited run may lack a category: a dash is shown, as for an undefined number.
         numbers = metrics.get(metric)
         if numbers is not None and numbers["value"] is not None:
             value, low, high = (_percent(numbers[key]) for key in ("value", "ci_low", "ci_high"))
             cells[metric] = Cell(f"{value:.2f}", low, high)
-    return BenchRow(model, "", None, cells)
+    return BenchRow(model, None, None, cells)
 
 
 def _percent(number: float | None) -> float | None:
@@ -221,7 +182,7 @@ def _cells(table: BenchTable, separator: str = " ") -> list[list[str]]:
     cited = any(row.source for row in table.rows)
     lines = [["Model", *["Zero-shot"] * cited, *table.columns.values(), *["Source"] * cited]]
     for row in table.rows:
-        numbers = [row.cells.get(metric) for metric in table.columns]
+        numbers = [row.numbers.get(metric) for metric in table.columns]
         texts = [_NONE if cell is None else _number(cell, separator) for cell in numbers]
         trained = [_yes_or_no(row.zero_shot) or _NONE] * cited
         lines.append([row.model, *trained, *texts, *[row.source or _NONE] * cited])
@@ -229,9 +190,9 @@ def _cells(table: BenchTable, separator: str = " ") -> list[list[str]]:
 
 
 def _number(cell: Cell, separator: str) -> str:
-    text = cell.text + _UNCLEAR * cell.unclear
-    no_interval = cell.low is None or cell.high is None
-    return text if no_interval else f"{text}{separator}[{cell.low:.1f}, {cell.high:.1f}]"
+    text = cell.value + _UNCLEAR * cell.unclear
+    no_interval = cell.ci_low is None or cell.ci_high is None
+    return text if no_interval else f"{text}{separator}[{cell.ci_low:.1f}, {cell.ci_high:.1f}]"
 
 
 def _yes_or_no(value: bool | None) -> str:

@@ -19,8 +19,8 @@ class Published(StrictStruct, frozen=True):
     Attributes:
         model: the model's name.
         source: key of the publication in the suite's `sources`.
-        numbers: by statistic, as printed: with all digits, accuracies and caption scores times 100. The statistic
-            determines the average: `accuracy` over all questions (micro), `accuracy_macro` the mean over categories.
+        numbers: by statistic, with all printed digits, times 100; `accuracy` is a micro average, `accuracy_macro` the
+            mean over categories.
         unclear: statistics for which the source does not determine whether they are micro or macro.
         zero_shot: whether the model was not trained on the task's data; None if the source does not state it.
     """
@@ -48,7 +48,7 @@ class SuiteTask(StrictStruct, frozen=True):
 
     Attributes:
         title: its name in tables.
-        task: the task as in a config's `data.tasks`: plugin name, root, options, `synthetic`.
+        task: the task as in a config's `data.tasks`.
         columns: titles of the statistics to show, in order.
         published: published numbers, in the order to show.
     """

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
@@ -28,7 +28,7 @@ from unirs.data.processor import Processor
 from unirs.errors import UniRSError, did_you_mean
 from unirs.inference import options as checks
 from unirs.inference.clue_generator import ClueGenerator
-from unirs.inference.completion import Choices, Completion, complete
+from unirs.inference.completion import Choices, Completion, add_vision_features, complete
 from unirs.metrics.base import Prediction
 from unirs.models.builder import build_processor
 from unirs.models.pretrained import PromptConfig, UniRSConfig, is_saved_model, merged, write_model
@@ -120,10 +120,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             return super().save_pretrained(partial_folder, **options)
 
     def merged(self) -> UniRS:
-        """A copy of the model whose LoRA adapters are merged into its weights.
-
-        Its answers are the same up to rounding in the weights' dtype.
-        """
+        """A copy of the model with merged LoRA adapters; its answers are the same up to rounding."""
         model, config = merged(self.model, self.config)
         return UniRS(model, self.tokenizer, config)
 
@@ -157,16 +154,19 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.model.parameters()).device
 
-    def answer(self, media: Any, question: str | Sequence[str] | None = None, **options: Any) -> Any:  # noqa: ANN401
+    @overload
+    def answer(self, media: list[Any], question: str | Sequence[str] | None = None, **options: Any) -> list[str]: ...  # noqa: ANN401
+    @overload
+    def answer(self, media: Any, question: str | None = None, **options: Any) -> str: ...  # noqa: ANN401
+    def answer(self, media: Any, question: str | Sequence[str] | None = None, **options: Any) -> str | list[str]:
         """Answers questions about media.
 
         Args:
-            media: One input: an `Image`, `Pair`, `Video` or other `Media`; a path, a PIL image or an array, which is an
-                image (a path may be a video); or a tuple of two images, which is a pair. Or a list of inputs, which are
-                batched and may be of several modalities.
+            media: One input: an `Image`, `Pair`, `Video` or other `Media`; a path to an image or video, a PIL image or
+                an array; or a tuple of two images, which is a pair. Or a list of inputs of any modalities.
             question: One for all, or one for each input; None for the task's own instruction.
             options: Options of `predict`.
 
@@ -175,8 +175,9 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
 
         Raises:
             MediaError: it is unclear what an input is, or it does not decode.
-            UniRSError: media, task and questions do not fit together.
+            UniRSError: media, task and questions do not fit together, or an option is unknown.
         """
+        checks.check_names("UniRS.answer", options, _PREDICT_OPTIONS)
         all_media = isinstance(media, Sequence) and bool(media) and all(isinstance(one, Media) for one in media)
         several = isinstance(media, list) or all_media
         if not several and question is not None and not isinstance(question, str):
@@ -264,16 +265,20 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         # The task's instruction is fixed; the user's question replaces it.
         return name, saved, saved.prompt if question is None else PromptTemplate(saved.prompt.task_tag, "{question}")
 
-    def clues_for(self, task: str, media: Sequence[Media]) -> Mapping[Media, str]:
-        """The clues for a task's prompts; empty if it was trained without clues, or is unknown."""
-        saved = self.config.prompts.get(task)
-        return self._clues(media, [saved is not None and saved.clue] * len(media), None)
+    @property
+    def clue_generator(self) -> ClueGenerator:
+        """Generates clues with the base VLM that the model was trained with."""
+        return ClueGenerator(self.config.clue, self._itself)
+
+    def _itself(self) -> UniRS:
+        # A bound method pickles, as a lambda does not.
+        return self
 
     def _clues(self, media: Sequence[Media], trained: Sequence[bool], clue: bool | str | None) -> Mapping[Media, str]:
         if isinstance(clue, str):
             return dict.fromkeys(media, clue)
         described = [one for one, used in zip(media, trained, strict=True) if (used if clue is None else clue)]
-        return ClueGenerator(self.config.clue, lambda: self)(described) if described else {}
+        return self.clue_generator(described) if described else {}
 
     def predict_examples(
         self,
@@ -311,39 +316,40 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         frames = FrameCache(processor.image_size, processor.resize, limit=0)
         collator = Collator(processor, training=False, prompts=prompts)
         loader = make_loader(examples, collator, frames, batch_size=batch_size, num_workers=num_workers)
-        return self._complete(loader, longest, choices, details=details, progress=progress)
+        return self._complete(
+            processor, loader, progress=progress, max_new_tokens=longest, choices=choices, logprobs=details
+        )
 
     def _complete(
         self,
+        processor: Processor,
         loader: DataLoader[Batch],
-        max_new_tokens: int,
-        choices: Choices | None,
         *,
-        details: bool,
         progress: bool,
+        logprobs: bool,
+        **options: Any,  # noqa: ANN401
     ) -> Iterator[tuple[Prediction, Completion]]:
-        prompt_encoder = self.processor.prompt_encoder()
         count = len(loader.dataset)  # type: ignore[arg-type]
         with progress_bar("answers", count, unit="media", show=progress) as advance, checks.evaluation_mode(self.model):
             for loaded in loader:
-                batch = loaded.to(self.device)
                 with torch.no_grad():
-                    batch = replace(batch, vision_features=self.model.encode_frames(batch))
-                completions = complete(
-                    self.model, prompt_encoder, batch, max_new_tokens=max_new_tokens, choices=choices, logprobs=details
-                )
-                maps = self.model.change_maps(batch) if details else [None] * len(batch.modalities)
+                    batch = add_vision_features(self.model, processor, loaded.to(self.device))
+                completions = complete(self.model, processor, batch, logprobs=logprobs, **options)
+                maps = self.model.change_maps(batch) if logprobs else [None] * len(batch.modalities)
                 for query, completion, (row, _) in zip(batch.queries, completions, batch.prompt_ends, strict=True):
                     (index,) = batch.row_media[row]
                     change_map = maps[index]
-                    token_ids = list(completion.token_ids)
+                    tokens = self.tokenizer.convert_ids_to_tokens(list(completion.token_ids)) if logprobs else ()
                     detailed = replace(
                         completion,
-                        tokens=tuple(self.tokenizer.convert_ids_to_tokens(token_ids)) if details else (),
+                        tokens=tuple(tokens),
                         change_map=None if change_map is None else change_map.float().cpu().numpy(),
                     )
                     yield replace(query, text=completion.text), detailed
                 advance(len(batch.modalities))
+
+
+_PREDICT_OPTIONS = tuple(inspect.signature(UniRS.predict).parameters)[3:]
 
 
 def _is_occupied(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,8 @@ import torch
 
 from unirs.data.clues import BaseVLM, ClueCache, ClueConfig, generate_clues
 from unirs.data.dataset import Example
-from unirs.models.pretrained import is_saved_model
+from unirs.data.loaders import world
+from unirs.models.run_folder import is_unirs_model
 from unirs.models.tuning import adapters_off, base_state
 from unirs.tasks.media import Media
 from unirs.tasks.prompt import PromptTemplate
@@ -50,12 +51,20 @@ class ClueGenerator:
             max_new_tokens=self.config.max_new_tokens,
         )
 
+    def generate_shared(self, media: Sequence[Media]) -> Mapping[Media, str]:
+        """The clues of the same media on all processes. Collective: each process generates a share of them."""
+        size, rank = world()
+        self(media[rank::size])
+        if size > 1:
+            torch.distributed.barrier()
+        return self(media)
+
     # Called in evaluation loops, in whose inference mode no model can be built.
     @torch.inference_mode(False)
     def _load(self, source: str) -> BaseVLM:
         own = self.own()
         folder = Path(resolve_source(source))
-        if (folder / "config.yaml").is_file() or is_saved_model(folder):
+        if is_unirs_model(folder):
             return _UniRSBaseVLM(own.from_pretrained(folder, device=own.device), plain=False)
         # Hugging Face's image-text classes load slowly, and most models do without them.
         from unirs.inference.hf_model import HFImageTextModel

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
+from unirs.errors import ModelError
 from unirs.inference.generation import decode
 from unirs.metrics.base import Prediction
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from unirs.data.batch import Batch
-    from unirs.data.prompt_encoder import PromptEncoder
+    from unirs.data.processor import Processor
     from unirs.models.unirs_model import UniRSModel
 
 Decoding = Literal["generate", "loglikelihood"]
@@ -25,9 +28,9 @@ Choices = Callable[[Prediction], Sequence[str]]
 
 @dataclass(frozen=True)
 class Completion:
-    """The model's answer to one question.
+    """A model's answer to one question.
 
-    `complete` fills all fields but the last two, which `UniRS.predict` and `UniRS.predict_examples` add.
+    `complete` sets all fields but the last two, which `UniRS.predict` and `UniRS.predict_examples` add.
 
     Attributes:
         text: The answer.
@@ -56,28 +59,50 @@ class Completion:
     change_map: np.ndarray | None = None
 
 
+def add_vision_features(model: UniRSModel, processor: Processor, batch: Batch) -> Batch:
+    """Encodes the frames of media without features, and caches them if the processor has a feature cache.
+
+    Raises:
+        ModelError: another processor made the batch.
+    """
+    if batch.processor_key and batch.processor_key != processor.key:
+        raise ModelError(
+            "This batch was made for another model. Set 'data.processor = module.processor' before the loaders are "
+            "made."
+        )
+    features = model.encode_frames(batch)
+    if processor.feature_cache is not None:
+        for media, cached, tokens in zip(batch.media, batch.vision_features, features, strict=True):
+            if media is not None and cached is None:
+                processor.feature_cache.put(media, tokens)
+    return replace(batch, vision_features=features)
+
+
+@torch.no_grad()
 def complete(
     model: UniRSModel,
-    prompt_encoder: PromptEncoder,
+    processor: Processor,
     batch: Batch,
     *,
     max_new_tokens: int,
     choices: Choices | None = None,
     logprobs: bool = False,
 ) -> list[Completion]:
-    """Answers the questions of an evaluation batch.
+    """Completes the prompts of an evaluation batch.
 
     Args:
         model: In evaluation mode.
-        prompt_encoder: The one that encoded the batch.
+        processor: The one that made the batch.
         batch: With `prompt_ends` and `queries`.
         max_new_tokens: Maximum length of free text in tokens.
-        choices: The choices of each question; None for free text.
+        choices: The choices of each query; None for free text.
         logprobs: Whether to return the logprobs of the tokens of free text.
 
     Returns:
-        One completion for each question.
+        One completion for each query.
     """
+    batch = add_vision_features(model, processor, batch)
+    prompt_encoder = processor.prompt_encoder()
     options = [tuple(choices(query)) if choices else () for query in batch.queries]
     option_ids = [[prompt_encoder.encode_choice(choice) for choice in texts] for texts in options]
     end = int(prompt_encoder.tokenizer.eos_token_id)

@@ -62,7 +62,7 @@ class Prediction:
             return msgspec.convert(json.loads(line), cls)
 
 
-_FIELDS = tuple(Prediction.__annotations__)
+_FIELDS = ("id", "task", "media", "category", "prompt", "clue", "text", "references")
 
 
 @dataclass(frozen=True)

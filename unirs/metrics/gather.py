@@ -40,17 +40,8 @@ class PredictionMetric(torchmetrics.Metric):
         return True
 
     def update(self, predictions: Sequence[Prediction]) -> None:
-<<<<<<< HEAD
         """Adds rows of one task. A row whose id is present already is ignored."""
-        lines = "".join(json.dumps(asdict(row)) + "\n" for row in predictions)
-=======
-        """Adds rows.
-
-        Args:
-            predictions: Rows of one task. A row whose id was added before is ignored.
-        """
         lines = b"".join(row.to_json() + b"\n" for row in predictions)
->>>>>>> 6291150 (Predictions are written and read as JSON in one place; check metrics.json by type)
         if lines:
             state = torch.frombuffer(bytearray(lines), dtype=torch.uint8).to(self.device)
             self._as_list().append(state)

@@ -15,7 +15,7 @@ from unirs.models.builder import BuiltModel, ModelConfig, build_model
 from unirs.models.checkpoint import load_checkpoint
 from unirs.models.init_model import build_from_init
 from unirs.models.llm import describe_llm
-from unirs.models.pretrained import Pretrained, PromptConfig, UniRSConfig, download, read_model
+from unirs.models.pretrained import Pretrained, PromptConfig, UniRSConfig, download, is_saved_model, read_model
 from unirs.tasks.config import TaskConfig
 from unirs.utils.sources import resolve_source
 
@@ -35,6 +35,11 @@ def find_checkpoint(run: Path) -> Path:
         if path.is_file():
             return path
     raise UniRSError(f"Neither {paths[0]} nor {paths[1].name} exists: train first with 'unirs fit'.")
+
+
+def is_unirs_model(folder: Path) -> bool:
+    """Whether a folder holds a training run or a saved UniRS model."""
+    return (folder / "config.yaml").is_file() or (folder / "checkpoints").is_dir() or is_saved_model(folder)
 
 
 def load_run(run: Path) -> Pretrained:

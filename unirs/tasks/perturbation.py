@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 
 Perturbation = Literal["blank", "swap_times", "repeat_first", "shuffle_frames"]
 """Black frames; `after` before `before`; the first frame instead of all; frames in another order."""
+
+PERTURBATIONS: Mapping[Modality, tuple[Perturbation, ...]] = {
+    "image": ("blank",),
+    "pair": ("blank", "swap_times", "repeat_first"),
+    "video": ("blank", "repeat_first", "shuffle_frames"),
+}
+"""Perturbations that apply to a modality. A model that scores as well on them does not use its visual input."""
 
 
 @dataclass(frozen=True, slots=True)

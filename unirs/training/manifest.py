@@ -1,4 +1,4 @@
-"""`manifest.json`: what it takes to know later what a run was made of."""
+"""`manifest.json`: code, data, weights and options of a run."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ def write_manifest(
     decoding: Mapping[str, object],
     command: Sequence[str],
 ) -> None:
-    """Writes `<folder>/manifest.json`; an interrupted write leaves a former one as it was.
+    """Writes `<folder>/manifest.json`; an interrupted write leaves the former file unchanged.
 
-    Beside the arguments it holds the versions of Python and the packages that results depend on, the platform, and the
-    commit of the git checkout that the process runs in, null where there is none. `dirty` says whether files known to
-    git differ from that commit; files unknown to git, such as the run's own, do not count.
+    It also holds versions of Python and packages, the platform, and the commit of the git checkout of the working
+    directory, null outside of one. `dirty`: tracked files differ from that commit.
 
     Args:
-        folder: the run's folder; made where it does not exist.
-        seed: the seed of the run, None where it has none.
+        folder: the run's folder; created if it does not exist.
+        seed: the seed of the run, or None.
         tasks: for each task, hashes such as `{"data": ..., "prompt": ...}`.
-        weights: hash of the weights, None for weights that were never trained or loaded.
-        decoding: the options of decoding; what JSON has no type for is written as its `str`.
-        command: the command line, one argument an item.
+        weights: hash of the weights; None for weights that were neither trained nor loaded.
+        decoding: options of decoding; values without a JSON type are written as their `str`.
+        command: the arguments of the command line.
     """
     document = {
         "command": list(command),
@@ -74,6 +73,6 @@ def _git() -> dict[str, str | bool] | None:
 
 
 def _run_git(*arguments: str) -> str:
-    # No lock is taken, so that looking never disturbs a git command that runs at the same time.
+    # Without a lock, so that other git commands can run at the same time.
     command = ["git", "--no-optional-locks", *arguments]
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()  # noqa: S603

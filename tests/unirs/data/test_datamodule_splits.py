@@ -76,7 +76,7 @@ def test_run_with_tasks_without_some_splits(
     assert list(document["tasks"]) == ["whole", "zero"]
     # The most frequent answer is computed from the training split.
     assert list(document["baselines"]["most_frequent"]) == ["whole"]
-    assert list(document["baselines"]["blank_media"]) == ["whole", "zero"]
+    assert list(document["baselines"]["blank"]) == ["whole", "zero"]
 
 
 def make(index: int) -> Sample:

@@ -1,7 +1,9 @@
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -80,20 +82,20 @@ def test_an_interrupted_run_resumes(
     command = ("bench", "--suite", suite, "--model", learnt_run, "--out", again, "--device", "cpu", "--resume")
     answers = again / learnt_run.name / "answers"
     # One complete row remains, and half of the next.
-    path = answers / "image.model" / "0.jsonl"
+    path = answers / "image" / "0.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    row = json.loads(lines[0]) | {"text": "kept"}
+    row = json.loads(lines[0]) | {"text": "logged"}
     path.write_text(json.dumps(row) + "\n" + lines[1][:20])
     assert cli(*command) == 0
     resumed = json.loads((again / learnt_run.name / "bench" / "metrics.json").read_text())
     assert len(path.read_text().splitlines()) >= len(lines)
     assert resumed["tasks"]["image"]["accuracy"]["n"] == document["tasks"]["image"]["accuracy"]["n"]
     assert resumed["tasks"]["pair"] == document["tasks"]["pair"]
-    kept = (again / learnt_run.name / "bench" / "predictions" / "image.jsonl").read_text()
-    assert '"text": "kept"' in kept
+    predictions = (again / learnt_run.name / "bench" / "predictions" / "image.jsonl").read_text()
+    assert '"text":"logged"' in predictions
     capfd.readouterr()
     assert cli(*command, "--limit", 2) == 1
-    assert "holds answers to other questions" in capfd.readouterr().err
+    assert "holds answers of other weights, or to other data, prompts, samples" in capfd.readouterr().err
 
 
 def test_limit_and_tasks(suite: Path, learnt_run: Path, cli: Cli, tmp_path: Path) -> None:
@@ -106,14 +108,47 @@ def test_limit_and_tasks(suite: Path, learnt_run: Path, cli: Cli, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_two_processes_answer_the_same(
-    benched: tuple[Path, dict[str, Any]], suite: Path, learnt_run: Path, cli: Cli, tmp_path: Path
+@pytest.mark.parametrize(
+    "options", [("--devices", 2), ("--devices", 3, "--strategy", "ddp_fork"), ("--num-workers", 2, "--batch-size", 3)]
+)
+def test_results_depend_on_neither_processes_nor_batches(
+    benched: tuple[Path, dict[str, Any]],
+    suite: Path,
+    learnt_run: Path,
+    cli: Cli,
+    tmp_path: Path,
+    options: tuple[object, ...],
 ) -> None:
     command = ("bench", "--suite", suite, "--model", learnt_run, "--out", tmp_path, "--device", "cpu")
-    assert cli(*command, "--devices", 2) == 0
-    for task in ("image", "pair", "video"):
-        name = f"{learnt_run.name}/bench/predictions/{task}.jsonl"
-        assert (tmp_path / name).read_text() == (benched[0] / name).read_text()
+    assert cli(*command, *options) == 0
+    results, expected = (out / learnt_run.name / "bench" for out in (tmp_path, benched[0]))
+    names = {path.relative_to(expected) for path in expected.rglob("*") if path.is_file()}
+    assert {path.relative_to(results) for path in results.rglob("*") if path.is_file()} == names
+    for name in names:
+        assert (results / name).read_bytes() == (expected / name).read_bytes()
+
+
+def test_each_task_is_built_once_and_read_once(
+    suite: Path, colours: Path, learnt_run: Path, cli: Cli, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "counting.py"
+    code = (colours / "plugin.py").read_text()
+    log = f"    with open({str(tmp_path / 'calls')!r}, 'a') as file:\n        print(modality, split, file=file)\n"
+    code = code.replace(
+        "    def samples(split: str) -> TaskSplit:\n",
+        "    def samples(split: str) -> TaskSplit:\n" + indent(log, "    "),
+    )
+    code = code.replace("    def sample(id", "    split = 'built'\n" + log + "\n    def sample(id", 1)
+    plugin.write_text(code)
+    content = yaml.safe_load(suite.read_text())
+    for task in content["tasks"]:
+        task["task"]["name"] = str(plugin)
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(content))
+    command = ("bench", "--suite", tmp_path / "suite.yaml", "--model", learnt_run, "--device", "cpu")
+    assert cli(*command, "--out", tmp_path / "out") == 0
+    calls = Counter((tmp_path / "calls").read_text().splitlines())
+    expected = [f"{modality} {call}" for modality in ("image", "pair", "video") for call in ("built", "test", "train")]
+    assert calls == Counter(expected)
 
 
 def test_wrong_calls(suite: Path, learnt_run: Path, cli: Cli, tmp_path: Path, capfd: Capture) -> None:
@@ -123,7 +158,8 @@ def test_wrong_calls(suite: Path, learnt_run: Path, cli: Cli, tmp_path: Path, ca
         return capfd.readouterr().err
 
     assert "no task 'imag'. Did you mean 'image'?" in refused("--model", learnt_run, "--tasks", "imag")
+    assert "Correct '--device'" in refused("--model", learnt_run, "--device", "no_such_device")
     assert "--limit must be 1 or more" in refused("--model", learnt_run, "--limit", "0")
-    assert "called by one name" in refused("--model", learnt_run, learnt_run)
+    assert "Two models have one name" in refused("--model", learnt_run, learnt_run)
     (tmp_path / "no_model").mkdir()
     assert "no_model" in refused("--model", tmp_path / "no_model")

@@ -68,21 +68,21 @@ def rows_of(text: str) -> list[list[str]]:
 def test_published_numbers_are_unchanged_and_ours_are_times_100() -> None:
     lr, era = bench_tables(SUITE, RESULTS)
     assert [row.model for row in lr.rows] == ["GeoChat-7B", "RSGPT", "EarthGPT", "mine", "blank"]
-    assert {name: cell.text for name, cell in lr.rows[0].cells.items()} == {
+    assert {name: cell.value for name, cell in lr.rows[0].numbers.items()} == {
         "accuracy/comp": "90.30",
         "accuracy": "90.70",
     }
-    mine = lr.rows[3].cells
-    assert {name: cell.text for name, cell in mine.items()} == {"accuracy": "92.21", "accuracy_macro": "90.00"}
-    assert (mine["accuracy"].low, mine["accuracy"].high) == pytest.approx((91.0, 93.456))
+    mine = lr.rows[3].numbers
+    assert {name: cell.value for name, cell in mine.items()} == {"accuracy": "92.21", "accuracy_macro": "90.00"}
+    assert (mine["accuracy"].ci_low, mine["accuracy"].ci_high) == pytest.approx((91.0, 93.456))
     assert [row.model for row in era.rows] == ["mine"]
 
 
 def test_notes_list_scale_sources_unclear_averages_and_counts() -> None:
     lr, era = bench_tables(SUITE, RESULTS)
     assert lr.notes == (
-        "Numbers are times 100. [low, high]: 95 % bootstrap interval. -: not known.",
-        "?: an average of which it is not known whether it is micro or macro.",
+        "Numbers are times 100. [low, high]: 95 % bootstrap interval. -: unknown.",
+        "?: it is unknown whether the average is micro or macro.",
         "mine, blank: evaluated 9 (comp 5, presence 4); excluded 3 (count 3).",
         "geo: GeoChat, 2023.",
         "unirs: UniRS, 2024.",
@@ -94,7 +94,7 @@ def test_notes_list_scale_sources_unclear_averages_and_counts() -> None:
     assert notes[3] == "blank: evaluated 9 (comp 5, presence 4); excluded 0."
 
 
-def test_the_terminal_shows_intervals_below_their_numbers() -> None:
+def test_text_has_intervals_below_their_numbers() -> None:
     text = to_text(bench_tables(SUITE, RESULTS))
     lr, era = text.split("\n\n")
     lines = lr.splitlines()

@@ -11,11 +11,13 @@ import torch
 
 from unirs.data.batch import Batch, num_image_slots, tree_attention_mask
 from unirs.data.collator import collate
+from unirs.data.processor import Processor
 from unirs.data.prompt_encoder import PromptEncoder
 from unirs.errors import ModelError
 from unirs.inference.completion import complete
 from unirs.inference.generation import decode
 from unirs.metrics.base import Prediction
+from unirs.models.builder import build_processor
 from unirs.tasks.media import Image, Media, Pair, Video
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample, Turn
@@ -68,6 +70,10 @@ def batch_of(model: "UniRSModel", renderer: PromptEncoder, inputs: list[Media]) 
     return replace(batch, queries=tuple(rows))
 
 
+def processor_of(model: "UniRSModel", renderer: PromptEncoder) -> Processor:
+    return build_processor(model, renderer.tokenizer)
+
+
 def single_logprob(
     model: "UniRSModel", renderer: PromptEncoder, media_item: Media, seed: int, question: str, choice: str
 ) -> float:
@@ -93,9 +99,11 @@ def test_one_pass_equals_one_per_choice(model: "UniRSModel", renderer: PromptEnc
 
 def test_free_text_and_choices_in_one_batch(model: "UniRSModel", renderer: PromptEncoder, inputs: list[Media]) -> None:
     batch = batch_of(model, renderer, inputs)
-    free = complete(model, renderer, batch, max_new_tokens=4, logprobs=True)
+    free = complete(model, processor_of(model, renderer), batch, max_new_tokens=4, logprobs=True)
     allowed = {"kind0": CHOICES, "kind1": (), "kind2": ("fire", "flood")}
-    mixed = complete(model, renderer, batch, max_new_tokens=4, choices=lambda row: allowed[row.category])
+    mixed = complete(
+        model, processor_of(model, renderer), batch, max_new_tokens=4, choices=lambda row: allowed[row.category]
+    )
     assert mixed[1].text == free[1].text
     assert mixed[1].choice_logprobs == {}
     for index in (0, 2):
@@ -110,7 +118,11 @@ def test_the_first_of_equal_choices(model: "UniRSModel", renderer: PromptEncoder
     # All tokens are equally likely, so that texts of equal length are.
     model.llm.get_output_embeddings().weight.data.zero_()
     (decoded,) = complete(
-        model, renderer, batch_of(model, renderer, inputs[:1]), max_new_tokens=1, choices=lambda _: ("no", "do", "go")
+        model,
+        processor_of(model, renderer),
+        batch_of(model, renderer, inputs[:1]),
+        max_new_tokens=1,
+        choices=lambda _: ("no", "do", "go"),
     )
     assert decoded.text == "no"
     assert len(set(decoded.choice_logprobs.values())) == 1

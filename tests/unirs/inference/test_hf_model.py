@@ -184,7 +184,7 @@ def family(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Path:
 
 @pytest.fixture
 def copy(folders: dict[str, Path], tmp_path: Path) -> Path:
-    """The LLaVA model to be spoilt."""
+    """A copy of the LLaVA model, to be damaged."""
     return Path(shutil.copytree(folders["llava"], tmp_path / "copy"))
 
 
@@ -355,7 +355,7 @@ def test_folder_without_an_image_text_model(copy: Path, tmp_path: Path) -> None:
     language = tmp_path / "language"
     LlamaForCausalLM(LlamaConfig(vocab_size=300, **TEXT)).save_pretrained(language)
     train_tokenizer(QUESTIONS, 300).save_pretrained(language)
-    with pytest.raises(ModelError, match=r"language' has no processor for images and text.*Name an image-text-to-text"):
+    with pytest.raises(ModelError, match=r"language' has no processor of images and text.*Name an image-text-to-text"):
         HFImageTextModel(str(language))
     (tmp_path / "empty").mkdir()
     for wrong in (tmp_path / "empty", tmp_path / "absent"):
@@ -370,7 +370,7 @@ def test_folder_without_an_image_text_model(copy: Path, tmp_path: Path) -> None:
 def test_processor_missing(copy: Path, gone: str) -> None:
     for path in copy.glob(gone):
         path.unlink()
-    with pytest.raises(ModelError, match=r"(?s)processor.*(does not load|for images and text)"):
+    with pytest.raises(ModelError, match=r"(?s)processor.*(does not load|of images and text)"):
         HFImageTextModel(str(copy))
 
 
@@ -404,7 +404,7 @@ def test_chat_template_without_images(copy: Path, media: list[Media], written: s
 
 def test_question_with_an_image_placeholder(family: Path, media: list[Media]) -> None:
     question = "What is <image> or <|image_pad|>?"
-    with pytest.raises(ModelError, match=r"does not take 1 images.*without special tokens"):
+    with pytest.raises(ModelError, match=r"does not take 1 images.*without its special tokens"):
         HFImageTextModel(str(family)).generate(media[:1], [question], 2)
 
 
@@ -425,10 +425,65 @@ def test_media_that_do_not_decode(folders: dict[str, Path], tmp_path: Path) -> N
         HFImageTextModel(str(folders["llava"])).generate([Image(tmp_path / "no.png")], ["?"], 2)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_it_can_be_benchmarked(
-    folders: dict[str, Path], family: str, colours: Path, tmp_path: Path, cli: Callable[..., int]
+def plain_score(folder: Path, one: Media, question: str, choice: str) -> float:
+    """The log-likelihood of a choice, by a forward pass over the prompt with the choice."""
+    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    tokenizer = processor.tokenizer
+    answer = torch.tensor([[*tokenizer(choice, add_special_tokens=False).input_ids, tokenizer.eos_token_id]])
+    inputs = HFImageTextModel(str(folder)).chat.encode([one.load_frames()], [question])
+    length = inputs["input_ids"].shape[1]
+    for name in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"):
+        if name in inputs:
+            more = {"input_ids": answer, "attention_mask": torch.ones_like(answer)}.get(name, torch.zeros_like(answer))
+            inputs[name] = torch.cat([inputs[name], more], dim=1)
+    with torch.inference_mode():
+        logprobs = model(**inputs).logits[0, length - 1 : -1].log_softmax(-1)
+    return float(logprobs.gather(1, answer[0].unsqueeze(1)).sum())
+
+
+def test_choices_score_as_in_a_pass_of_their_own(family: Path, media: list[Media]) -> None:
+    vlm, choices = HFImageTextModel(str(family)), ("yes", "no", "a road between the houses", "no")
+    scores = []
+    for one, question in zip(media, QUESTIONS, strict=True):
+        inputs = vlm.chat.encode([one.load_frames()], [question])
+        scores.append(vlm.score_choices(inputs, choices))
+        assert scores[-1] == pytest.approx([plain_score(family, one, question, choice) for choice in choices], abs=1e-3)
+        assert vlm.score_choices(inputs, choices[:1]) == pytest.approx(scores[-1][:1], abs=1e-3)
+    assert scores[0] != scores[3]
+
+
+def test_bench_by_loglikelihood(
+    folders: dict[str, Path], colours: Path, tmp_path: Path, cli: Callable[..., int]
 ) -> None:
+    plugin = tmp_path / "plugin.py"
+    choices = ("red", "green", "blue", "white")
+    code = (colours / "plugin.py").read_text()
+    plugin.write_text(
+        code.replace("metric=VqaAccuracy(),", f"metric=VqaAccuracy(), choices={{'Which colour?': {choices}}},")
+    )
+    task = {"name": str(plugin), "root": str(colours), "label": "colours"}
+    suite = {"title": "Colours", "tasks": [{"title": "Colours", "task": task, "columns": {"accuracy": "Acc."}}]}
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    command = ("bench", "--suite", tmp_path / "suite.yaml", "--model", folders["llava"], "--device", "cpu")
+    answers = []
+    for name, options in {"one": ("--batch-size", 1), "four": ("--batch-size", 4, "--num-workers", 1)}.items():
+        arguments = (*command, "--out", tmp_path / name, "--decoding", "loglikelihood", "--no-baselines", *options)
+        assert cli(*arguments) == 0
+        path = tmp_path / name / folders["llava"].name / "bench" / "predictions" / "colours.jsonl"
+        answers.append([json.loads(line) for line in path.read_text().splitlines()])
+    assert answers[0] == answers[1]
+    vlm = HFImageTextModel(str(folders["llava"]))
+    for row in answers[0]:
+        one = Image(Path(row["media"][0]))
+        if row["category"] == "Which colour?":
+            scores = vlm.score_choices(vlm.chat.encode([one.load_frames()], [row["prompt"]]), choices)
+            assert row["text"] == choices[scores.index(max(scores))]
+        else:
+            assert row["text"] == vlm.generate([one], [row["prompt"]], 48)[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bench(folders: dict[str, Path], family: str, colours: Path, tmp_path: Path, cli: Callable[..., int]) -> None:
     plugin = {"name": str(colours / "plugin.py"), "root": str(colours)}
     tasks = [
         {"title": name, "task": {**plugin, "modality": name, "label": name}, "columns": {"accuracy": "Acc."}}

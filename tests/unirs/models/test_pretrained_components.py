@@ -80,7 +80,7 @@ def test_clues_of_the_configured_tasks(lora_run: Path) -> None:
         assert all(f"<clue>{row['clue']}</clue>" in row["prompt"] for row in clued)
     assert {row["clue"] for row in rows(lora_run, "video")} == {""}
     # No clue for the baseline without visual input.
-    assert {row["clue"] for row in rows(lora_run, "image.blank_media")} == {""}
+    assert {row["clue"] for row in rows(lora_run, "image.blank")} == {""}
 
 
 def test_checkpoints_contain_trained_weights(lora_run: Path, llm: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_few_samples_are_memorised(learnt_run: Path) -> None:
         "video": 1.0,
     }
     # It uses the media: on black frames it can only guess.
-    blank = document["baselines"]["blank_media"]
+    blank = document["baselines"]["blank"]
     assert all(blank[task]["accuracy"]["value"] < 1 for task in ("image", "pair", "video"))
 
 

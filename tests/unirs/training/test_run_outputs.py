@@ -34,7 +34,7 @@ def test_files_of_a_run(joint_run: Path) -> None:
     names = [
         f"{task}{baseline}.jsonl"
         for task in ("era", "levir_cc", "rsvqa_lr")
-        for baseline in ("", ".blank_media", ".most_frequent")
+        for baseline in ("", ".blank", ".most_frequent")
     ]
     assert sorted(path.name for path in (joint_run / "test" / "predictions").iterdir()) == sorted(names)
     checkpoint = torch.load(joint_run / "checkpoints" / "best.ckpt", weights_only=True)
@@ -48,7 +48,7 @@ def test_metrics_of_a_run(joint_run: Path) -> None:
     assert document["stage"] == "test"
     assert document["step"] == torch.load(joint_run / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
     assert list(document["tasks"]) == ["rsvqa_lr", "levir_cc", "era"]
-    assert list(document["baselines"]) == ["blank_media", "most_frequent"]
+    assert list(document["baselines"]) == ["blank", "most_frequent"]
     for tasks in (document["tasks"], *document["baselines"].values()):
         for task, metrics in tasks.items():
             assert PRIMARY[task] in metrics
@@ -62,7 +62,7 @@ def test_metrics_of_a_run(joint_run: Path) -> None:
 
 
 def test_predictions_of_a_run(joint_run: Path, synthetic: Path) -> None:
-    fields = ["id", "task", "media", "category", "prompt", "clue", "text", "normalized", "references", "score"]
+    fields = ["id", "task", "media", "category", "prompt", "clue", "text", "references", "normalized", "score"]
     metrics = json.loads((joint_run / "test" / "metrics.json").read_text())
     for path in (joint_run / "test" / "predictions").iterdir():
         task, _, baseline = path.stem.partition(".")

@@ -1,7 +1,7 @@
-"""The callback that writes the answers of `unirs test` and `unirs validate` ahead, so that both can be interrupted."""
+"""The callback that logs answers ahead of the results, so that an interrupted evaluation resumes."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,33 +9,38 @@ from lightning import Callback, LightningModule, Trainer
 
 from unirs.data.batch import Batch
 from unirs.data.datamodule import EvalSet, UniRSDataModule
+from unirs.evaluation.engine import EvaluationModule
 from unirs.evaluation.prediction_log import PredictionLog
 from unirs.metrics.base import Prediction
-from unirs.training.module import UniRSModule
 from unirs.utils.hashing import fingerprint, hash_files
 
 
-class EvaluationLog(Callback):
-    """Logs answers in `<trainer.default_root_dir>/<stage>.answers`, and resumes an interrupted evaluation from there.
+class AnswerLog(Callback):
+    """Logs answers, and skips samples whose answers are logged for equal data, prompts, weights and decoding.
 
-    Answers count only for equal data, prompts, weights and decoding. A finished evaluation deletes them.
+    Args:
+        folder: of the answers; they are kept when the evaluation ends. None for
+            `<trainer.default_root_dir>/<stage>.answers`, which is deleted then.
+        resume: True requires that logged answers fit, False deletes them, and None keeps them if they fit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None, *, resume: bool | None = None) -> None:
+        self.folder = folder
+        self.resume = resume
         self._logs: dict[str, PredictionLog] = {}
         self._resumed: dict[str, Mapping[str, Prediction]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Has the datamodule skip samples that are answered already."""
+        """Sets the datamodule to skip samples that are answered already."""
         datamodule = getattr(trainer, "datamodule", None)
         if stage not in ("test", "validate") or not isinstance(datamodule, UniRSDataModule):
             return
         self._logs, self._resumed = {}, {}
         # Called when loaders are made, since the weights are loaded after `setup`.
-        datamodule.answered = lambda eval_set: self._answered(trainer, cast("UniRSModule", pl_module), eval_set)
+        datamodule.answered = lambda eval_set: self._answered(trainer, cast("EvaluationModule", pl_module), eval_set)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Has the datamodule skip nothing."""
+        """Sets the datamodule to skip nothing."""
         datamodule = getattr(trainer, "datamodule", None)
         if isinstance(datamodule, UniRSDataModule):
             datamodule.answered = None
@@ -55,26 +60,30 @@ class EvaluationLog(Callback):
 
     on_validation_batch_end = on_test_batch_end
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the resumed answers to the metrics."""
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds the resumed answers to the metrics, which keep the first answer to a question."""
         for name, rows in self._resumed.items():
             # Every process takes part in gathering, though one has them all.
-            cast("UniRSModule", pl_module).add_predictions(name, list(rows.values()) if trainer.is_global_zero else [])
+            rows_here = list(rows.values()) if trainer.is_global_zero else []
+            cast("EvaluationModule", pl_module).add_predictions(name, rows_here)
 
-    on_validation_epoch_end = on_test_epoch_end
+    on_validation_epoch_start = on_test_epoch_start
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Deletes the log: the results are written."""
-        if self._logs and trainer.is_global_zero:
+        if self._logs and self.folder is None and trainer.is_global_zero:
             shutil.rmtree(next(iter(self._logs.values())).folder.parent, ignore_errors=True)
         self._logs, self._resumed = {}, {}
 
     on_validation_end = on_test_end
 
-    def _answered(self, trainer: Trainer, module: UniRSModule, eval_set: EvalSet) -> frozenset[str]:
+    def _answered(self, trainer: Trainer, module: EvaluationModule, eval_set: EvalSet) -> Collection[str]:
         task = module.processor.tasks[eval_set.task]
+        stage = trainer.state.fn.value if trainer.state.fn else ""
+        data = cast("UniRSDataModule", trainer.datamodule)  # type: ignore[attr-defined]
         key = {
             "set": eval_set.name,
+            "samples": data.val_samples if stage == "validate" else data.test_samples,
             "data": hash_files(task.task.required_paths, task.root),
             "prompt": repr(task.task.prompt),
             "clue": task.clue,
@@ -82,12 +91,12 @@ class EvaluationLog(Callback):
             "decoding": module.decoding,
             "max_new_tokens": module.max_new_tokens,
         }
-        stage = trainer.state.fn.value if trainer.state.fn else ""
-        log = PredictionLog(Path(trainer.default_root_dir) / f"{stage}.answers" / eval_set.name, key)
+        folder = self.folder or Path(trainer.default_root_dir) / f"{stage}.answers"
+        log = PredictionLog(folder / eval_set.name, key)
         if trainer.is_global_zero:
-            log.begin(resume=log.matches())
+            log.begin(resume=log.matches() if self.resume is None else self.resume)
         trainer.strategy.barrier("answers")
         self._logs[eval_set.name] = log
         self._resumed[eval_set.name] = log.read()
         trainer.strategy.barrier("answers")
-        return frozenset(self._resumed[eval_set.name])
+        return self._resumed[eval_set.name]

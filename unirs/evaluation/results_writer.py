@@ -1,0 +1,92 @@
+"""The callback that scores the answers of an evaluation and writes the results."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from unirs.data.datamodule import UniRSDataModule
+from unirs.evaluation.baselines import most_frequent
+from unirs.evaluation.contact_sheet import write_sheet
+from unirs.evaluation.engine import EvaluationModule
+from unirs.evaluation.results import TaskResult, format_table, write_results
+from unirs.metrics.base import Prediction
+from unirs.tasks.perturbation import Perturbation
+from unirs.tasks.task import SplitName
+
+_SHEET_SAMPLES = 4
+
+
+class ResultsWriter(Callback):
+    """Writes results to `<trainer.default_root_dir>/<stage>`: see `unirs.evaluation.results.write_results`.
+
+    For `validate` and `test` it also writes a contact sheet, and prints the table.
+
+    Args:
+        most_frequent: whether the training split's most frequent answer is scored as a baseline.
+        bench: whether a test is that of a benchmark.
+    """
+
+    def __init__(self, *, most_frequent: bool = True, bench: bool = False) -> None:
+        self.most_frequent = most_frequent
+        self.bench = bench
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the results of `unirs validate`; validation during training only logs its scores."""
+        if trainer.state.fn == "validate":
+            self._write(trainer, cast("EvaluationModule", pl_module), "validate", "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the results of `unirs test` and `unirs bench`."""
+        self._write(trainer, cast("EvaluationModule", pl_module), "bench" if self.bench else "test", "test")
+
+    def _write(
+        self, trainer: Trainer, module: EvaluationModule, stage: Literal["validate", "test", "bench"], split: SplitName
+    ) -> None:
+        model_rows = module.predictions()  # collective
+        answers = {name: module.predictions(name) for name in get_args(Perturbation)}  # collective
+        if not trainer.is_global_zero:
+            return
+        data = cast("UniRSDataModule", trainer.datamodule)  # type: ignore[attr-defined]
+        if self.most_frequent:
+            answers["most_frequent"] = {
+                name: most_frequent(
+                    data.split(name, "train"), rows, by_category=data.tasks[name].task.scorer.category_is_given
+                )
+                for name, rows in model_rows.items()
+                if "train" in data.tasks[name].task.splits
+            }
+        results = [_score(data, name, split, rows, slow=True) for name, rows in model_rows.items()]
+        baselines = {
+            baseline: [_score(data, name, split, rows, slow=False) for name, rows in by_task.items()]
+            for baseline, by_task in answers.items()
+            if by_task
+        }
+        folder = Path(trainer.default_root_dir)
+        document = write_results(folder, stage, module.trained_steps, results, baselines)
+        if stage != "bench":
+            rows = [row for result in results for row in _spread(result)]
+            write_sheet(folder / stage / "sheet.png", rows, lambda row: _frames(data, split, row))
+            print(f"\n{format_table(document)}\n\nWritten to {folder / stage}: metrics.json, predictions/, sheet.png")
+
+
+def _score(data: UniRSDataModule, name: str, split: SplitName, rows: Sequence[Prediction], *, slow: bool) -> TaskResult:
+    evaluation = data.tasks[name].task.scorer.evaluate(rows, slow=slow)
+    return TaskResult(name, rows, evaluation, data.split(name, split).num_excluded)
+
+
+def _spread(result: TaskResult) -> list[tuple[Prediction, float]]:
+    """A few rows, evenly spread over the split, each about other media."""
+    scored = {row.media: (row, score) for row, score in zip(result.rows, result.evaluation.scores, strict=True)}
+    rows = list(scored.values())
+    count = min(_SHEET_SAMPLES, len(rows))
+    return [rows[(2 * index + 1) * len(rows) // (2 * count)] for index in range(count)]
+
+
+def _frames(data: UniRSDataModule, split: SplitName, row: Prediction) -> torch.Tensor:
+    for sample in data.split(row.task, split):
+        if sample.media.sources == row.media:
+            return sample.media.load_frames((256, 256))
+    raise KeyError(row.media)

@@ -1,0 +1,175 @@
+"""Inputs of Hugging Face image-text-to-text models: chat template, tokenizer and image processor, without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import PIL.Image
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from jinja2 import TemplateError
+from safetensors import SafetensorError
+from transformers import AutoProcessor, ProcessorMixin
+
+from unirs.data.batch import Opaque
+from unirs.data.dataset import Example, VisualInput
+from unirs.data.processor import Processor
+from unirs.errors import ModelError
+from unirs.metrics.base import Prediction
+from unirs.tasks.media import STRETCH
+from unirs.utils.sources import resolve_source
+
+Inputs = dict[str, Any]
+"""Arguments of a model's `forward`: tensors by name."""
+
+# Exceptions of `transformers` for files that are missing, broken or of another type of model.
+UNLOADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    SafetensorError,
+    StrictDataclassError,
+)
+
+
+class ChatProcessor:
+    """Encodes images and a question as the user's message of a chat; picklable.
+
+    Args:
+        source: hub id or folder of the model.
+        trust_remote_code: whether to run code that comes with `source`.
+
+    Raises:
+        ModelError: the source has no processor of images and text, or no chat template.
+    """
+
+    def __init__(self, source: str, *, trust_remote_code: bool = False) -> None:
+        self.source = source
+        self._processor: Any = _load_processor(source, trust_remote_code=trust_remote_code)
+
+    @property
+    def tokenizer(self) -> Any:  # noqa: ANN401 - any tokenizer of transformers
+        """The language model's tokenizer."""
+        return self._processor.tokenizer
+
+    def encode(self, frames: Sequence[torch.Tensor], questions: Sequence[str]) -> Inputs:
+        """Encodes one prompt for each question, padded on the left.
+
+        Args:
+            frames: uint8 `[k, 3, H, W]` of each input; each frame is an image of the message.
+            questions: as many.
+
+        Raises:
+            ModelError: the processor rejects images and question.
+        """
+        images = [[PIL.Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in one] for one in frames]
+        try:
+            texts = [
+                str(self._processor.apply_chat_template(_message(len(one), question), add_generation_prompt=True))
+                for one, question in zip(images, questions, strict=True)
+            ]
+            # A template may write the start token itself.
+            bos_token = self.tokenizer.bos_token
+            inputs = self._processor(
+                text=texts,
+                images=images,
+                padding=True,
+                padding_side="left",
+                add_special_tokens=bos_token is None or not texts[0].startswith(bos_token),
+                return_tensors="pt",
+            )
+        except (ValueError, TypeError, LookupError, TemplateError) as error:
+            raise ModelError(
+                f"The processor of '{self.source}' does not take {len(images[0])} images with the question "
+                f"{questions[0]!r} ({error}). Use media that it supports, and a question without its special tokens."
+            ) from error
+        return dict(inputs)
+
+
+@dataclass
+class HFBatch:
+    """A collated evaluation batch of Q queries.
+
+    Attributes:
+        chunks: inputs of consecutive queries, which are padded together.
+        queries: Q.
+        eval_set: name of the evaluation set.
+    """
+
+    chunks: list[Inputs]
+    queries: Collection[Prediction]
+    eval_set: str
+
+    def __post_init__(self) -> None:
+        self.queries = Opaque(self.queries)
+
+
+class HFCollator:
+    """Collates decoded examples as `HFBatch`; its prompts have no task tags."""
+
+    def __init__(self, processor: HFProcessor, *, eval_set: str = "", **_: object) -> None:
+        self.chat, self.batched = processor.chat, processor.batched
+        self.prompts = {name: replace(task.task.prompt, task_tag="") for name, task in processor.tasks.items()}
+        self.eval_set = eval_set
+
+    def __call__(self, items: Sequence[tuple[Example, VisualInput]]) -> HFBatch:
+        """Collates examples and their decoded frames."""
+        queries, frames = [], []
+        for example, visual in items:
+            for turn in example.sample.turns:
+                prompt, sources = self.prompts[example.task](turn.prompt_fields), example.sample.media.sources
+                queries.append(Prediction(turn.id, example.task, sources, turn.category, prompt, "", turn.references))
+                frames.append(visual.frames)
+        size = len(queries) if self.batched else 1
+        chunks = [
+            self.chat.encode(frames[start : start + size], [one.prompt for one in queries[start : start + size]])  # type: ignore[arg-type]
+            for start in range(0, len(queries), size)
+        ]
+        return HFBatch(chunks, queries, self.eval_set)
+
+
+class HFProcessor(Processor):
+    """The `Processor` of a Hugging Face model; images keep their size.
+
+    Args:
+        chat: encodes prompts.
+        batched: whether prompts of a batch are padded together; otherwise each has inputs of its own.
+    """
+
+    def __init__(self, chat: ChatProcessor, *, batched: bool = True) -> None:
+        super().__init__(
+            chat.tokenizer, None, STRETCH, (0, 0), 0, fuse_pairs=False, max_eval_turns=1, collator_type=HFCollator
+        )
+        self.chat, self.batched = chat, batched
+
+
+def _message(num_images: int, question: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [*[{"type": "image"}] * num_images, {"type": "text", "text": question}]}]
+
+
+def _load_processor(source: str, *, trust_remote_code: bool) -> ProcessorMixin:
+    try:
+        processor: Any = AutoProcessor.from_pretrained(resolve_source(source), trust_remote_code=trust_remote_code)
+    except UNLOADABLE as error:
+        raise ModelError(
+            f"The processor of '{source}' does not load ({error}). Name a folder or hub id of an image-text-to-text "
+            "model, with its processor and tokenizer."
+        ) from error
+    if not isinstance(processor, ProcessorMixin) or not {"image_processor", "tokenizer"} <= set(dir(processor)):
+        raise ModelError(
+            f"'{source}' has no processor of images and text (found {type(processor).__name__}). Name an "
+            "image-text-to-text model, with the files of its processor beside the weights."
+        )
+    # Older checkpoints keep it with the tokenizer.
+    processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
+    if not processor.chat_template:
+        raise ModelError(
+            f"'{source}' has no chat template, so the format of its prompts is unknown. Name a model that was trained "
+            "to follow instructions, or put its chat_template.jinja beside the weights."
+        )
+    return processor
