@@ -144,7 +144,7 @@ def _table(suite: Suite, task: SuiteTask, results: Mapping[str, Mapping[str, Any
     ran = {model: document for model, document in results.items() if task.label in document["tasks"]}
     rows = [_published(entry) for entry in task.published]
     rows += [_ours(model, document["tasks"][task.label], task) for model, document in ran.items()]
-    notes = [f"Numbers are times 100. [low, high]: 95 % bootstrap interval. {_NONE}: not known."]
+    notes = [f"Numbers are times 100. [low, high]: 95 % bootstrap interval. {_NONE}: unknown."]
     if any(cell.unclear for row in rows for cell in row.numbers.values()):
         notes.append(f"{_UNCLEAR}: it is unknown whether the average is micro or macro.")
     by_count: dict[str, list[str]] = {}
