@@ -18,10 +18,10 @@ $(INSTALLED): pyproject.toml
 	$(UV) pip install --quiet --python $(BIN)/python --editable . --group dev
 	@touch $@
 
-# An interrupted training resumes from its last epoch; results of a finished run are only printed.
+# An interrupted training resumes from its last checkpoint; results of a finished run are only printed.
 quickstart: $(INSTALLED)
 	@test -f $(RUN)/test/metrics.json || { \
-	  $(BIN)/unirs fit --config configs/quickstart.yaml $$(test -f $(RUN)/checkpoints/last.ckpt && echo --ckpt_path last) && \
+	  $(BIN)/unirs fit --config configs/quickstart.yaml $$(ls $(RUN)/checkpoints/*.ckpt >/dev/null 2>&1 && echo --ckpt_path last) && \
 	  $(BIN)/unirs test --config configs/quickstart.yaml; }
 	@cat $(RUN)/test/table.txt
 	@echo "Samples and answers: $(RUN)/test/sheet.png. To train again, delete $(RUN)."

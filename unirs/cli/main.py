@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -50,11 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(arguments: list[str]) -> int:
     from jsonargparse import ArgumentError
     from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     from unirs.cli.trainer import TrainerCLI
 
     try:
         TrainerCLI(arguments)
+    except SIGTERMException:
+        return 128 + signal.SIGTERM
+    except SystemExit as error:
+        # Lightning turns an interruption into exit code 1.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
     except (ArgumentError, MisconfigurationException, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _from_callbacks(error):
             raise

@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
 
 from unirs.cli.plugin_options import add_plugin_options
 from unirs.data.datamodule import UniRSDataModule
@@ -28,6 +29,7 @@ from unirs.evaluation.answer_log import AnswerLog
 from unirs.evaluation.results_writer import ResultsWriter
 from unirs.models.run_folder import find_checkpoint
 from unirs.training.callbacks import ManifestWriter, ThroughputLogger
+from unirs.training.checkpointing import CheckpointConfig, LastCheckpoint, SafeCheckpointIO
 from unirs.training.module import UniRSModule
 from unirs.utils.io import write_atomically
 
@@ -40,7 +42,8 @@ class SaveConfig(SaveConfigCallback):
         path = Path(trainer.default_root_dir) / "config.yaml"
         if stage == "fit" or not path.exists():
             # Only the sections of all commands: each takes the run's config, and has options of its own.
-            config = Namespace({key: self.config[key] for key in ("seed_everything", "trainer", "model", "data")})
+            sections = ("seed_everything", "trainer", "model", "data", "checkpoint")
+            config = Namespace({key: self.config[key] for key in sections})
             text = self.parser.dump(_to_plain(config), skip_unset=False, skip_validation=True)
             write_atomically(path, text.encode())
 
@@ -72,8 +75,9 @@ class TrainerCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds typed options of plugins."""
+        """Adds typed options of plugins, and the intervals of checkpoints."""
         add_plugin_options(parser)
+        parser.add_class_arguments(CheckpointConfig, "checkpoint")
 
     def instantiate_classes(self) -> None:
         """Builds model, data and trainer, and gives the data the model's processor."""
@@ -110,13 +114,23 @@ class TrainerCLI(LightningCLI):
         own += [ManifestWriter(self._get(self.config, "seed_everything")), ResultsWriter(), AnswerLog()]
         own += [ThroughputLogger()] if training and not barebones else []
         if options["enable_checkpointing"] is not False and not barebones:
-            own.append(_checkpoints(root / "checkpoints", validates=options["limit_val_batches"] != 0))
+            own += self._checkpoints(root / "checkpoints", validates=options["limit_val_batches"] != 0)
+        plugins = options["plugins"] or []
+        options["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins])]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in options["plugins"]):
+            options["plugins"].append(SafeCheckpointIO())
         if options["logger"] is None:
             # A logger starts a new log, which only training needs: results of the other commands are files.
             options["logger"] = _loggers(root) if training else False
         if training and options["logger"] is not False and not _has(given, LearningRateMonitor):
             own.append(LearningRateMonitor())
         return self._instantiate_trainer(options, own)
+
+    def _checkpoints(self, folder: Path, *, validates: bool) -> list[Callback]:
+        last = LastCheckpoint(folder, self._get(self.config_init, "checkpoint"))
+        if not validates:
+            return [last]  # there is no score to find the best by
+        return [ModelCheckpoint(folder, "best", monitor="val/score", mode="max", enable_version_counter=False), last]
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing: Lightning's own replaces the config by the hyperparameters of the checkpoint."""
@@ -136,9 +150,13 @@ class TrainerCLI(LightningCLI):
         name, run = kwargs.get("ckpt_path"), Path(self.trainer.default_root_dir)
         if name is None and subcommand != "fit":
             path = find_checkpoint(run)
-        elif name in ("best", "last"):
+        elif name == "last":
+            path = find_checkpoint(run, "last", "best")
+        elif name == "best":
             # Lightning knows the best checkpoint only in the process that trained.
-            path = run / "checkpoints" / f"{name}.ckpt"
+            path = find_checkpoint(run, "best")
+        elif "://" in (name or ""):
+            raise UniRSError(f"Checkpoint {name} is a URL. Download it, and give the path of the file.")
         else:
             path = Path(name or "")
         if path.suffix == ".ckpt":
@@ -161,12 +179,6 @@ def _to_plain(value: Any) -> Any:  # noqa: ANN401 - any value of a config
 
 def _has(callbacks: Sequence[Callback], callback_class: type[Callback]) -> bool:
     return any(isinstance(callback, callback_class) for callback in callbacks)
-
-
-def _checkpoints(folder: Path, *, validates: bool) -> ModelCheckpoint:
-    # Without validation, there is no score that determines the best.
-    best = {"filename": "best", "monitor": "val/score", "mode": "max", "save_last": True}
-    return ModelCheckpoint(folder, **best if validates else {"filename": "last"}, enable_version_counter=False)
 
 
 def _loggers(root: Path) -> list[Logger]:

@@ -51,6 +51,8 @@ class Batch:
         queries: Q, id, references and text of each prompt; evaluation only.
         vision_features: M, cached encoder features `[k, L, Dv]`, or None if the frames are to be encoded.
         media: M, the media, or None if their frames were augmented; empty for batches that are not cached.
+        num_fillers: number of media items that have no weight in the loss.
+        sample_ids: M, task and id of each sample, for messages.
         processor_key: key of the `Processor` that made the batch; empty for batches made by hand.
         eval_set: name of the evaluation set; empty in training.
         labeled: the same examples with their answers as a training batch without frames, for a validation loss.
@@ -69,6 +71,8 @@ class Batch:
     queries: Collection[Prediction] = ()
     vision_features: tuple[torch.Tensor | None, ...] = ()
     media: Collection[Media | None] = ()
+    num_fillers: int = 0
+    sample_ids: tuple[str, ...] = ()
     processor_key: str = ""
     eval_set: str = ""
     labeled: "Batch | None" = None
@@ -83,6 +87,11 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """The same batch in pinned memory."""
         return self._map_tensors(lambda tensor: tensor.pin_memory())
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples that count in the loss."""
+        return len(self.modalities) - self.num_fillers
 
     def token_mask(self) -> torch.Tensor:
         """Bool `[B, T]`, false for padding."""

@@ -108,12 +108,12 @@ class Collator:
         self._processor = processor
         self._prompt_encoder = processor.prompt_encoder()
         self._prompts = prompts or {name: task.task.prompt for name, task in processor.tasks.items()}
-        self._training, self._eval_set, self._with_labels = training, eval_set, with_labels
+        self.training, self._eval_set, self._with_labels = training, eval_set, with_labels
 
     def __call__(self, items: Sequence[tuple[Example, VisualInput]]) -> Batch:
         """Collates examples and their decoded media."""
         examples = [example for example, _ in items]
-        batch = self._training_batch(items) if self._training else self._evaluation_batch(items)
+        batch = self._training_batch(items) if self.training else self._evaluation_batch(items)
         labeled = None
         if self._with_labels:
             # Without frames: their features are computed once, for the evaluation batch.
@@ -122,6 +122,8 @@ class Collator:
         return replace(
             batch,
             media=tuple(None if example.augment else example.sample.media for example in examples),
+            num_fillers=sum(example.filler for example, _ in items),
+            sample_ids=tuple(f"{example.task}: {example.sample.id}" for example, _ in items),
             processor_key=self._processor.key,
             eval_set=self._eval_set,
             labeled=labeled,
@@ -136,6 +138,10 @@ class Collator:
                 encoded = [self._prompt_encoder.encode_train(*arguments)]
             else:
                 encoded = self._prompt_encoder.encode_train_flat(*arguments)
+            if example.filler:
+                for tree in encoded:
+                    tree.labels = [IGNORE] * len(tree.labels)
+                    tree.loss_weights = [0.0] * len(tree.labels)
             trees += encoded
             row_media += [(index,)] * len(encoded)
         if self._processor.supports_tree_attention:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from unirs.data.feature_cache import FeatureCache
+from unirs.data.sampler import Draw
 from unirs.tasks.media import Media
 from unirs.tasks.perturbation import Perturbation, PerturbedMedia
 from unirs.tasks.sample import Sample, TaskSplit
@@ -21,12 +22,16 @@ from unirs.tasks.sample import Sample, TaskSplit
 
 @dataclass(frozen=True)
 class Example:
-    """A sample of a task, with the base VLM's clue; `augment` rotates and mirrors the frames at random."""
+    """A sample of a task, with the base VLM's clue.
+
+    `augment` rotates and mirrors the frames at random; a `filler` has no weight in the loss.
+    """
 
     task: str
     sample: Sample
     clue: str = ""
     augment: bool = False
+    filler: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,19 +103,22 @@ class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
     def __len__(self) -> int:
         return len(self.examples)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> tuple[Example, VisualInput]:
-        example = self.examples[index]
+    def __getitem__(self, index: int | Draw) -> tuple[Example, VisualInput]:
+        draw = index if isinstance(index, Draw) else Draw(index, int(torch.randint(2**62, ())))
+        example = self.examples[draw.example]
+        if draw.filler:
+            example = replace(example, filler=True)
         if example.augment:
-            return example, VisualInput(_augment(self.decode(example.sample)))
+            return example, VisualInput(_augment(self.decode(example.sample), draw.seed))
         cached = None if self.feature_cache is None else self.feature_cache.get(example.sample.media)
         if cached is not None:
             return example, VisualInput(vision_features=cached)
         return example, VisualInput(self.decode(example.sample))
 
 
-def _augment(frames: torch.Tensor) -> torch.Tensor:
+def _augment(frames: torch.Tensor, seed: int) -> torch.Tensor:
     """One of the eight rotations and reflections of square frames, or of the four of other frames."""
-    quarters, mirrored = divmod(int(torch.randint(8, ())), 2)
+    quarters, mirrored = divmod(seed % 8, 2)
     if mirrored:
         frames = frames.flip(-1)
     square = frames.shape[-1] == frames.shape[-2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,32 @@ from unirs.data.collator import Collator
 from unirs.data.dataset import DecodedDataset, Example
 from unirs.data.feature_cache import FeatureCache
 from unirs.data.frame_cache import FrameCache
+from unirs.data.sampler import MixtureSampler
+
+
+class TrainLoader(DataLoader[Batch]):
+    """A loader that resumes within an epoch: its state counts the batches that were taken, with or without workers."""
+
+    _taken = 0
+    _resume: Mapping[str, int] = {}
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch, and number of its batches that were taken; Lightning saves it in checkpoints."""
+        return {"epoch": getattr(self.sampler, "epoch", 0), "taken": self._taken}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Has the iteration of that epoch begin after the batches that were taken."""
+        self._resume, self._taken = state, state["taken"]
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        # Workers begin when the first batch is taken: by then the epoch of the sampler is set.
+        self._taken = 0
+        if isinstance(self.sampler, MixtureSampler):
+            self._taken = self._resume["taken"] if self._resume.get("epoch") == self.sampler.epoch else 0
+            self.sampler.start = self._taken * (self.batch_size or 1)
+        for batch in super().__iter__():
+            self._taken += 1
+            yield batch
 
 
 def world() -> tuple[int, int]:
@@ -35,7 +61,7 @@ def make_loader(
 ) -> DataLoader[Batch]:
     """Makes a loader of batches for one model, without a Trainer; `examples` have a length."""
     dataset: Dataset[Any] = DecodedDataset(examples, frame_cache, feature_cache)  # type: ignore[arg-type]
-    return DataLoader(
+    return (TrainLoader if collator.training else DataLoader)(
         dataset,
         batch_size=batch_size,
         sampler=sampler,

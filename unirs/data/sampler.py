@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import chain, cycle, islice
-from typing import Any
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DistributedSampler
 
 from unirs.errors import DataError
+
+
+class Draw(NamedTuple):
+    """One draw of a training epoch.
+
+    Attributes:
+        example: its index.
+        seed: of everything that is random about it, such as its augmentation; differs between draws of one example.
+        filler: whether it only gives this process as many examples as the others; it has no weight in the loss.
+    """
+
+    example: int
+    seed: int
+    filler: bool = False
 
 
 class MixtureSampler(DistributedSampler[Any]):
@@ -19,6 +33,9 @@ class MixtureSampler(DistributedSampler[Any]):
     A weight of 2.5 yields each sample twice, and a random half of the samples once more. The groups are spread evenly
     over the epoch, so that all batches contain nearly the same mixture: less gradient noise, and fewer shapes to
     compile kernels for. The order depends on seed and epoch only; each process takes its share of it.
+
+    Attributes:
+        start: number of draws of this process that the next iteration skips, to resume within an epoch.
 
     Args:
         sizes: number of samples of each group.
@@ -31,12 +48,13 @@ class MixtureSampler(DistributedSampler[Any]):
     def __init__(self, sizes: Sequence[int], weights: Sequence[float], num_replicas: int, rank: int, seed: int) -> None:
         self.sizes = list(sizes)
         self.weights = list(weights)
+        self.start = 0
         total = sum(round(size * weight) for size, weight in zip(sizes, weights, strict=True))
         if total == 0:
             raise DataError("The mixture is empty: every task has weight 0 or no samples.")
         super().__init__(range(total), num_replicas, rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Draw]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         # Draws of each group at even distances from a random offset; then all draws sorted by position.
         positioned: list[tuple[float, int]] = []
@@ -49,5 +67,8 @@ class MixtureSampler(DistributedSampler[Any]):
             positioned += [((position + offset) / count, start + index) for position, index in enumerate(drawn)]
             start += size
         order = [index for _, index in sorted(positioned)]
-        # Repeated, so that all processes get equally many samples even if there are fewer samples than processes.
-        return islice(cycle(order), self.rank, self.total_size, self.num_replicas)
+        seeds = torch.randint(2**62, (self.total_size,), generator=generator)
+        first, self.start = self.rank + self.start * self.num_replicas, 0
+        # There may be more processes than draws.
+        for position in range(first, self.total_size, self.num_replicas):
+            yield Draw(order[position % len(order)], int(seeds[position]), filler=position >= len(order))

@@ -1,7 +1,9 @@
 """Training checkpoints: trained weights, a fingerprint of the frozen ones, and a trained tokenizer."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -48,9 +50,38 @@ def check_frozen(checkpoint: Mapping[str, Any], model: nn.Module) -> PreTrainedT
     return tokenizer_from_json(checkpoint["tokenizer"]) if checkpoint["tokenizer"] else None
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint file to the CPU. It may hold tensors and plain values only: no code in it is run.
+
+    Raises:
+        ModelError: the file does not exist, is damaged, or holds other objects.
+    """
+    try:
+        with warnings.catch_warnings():
+            # torch asks for reports of foreign pickles.
+            warnings.simplefilter("ignore")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"Checkpoint {path} does not exist.") from None
+    except UnpicklingError as error:
+        raise ModelError(
+            f"Checkpoint {path} is damaged, or holds more than tensors and plain values, which is not loaded since it "
+            "could run code."
+        ) from error
+    # What damaged archives raise, at the place of the damage.
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"Checkpoint {path} cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
+            "It was cut short or damaged: use another checkpoint of the run."
+        ) from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise ModelError(f"{path} is no checkpoint of a training: it has no 'state_dict'.")
+    return checkpoint
+
+
 def load_checkpoint(path: Path, model: nn.Module) -> tuple[PreTrainedTokenizerBase | None, int]:
     """Loads a checkpoint's weights into a model; returns the tokenizer trained with it, and the number of steps."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = read_checkpoint(path)
     tokenizer = check_frozen(checkpoint, model)
     state = {name.removeprefix(MODEL_PREFIX): value for name, value in checkpoint["state_dict"].items()}
     try:

@@ -28,13 +28,14 @@ class _RunConfig(ModelConfig):
     max_new_tokens: int = 48
 
 
-def find_checkpoint(run: Path) -> Path:
-    """The checkpoint of a run with the highest mean validation score, or the last one of a run without validation."""
-    paths = [run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+def find_checkpoint(run: Path, *names: str) -> Path:
+    """The first of these checkpoints that a run has; by default the best by validation score, or else the last."""
+    paths = [run / "checkpoints" / f"{name}.ckpt" for name in names or ("best", "last")]
     for path in paths:
         if path.is_file():
             return path
-    raise UniRSError(f"Neither {paths[0]} nor {paths[1].name} exists: train first with 'unirs fit'.")
+    missing = " nor ".join(str(path) for path in paths)
+    raise UniRSError(f"{'Neither ' * (len(paths) > 1)}{missing} exists: train first with 'unirs fit'.")
 
 
 def is_unirs_model(folder: Path) -> bool:

@@ -85,6 +85,11 @@ class UniRSModel(nn.Module):
                 sample, each the sum of its tokens, then the samples: an image with a hundred questions weighs as much
                 as a video with one.
         """
+        total, count = self.loss_sum(batch, reduction)
+        return total / count
+
+    def loss_sum(self, batch: Batch, reduction: LossReduction) -> tuple[torch.Tensor, torch.Tensor]:
+        """Numerator and denominator of `loss`, so that processes can divide by the denominator of all of them."""
         embeds = self.get_inputs_embeds(batch)  # [B, T, D]
         # The logits of one position predict the token at the next.
         targets = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
@@ -97,7 +102,9 @@ class UniRSModel(nn.Module):
             losses.append(F.cross_entropy(logits.float(), labels[positions], reduction="none"))
             weights.append(loss_weights[rows, :length][positions])
         loss = torch.cat(losses)
-        return loss.mean() if reduction == "token_mean" else (torch.cat(weights) * loss).sum() / len(batch.modalities)
+        if reduction == "token_mean":
+            return loss.sum(), loss.new_tensor(len(loss))
+        return (torch.cat(weights) * loss).sum(), loss.new_tensor(batch.num_samples)
 
     def encode_frames(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Vision features, M tensors `[k, L, Dv]`: cached ones of the batch, and the encoder's for all other frames."""

@@ -137,11 +137,35 @@ class UniRSModule(EvaluationModule):
             self.processor.tokenizer = trained
         self.trained_steps = checkpoint["global_step"]
 
+    def on_train_start(self) -> None:
+        """Notes the run's seed, which `on_train_batch_start` combines with the step; resumes within an epoch."""
+        self._seed = torch.initial_seed()
+        # Lightning makes the loaders for `estimated_stepping_batches`, before it has read their state.
+        self.trainer.fit_loop._load_combined_loader_states()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Seeds dropout by run, batch and process: a resumed training then draws what one that never stopped draws."""
+        torch.manual_seed(hash((self._seed, self.trainer.fit_loop.total_batch_idx, self.global_rank)))
+
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's signature
-        """The loss of a mixed batch."""
-        loss = self.model.loss(add_vision_features(self.model, self.processor, batch), self.loss)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.modalities))
-        return loss
+        """The loss of a mixed batch; of the batches of all processes as if they were one.
+
+        Raises:
+            ModelError: the loss is not finite; names step and samples.
+        """
+        total, count = self.model.loss_sum(add_vision_features(self.model, self.processor, batch), self.loss)
+        sums = torch.stack([total.detach(), count])
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(sums)
+        mean = sums[0] / sums[1]
+        if not torch.isfinite(mean):
+            raise ModelError(
+                f"The loss of step {self.trainer.global_step} is {mean.item():g}. Lower 'model.optim.lr', or look at "
+                f"the samples of this process: {', '.join(batch.sample_ids)}."
+            )
+        self.log("train/loss", mean, prog_bar=True, batch_size=len(batch.modalities))
+        # Gradients are averaged over processes, not summed.
+        return total * self.trainer.world_size / sums[1]
 
     def on_validation_start(self) -> None:
         """Resets metrics."""

@@ -3,12 +3,13 @@
 import codecs
 import csv
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from unirs.errors import DataError, did_you_mean
 
@@ -144,14 +145,33 @@ def read_csv(path: Path, columns: Collection[str]) -> Iterator[tuple[str, dict[s
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces a file in one step: an interrupted write leaves the old one unchanged. Makes missing parent folders."""
+    with replacing_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[BinaryIO]:
+    """Yields a sibling file that replaces `path` if the block ends without an error, once it is on the disk.
+
+    An interrupted write, or a full disk, leaves the old file unchanged. Makes missing parent folders.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Unique, since several processes may write the same file at once.
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+    # The new name, too, outlives a loss of power.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 @contextmanager

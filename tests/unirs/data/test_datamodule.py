@@ -34,7 +34,7 @@ MIXTURES = st.lists(
 
 def epoch(sampler: MixtureSampler, number: int = 0) -> list[int]:
     sampler.set_epoch(number)
-    return list(sampler)
+    return [draw.example for draw in sampler]
 
 
 def mixture(groups: Sequence[tuple[int, float]], replicas: int = 1, rank: int = 0, seed: int = 0) -> MixtureSampler:

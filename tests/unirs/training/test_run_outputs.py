@@ -123,7 +123,7 @@ def test_validation_score_is_the_mean_of_the_primary_metrics(joint_run: Path) ->
 
 def test_config_of_a_run_is_complete(joint_run: Path) -> None:
     config = yaml.safe_load((joint_run / "config.yaml").read_text())
-    assert set(config) == {"seed_everything", "trainer", "model", "data"}
+    assert set(config) == {"seed_everything", "trainer", "model", "data", "checkpoint"}
     assert config["seed_everything"] == 0
     assert config["trainer"]["max_epochs"] == 2
     # Omitted options have their defaults.
