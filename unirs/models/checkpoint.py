@@ -74,8 +74,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"Checkpoint {path} cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
             "It was cut short or damaged: use another checkpoint of the run."
         ) from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise ModelError(f"{path} is no checkpoint of a training: it has no 'state_dict'.")
+    if not isinstance(checkpoint, dict):
+        raise ModelError(f"{path} is no checkpoint of a training: it holds {type(checkpoint).__name__}.")
     return checkpoint
 
 

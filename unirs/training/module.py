@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric
 
 from unirs.data.batch import Batch
 from unirs.data.clues import ClueConfig
+from unirs.errors import ModelError
 from unirs.evaluation.engine import EvaluationModule
 from unirs.inference.api import UniRS
 from unirs.inference.clue_generator import ClueGenerator

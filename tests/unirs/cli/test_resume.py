@@ -199,3 +199,18 @@ def test_intervals_are_positive(option: str, value: int, fit: Fit, capfd: Captur
 def test_no_checkpoint_to_resume_from_is_an_error(fit: Fit, capfd: Capture) -> None:
     fit("--ckpt_path", "last", code=1)
     assert "last.ckpt" in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forks beside threads
+@pytest.mark.parametrize("loss", ["sample_mean", "token_mean"])
+def test_two_processes_train_as_one_though_their_data_are_uneven(loss: str, fit: Fit, tmp_path: Path) -> None:
+    # Eleven samples in steps of four: the last step of two processes has two samples and one.
+    arguments = ("--model.loss", loss, "--data.tasks.image.weight", 0.75, "--data.feature_cache_gb", 0)
+    one = fit(*arguments, "--data.batch_size", 4, **EPOCHS).rename(tmp_path / "one")
+    two = fit(*arguments, "--data.batch_size", 2, devices=2, strategy="ddp_fork", **EPOCHS)
+    assert len(losses(one)) == 6
+    assert {step: pytest.approx(float(loss), rel=1e-5) for step, loss in losses(one).items()} == {
+        step: float(loss) for step, loss in losses(two).items()
+    }
+    left, right = state(one, "last"), state(two, "last")
+    assert [key for key in left if not torch.allclose(left[key], right[key], rtol=1e-4, atol=1e-5)] == []
