@@ -17,6 +17,7 @@ from types import ModuleType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from unirs.errors import PluginError, did_you_mean
+from unirs.ranges import check_range, describe_range
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -218,18 +219,22 @@ def _types(parser: "ArgumentParser") -> dict[str, tuple[object, str]]:
 def _convert(parser: "ArgumentParser", owner: str, option: str, value: object) -> object:
     from jsonargparse import ArgumentError
 
+    hint, _ = _types(parser).get(option, ("a mapping of its options", ""))
     try:
         parsed = parser.parse_object({option: value}, defaults=False, _skip_validation=True)
-        return parser.instantiate(parsed)[option]
+        converted = parser.instantiate(parsed)[option]
     except (ArgumentError, TypeError, ValueError):
-        hint, _ = _types(parser).get(option, ("a mapping of its options", ""))
         choices = [choice for choice in get_args(hint) if isinstance(choice, str)]
         remedy = f" {did_you_mean(value, choices)}" if isinstance(value, str) and choices else ""
         raise PluginError(f"{owner}: option '{option}' is {value!r}, it must be {_type_name(hint)}.{remedy}") from None
+    check_range(hint, converted, f"{owner}: option '{option}'")
+    return converted
 
 
 def _type_name(hint: object) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
+    if (described := describe_range(hint)) is not None:
+        return described
     if origin is Literal:
         return " | ".join(map(repr, arguments))
     if origin in (Union, UnionType):

@@ -24,6 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES
 
 from unirs.errors import ModelError, did_you_mean
 from unirs.models import TuningMode, check_loaded, resolve_source
+from unirs.ranges import PositiveInt
 from unirs.tasks import ResizeMode
 from unirs_encoders._shared import FrameEncoder, Pretrained, check_options, takes
 
@@ -90,7 +91,7 @@ def build(
     pretrained: Pretrained = True,
     tune: TuningMode = "frozen",
     layer: int = -2,
-    image_size: int | None = None,
+    image_size: PositiveInt | None = None,
     resize_mode: ResizeMode = "stretch",
     lora: dict[str, Any] | None = None,
     mean: Sequence[float] | None = None,

@@ -12,6 +12,7 @@ from torch import nn
 
 from unirs.errors import ModelError, did_you_mean
 from unirs.models import TuningMode, resolve_source
+from unirs.ranges import PositiveInt
 from unirs.tasks import ResizeMode
 from unirs_encoders._shared import FrameEncoder, Pretrained, check_options
 
@@ -57,7 +58,7 @@ def build(
     pretrained: Pretrained = True,
     tune: TuningMode = "frozen",
     layer: int = -1,
-    image_size: int | None = None,
+    image_size: PositiveInt | None = None,
     resize_mode: ResizeMode = "stretch",
     lora: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,

@@ -12,6 +12,7 @@ from typing import Literal
 from unirs import Image, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
 from unirs.metrics import VqaAccuracy
+from unirs.ranges import UnitInterval
 from unirs.tasks import FileSplits, SplitName, check_split, files_of, pick
 from unirs_tasks.rsvqa_schema import BARE, SINGLE_WORD
 
@@ -22,8 +23,8 @@ def build(
     root: Path,
     protocol: Protocol = "vlm",
     split_file: Path | None = None,
-    test_share: float = 0.1,
-    val_share: float = 0.1,
+    test_share: UnitInterval = 0.1,
+    val_share: UnitInterval = 0.1,
     seed: int = 0,
 ) -> Task:
     """CRSVQA: 4,639 scene images with questions written by people.

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from unirs import PromptTemplate, Sample, Task, TaskSplit, Turn, Video
-from unirs.errors import DataError, PluginError, did_you_mean
+from unirs.errors import DataError, did_you_mean
 from unirs.metrics import Top1
+from unirs.ranges import PositiveInt
 from unirs.tasks import SplitName, check_split, class_folders, files_of, held_out
 from unirs_tasks._shared import synthesize
 
@@ -23,7 +24,7 @@ CLASSES = tuple(_NAMES.split(", "))
 """ERA's 25 classes, in the paper's order."""
 
 
-def build(root: Path, num_frames: int = 8) -> Task:
+def build(root: Path, num_frames: PositiveInt = 8) -> Task:
     """ERA: videos of five seconds, 24 frames per second, 640x640 pixels, 25 classes.
 
     ERA has no validation set: `val` is a tenth of each class of `Train`, at least one video if a class has two,
@@ -34,12 +35,7 @@ def build(root: Path, num_frames: int = 8) -> Task:
         root: folder with `Train/<Class>/*.mp4` and `Test/<Class>/*.mp4`. Class folders are matched without regard to
             case, spaces, `-`, `_` and `/`.
         num_frames: number of frames of a video, spread evenly from its first to its last.
-
-    Raises:
-        PluginError: `num_frames` is less than 1.
     """
-    if num_frames < 1:
-        raise PluginError(f"ERA: 'num_frames' is {num_frames}, it must be 1 or more.")
     return Task(
         modality="video",
         load_split=partial(_read_split, root, num_frames),

@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from unirs import Image, Media, Modality, Pair, PromptTemplate, Sample, Task, TaskSplit, Turn, Video
 from unirs.errors import DataError, PluginError, did_you_mean
 from unirs.metrics import named_metric
+from unirs.ranges import PositiveInt
 from unirs.tasks import LazySamples, SplitName, check_split, parse_row, pick, scan_json_lines
 from unirs_tasks._shared import FileRows
 
@@ -47,7 +48,7 @@ def build(
     tag: str = "vqa",
     metric: str = "vqa",
     choices: Sequence[str] = (),
-    num_frames: int = 8,
+    num_frames: PositiveInt = 8,
     splits: Sequence[SplitName] = ("train", "val", "test"),
 ) -> Task:
     """A task from `<split>.jsonl`, one question per line.
@@ -85,8 +86,6 @@ def build(
         raise PluginError(f"'choices' must be a list of texts, got {choices!r}. YAML needs quotes around yes and no.")
     if metric == "top1" and not choices:
         raise PluginError("The metric 'top1' needs 'choices': the classes.")
-    if num_frames < 1:
-        raise PluginError(f"'num_frames' is {num_frames}, it must be 1 or more.")
     names = tuple(name for _, name, _, _ in Formatter().parse(instruction) if name is not None)
     classes = tuple(choices) if metric == "top1" else ()
     return Task(

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
 from unirs.metrics import Top1
+from unirs.ranges import UnitInterval
 from unirs.tasks import IMAGE_SUFFIXES, FileSplits, SplitName, check_split, class_folders, files_of, pick
 
 Preset = Literal["short", "classes", "plain"]
@@ -26,8 +27,8 @@ def build(
     root: Path,
     preset: Preset = "short",
     split_file: Path | None = None,
-    test_share: float = 0.2,
-    val_share: float = 0.1,
+    test_share: UnitInterval = 0.2,
+    val_share: UnitInterval = 0.1,
     seed: int = 0,
 ) -> Task:
     """Images in class folders. The class is the folder's name in lower case, its words separated by spaces.

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unirs_tasks.era import CLASSES, build
 
+from unirs import create_task
 from unirs.errors import DataError, MediaError, PluginError
 from unirs.metrics.base import Prediction
 from unirs.tasks.media import Video
@@ -147,7 +148,7 @@ def test_unknown_split_and_too_few_frames(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Unknown split 'vall'\. Did you mean 'val'"):
         ids(tmp_path, "vall")
     with pytest.raises(PluginError, match="'num_frames' is 0"):
-        build(tmp_path, num_frames=0)
+        create_task("era", root=tmp_path, num_frames=0)
 
 
 def test_required_paths_and_download_hint(tmp_path: Path) -> None:

@@ -128,7 +128,6 @@ def test_splits_option(tmp_path: Path) -> None:
         ({"choices": [True, False]}, "'choices' must be a list of texts.*quotes around yes and no"),
         ({"choices": "yes"}, "'choices' must be a list of texts"),
         ({"choices": ["a", "a"]}, "The choice 'a' is given twice"),
-        ({"num_frames": 0}, "'num_frames' is 0"),
     ],
 )
 def test_wrong_options(tmp_path: Path, options: dict[str, Any], message: str) -> None:

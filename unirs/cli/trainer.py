@@ -28,6 +28,7 @@ from unirs.errors import UniRSError
 from unirs.evaluation.answer_log import AnswerLog
 from unirs.evaluation.results_writer import ResultsWriter
 from unirs.models.run_folder import find_checkpoint
+from unirs.ranges import Seed, check_range, check_ranges
 from unirs.training.callbacks import ManifestWriter, ThroughputLogger
 from unirs.training.checkpointing import CheckpointConfig, LastCheckpoint, SafeCheckpointIO
 from unirs.training.module import UniRSModule
@@ -71,8 +72,13 @@ class TrainerCLI(LightningCLI):
         return {self._command: super().subcommands()[self._command]}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401 - Lightning's type
-        """Parses `args`, without Lightning's warning that they are not those of the process."""
+        """Parses `args`, without Lightning's warning that they are not those of the process, and checks ranges."""
         self.config = parser.parse_args(args)
+        # Before the model is built, which takes long.
+        config = self.config[self._command]
+        check_range(Seed | bool, config["seed_everything"], "seed_everything")
+        check_ranges(UniRSModule, config["model"], "model.")
+        check_ranges(UniRSDataModule, config["data"], "data.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds typed options of plugins, and the intervals of checkpoints."""

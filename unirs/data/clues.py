@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from unirs.errors import DataError, did_you_mean
+from unirs.ranges import PositiveInt, check_ranges
 from unirs.tasks.media import Media, Modality
 from unirs.tasks.prompt import CLUE_END, CLUE_START, VISUAL
 from unirs.utils.progress import progress_bar
@@ -150,6 +151,9 @@ class ClueConfig:
     """
 
     source: str | None = None
-    max_new_tokens: int = 48
-    batch_size: int = 8
+    max_new_tokens: PositiveInt = 48
+    batch_size: PositiveInt = 8
     cache: str = "runs/clues.sqlite"
+
+    def __post_init__(self) -> None:
+        check_ranges(ClueConfig, self, "clue.")

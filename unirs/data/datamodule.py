@@ -21,6 +21,7 @@ from unirs.data.loaders import make_loader, world
 from unirs.data.processor import Processor
 from unirs.data.sampler import MixtureSampler
 from unirs.errors import DataError, ModelError
+from unirs.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_ranges
 from unirs.tasks.config import ClueUse, TaskConfig, task_label
 from unirs.tasks.perturbation import PERTURBATIONS, Perturbation
 from unirs.tasks.sample import TaskSplit
@@ -77,26 +78,24 @@ class UniRSDataModule(LightningDataModule):
     def __init__(
         self,
         tasks: list[dict[str, Any]],
-        batch_size: int = 8,
-        eval_batch_size: int = 16,
-        max_turns: int = 8,
-        max_length: int = 4096,
-        num_workers: int = 0,
-        cache_gb: float = 1.0,
+        batch_size: PositiveInt = 8,
+        eval_batch_size: PositiveInt = 16,
+        max_turns: PositiveInt = 8,
+        max_length: PositiveInt = 4096,
+        num_workers: NonNegativeInt = 0,
+        cache_gb: NonNegativeFloat = 1.0,
         feature_cache: Path = Path("runs/features"),
-        feature_cache_gb: float = 10.0,
-        val_samples: int | None = 64,
-        test_samples: int | None = None,
+        feature_cache_gb: NonNegativeFloat = 10.0,
+        val_samples: PositiveInt | None = 64,
+        test_samples: PositiveInt | None = None,
         blank_media: bool = True,
-        seed: int = 0,
+        seed: Seed = 0,
         processor: Processor | None = None,
     ) -> None:
         super().__init__()
+        check_ranges(UniRSDataModule, locals(), "data.")
         self._specs = [plugins.normalize("unirs.tasks", spec) for spec in tasks]
         self.tasks = TaskConfig.read_all(self._specs)
-        for name, size in (("cache_gb", cache_gb), ("feature_cache_gb", feature_cache_gb)):
-            if size < 0:
-                raise DataError(f"data.{name} is {size:g}. Give a number of GB, or 0 to disable the cache.")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.max_turns, self.max_length = max_turns, max_length
         self.num_workers = num_workers

@@ -7,6 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unirs.errors import ModelError
+from unirs.ranges import NonNegativeInt, PositiveInt, UnitInterval
+
 _SUM_TO_DIFFERENCE = 3.0
 """Ratio of the magnitudes of the sum and the difference of two times' features: 2.4 to 3.4 for EfficientNet-Lite0 on
 images of the same location."""
@@ -38,16 +41,18 @@ class ChangeExtraction(nn.Module):
         self,
         grid: tuple[int, int],
         dim: int,
-        n_layers: int = 0,
-        heads: int = 8,
-        dropout: float = 0.1,
-        min_pairs: int = 4,
+        n_layers: NonNegativeInt = 0,
+        heads: PositiveInt = 8,
+        dropout: UnitInterval = 0.1,
+        min_pairs: PositiveInt = 4,
     ) -> None:
         super().__init__()
         if dim % 2:
-            raise ValueError(
+            raise ModelError(
                 f"ChangeExtraction needs an even width, half for rows and half for columns: got dim={dim}."
             )
+        if n_layers and dim % heads:
+            raise ModelError(f"ChangeExtraction: heads is {heads}, it must divide the encoder's width, {dim}.")
         self.grid = grid
         self.rows = nn.Embedding(grid[0], dim // 2)
         self.columns = nn.Embedding(grid[1], dim // 2)

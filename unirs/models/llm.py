@@ -23,6 +23,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.errors import ModelError, did_you_mean
 from unirs.models.tuning import Lora, TuningMode, set_tuning
+from unirs.ranges import PositiveInt, check_ranges
 from unirs.utils.sources import resolve_source
 
 # Errors of `transformers` for files that are missing or broken, or belong to another model.
@@ -65,7 +66,7 @@ class LLMConfig:
 
     source: str | None = None
     config: dict[str, Any] | None = None
-    vocab_size: int = 512
+    vocab_size: PositiveInt = 512
     tune: TuningMode = "full"
     lora: Lora = field(default_factory=Lora)
     add_tokens: list[str] = field(default_factory=list)
@@ -73,6 +74,9 @@ class LLMConfig:
     attn_implementation: AttnImplementation = "sdpa"
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(LLMConfig, self, "llm.")
 
 
 def build_llm(settings: LLMConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:

@@ -28,6 +28,7 @@ from unirs.interfaces import Encoder, MergesAdapters
 from unirs.models.llm import rebuild_llm
 from unirs.models.tuning import Lora, has_adapters, merge_adapters
 from unirs.models.unirs_model import UniRSModel, create_change, create_encoder
+from unirs.ranges import PositiveInt, check_ranges
 from unirs.tasks.media import Modality
 from unirs.tasks.prompt import PromptTemplate
 from unirs.utils.io import read_json
@@ -67,10 +68,13 @@ class UniRSConfig:
     projector: dict[str, Any]
     llm: dict[str, Any]
     prompts: dict[str, PromptConfig]
-    max_new_tokens: int = 48
-    max_length: int = 4096
+    max_new_tokens: PositiveInt = 48
+    max_length: PositiveInt = 4096
     clue: ClueConfig = field(default_factory=ClueConfig)
     unirs: int = _FORMAT
+
+    def __post_init__(self) -> None:
+        check_ranges(UniRSConfig, self)
 
 
 Pretrained = tuple[UniRSModel, PreTrainedTokenizerBase, UniRSConfig]

@@ -16,6 +16,7 @@ from unirs.models.checkpoint import load_checkpoint
 from unirs.models.init_model import build_from_init
 from unirs.models.llm import describe_llm
 from unirs.models.pretrained import Pretrained, PromptConfig, UniRSConfig, download, is_saved_model, read_model
+from unirs.ranges import PositiveInt
 from unirs.tasks.config import TaskConfig
 from unirs.utils.sources import resolve_source
 
@@ -25,7 +26,7 @@ class _RunConfig(ModelConfig):
     """The entries of a training config that describe the trained model."""
 
     clue: ClueConfig = field(default_factory=ClueConfig)
-    max_new_tokens: int = 48
+    max_new_tokens: PositiveInt = 48
 
 
 def find_checkpoint(run: Path, *names: str) -> Path:

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from unirs.errors import ModelError, did_you_mean
+from unirs.ranges import HalfOpenUnitInterval, PositiveInt, check_ranges
 
 if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -29,15 +30,18 @@ class Lora:
     Attributes:
         r: rank of the update matrices.
         lora_alpha: the adapters' output is scaled by lora_alpha / r.
-        lora_dropout: dropout of the adapters' input, 0..1.
+        lora_dropout: dropout of the adapters' input, 0..1 without 1.
         target_modules: names, or suffixes of names, of the layers that get an adapter. Default: all linear layers, or
             all convolutions of a component that has no linear layer.
     """
 
-    r: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
+    r: PositiveInt = 16
+    lora_alpha: PositiveInt = 32
+    lora_dropout: HalfOpenUnitInterval = 0.0
     target_modules: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(Lora, self, "lora.")
 
     @classmethod
     def parse(cls, options: dict[str, Any]) -> "Lora":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from unirs import plugins
 from unirs.errors import DataError, PluginError
+from unirs.ranges import PositiveInt, Range, Seed, check_ranges
 from unirs.tasks.task import Task
 
 ClueUse = Literal["never", "test", "always"]
@@ -20,17 +20,15 @@ class SyntheticConfig:
     """Synthetic data, made if a task's data are missing.
 
     Attributes:
-        size: number of training items, 0 or more.
-        seed: 0 or more; changes the data.
+        size: number of training items.
+        seed: changes the data.
     """
 
-    size: int = 512
-    seed: int = 0
+    size: PositiveInt = 512
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value < 0:
-                raise PluginError(f"synthetic.{name} is {value}, it must be 0 or more.")
+        check_ranges(SyntheticConfig, self, "synthetic.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +41,16 @@ class TaskOptions:
         synthetic: synthetic data to make if the task's data are missing.
         clue: when prompts contain a clue: `never`, for evaluation only (`test`), or for training too (`always`).
         augment: whether training media are rotated and mirrored, all frames of an input alike.
-
-    Raises:
-        PluginError: the weight is negative or infinite.
     """
 
     label: str | None = None
-    weight: float = 1.0
+    weight: Annotated[float, Range(0, 10_000)] = 1.0
     synthetic: SyntheticConfig | None = None
     clue: ClueUse = "never"
     augment: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < math.inf:
-            raise PluginError(f"option 'weight' is {self.weight}, it must be a finite number of 0 or more.")
+        check_ranges(TaskOptions, self)
 
 
 _OWN_OPTIONS = {entry.name for entry in fields(TaskOptions)}
@@ -99,8 +93,11 @@ class TaskConfig(TaskOptions):
         options = plugins.normalize("unirs.tasks", spec)
         name = task_label(options)
         own = {key: options.pop(key) for key in _OWN_OPTIONS & options.keys()}
-        root = options["root"] = Path(options.get("root") or Path("data") / name)
         own = plugins.check_options(f"Task '{name}'", TaskOptions, own)
+        root = options.get("root") or Path("data") / name
+        if not isinstance(root, str | Path):
+            raise PluginError(f"Task '{name}': option 'root' is {root!r}, it must be Path.")
+        root = options["root"] = Path(root)
         try:
             return cls(name=name, root=root, task=plugins.create("unirs.tasks", options), **own)
         except PluginError as error:

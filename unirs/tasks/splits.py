@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unirs.errors import DataError, PluginError, did_you_mean
+from unirs.errors import DataError, did_you_mean
+from unirs.ranges import UnitInterval, check_ranges
 from unirs.utils.io import read_csv
 
 
@@ -35,14 +36,12 @@ class FileSplits:
     """
 
     split_file: Path | None
-    test_share: float
-    val_share: float
+    test_share: UnitInterval
+    val_share: UnitInterval
     seed: int
 
     def __post_init__(self) -> None:
-        for option, share in {"test_share": self.test_share, "val_share": self.val_share}.items():
-            if not 0 <= share <= 1:
-                raise PluginError(f"'{option}' is {share}, it must be from 0 to 1.")
+        check_ranges(FileSplits, self)
 
     def select(self, split: str, groups: Iterable[Collection[str]]) -> list[str]:
         """Selects the files of a split.

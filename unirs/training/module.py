@@ -23,6 +23,7 @@ from unirs.models.checkpoint import MODEL_PREFIX, check_frozen, frozen_weights, 
 from unirs.models.llm import LLMConfig
 from unirs.models.run_folder import build, saved_config
 from unirs.models.unirs_model import LossReduction, UniRSModel
+from unirs.ranges import PositiveInt, check_ranges
 from unirs.training.optim import OptimConfig, build_optimizer, build_schedule
 
 
@@ -66,11 +67,12 @@ class UniRSModule(EvaluationModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         loss: LossReduction = "sample_mean",
         clue: ClueConfig = ClueConfig(),  # noqa: B008
-        max_new_tokens: int = 48,
+        max_new_tokens: PositiveInt = 48,
         decoding: Decoding = "generate",
         init: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
+        check_ranges(UniRSModule, {"max_new_tokens": max_new_tokens}, "model.")
         config = ModelConfig(encoder, llm, change, projector, init, trust_remote_code)
         built = build(config)
         processor = build_processor(built.model, built.tokenizer, vocab_size=llm.vocab_size)

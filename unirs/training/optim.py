@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from unirs.errors import ModelError, did_you_mean
+from unirs.ranges import HalfOpenUnitInterval, NonNegativeFloat, UnitInterval, check_ranges
 
 
 @dataclass
@@ -29,12 +30,15 @@ class OptimConfig:
         lr_interval: how often `model.lr_scheduler` advances: each `epoch` or each `step`.
     """
 
-    lr: float = 1e-4
-    weight_decay: float = 0.0
-    warmup_ratio: float = 0.03
-    betas: tuple[float, float] = (0.9, 0.999)
-    lr_multipliers: dict[str, float] = field(default_factory=dict)
+    lr: NonNegativeFloat = 1e-4
+    weight_decay: NonNegativeFloat = 0.0
+    warmup_ratio: UnitInterval = 0.03
+    betas: tuple[HalfOpenUnitInterval, HalfOpenUnitInterval] = (0.9, 0.999)
+    lr_multipliers: dict[str, NonNegativeFloat] = field(default_factory=dict)
     lr_interval: Literal["epoch", "step"] = "epoch"
+
+    def __post_init__(self) -> None:
+        check_ranges(OptimConfig, self, "optim.")
 
 
 COMPONENTS = ("encoder", "change", "projector", "llm")

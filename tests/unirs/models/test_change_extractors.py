@@ -113,7 +113,7 @@ def test_many_pairs_are_normalised_by_their_own_statistics() -> None:
 
 
 def test_odd_width() -> None:
-    with pytest.raises(ValueError, match=r"even width.*dim=15"):
+    with pytest.raises(ModelError, match=r"even width.*dim=15"):
         ChangeExtraction((3, 4), 15)
 
 
