@@ -222,13 +222,12 @@ def _convert(parser: "ArgumentParser", owner: str, option: str, value: object) -
     hint, _ = _types(parser).get(option, ("a mapping of its options", ""))
     try:
         parsed = parser.parse_object({option: value}, defaults=False, _skip_validation=True)
-        converted = parser.instantiate(parsed)[option]
+        check_range(hint, parsed[option], f"{owner}: {option}")
+        return parser.instantiate(parsed)[option]
     except (ArgumentError, TypeError, ValueError):
         choices = [choice for choice in get_args(hint) if isinstance(choice, str)]
         remedy = f" {did_you_mean(value, choices)}" if isinstance(value, str) and choices else ""
         raise PluginError(f"{owner}: option '{option}' is {value!r}, it must be {_type_name(hint)}.{remedy}") from None
-    check_range(hint, converted, f"{owner}: option '{option}'")
-    return converted
 
 
 def _type_name(hint: object) -> str:

@@ -29,7 +29,9 @@ class Range:
 
     def __repr__(self) -> str:
         low = f"more than {self.low:g}" if self.open_low else f"{self.low:g} or more"
-        return low if self.high == _LARGEST else f"{low}, {'less than' if self.open_high else 'at most'} {self.high:.10g}"
+        return (
+            low if self.high == _LARGEST else f"{low}, {'less than' if self.open_high else 'at most'} {self.high:.10g}"
+        )
 
 
 PositiveInt = Annotated[int, Range(1)]

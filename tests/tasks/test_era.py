@@ -147,7 +147,7 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path, split: str, folder:
 def test_unknown_split_and_too_few_frames(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Unknown split 'vall'\. Did you mean 'val'"):
         ids(tmp_path, "vall")
-    with pytest.raises(PluginError, match="'num_frames' is 0"):
+    with pytest.raises(PluginError, match="num_frames is 0"):
         create_task("era", root=tmp_path, num_frames=0)
 
 

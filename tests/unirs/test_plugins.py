@@ -243,7 +243,7 @@ def test_nothing_is_imported_before_it_is_named() -> None:
 
 
 PACKAGES = {"unirs", "unirs.metrics", "unirs.models", "unirs.tasks"}
-FACES = PACKAGES | {"unirs.errors", "unirs.interfaces", "unirs.utils.progress"}
+FACES = PACKAGES | {"unirs.errors", "unirs.interfaces", "unirs.ranges", "unirs.utils.progress"}
 ROOT = Path(__file__).parents[2]
 
 

@@ -79,7 +79,7 @@ def test_help_of_a_plugin(parse: Callable[..., dict[str, Any]], capsys: pytest.C
     with pytest.raises(SystemExit):
         parse("--data.tasks.help", "era")
     output = capsys.readouterr().out
-    assert "  num_frames: int (default: 8)" in output
+    assert "  num_frames: int, 1 or more (default: 8)" in output
     assert "  weight: float (default: 1.0)" in output
 
 
@@ -88,7 +88,7 @@ def test_lists_and_describes(cli: Callable[..., int], capsys: pytest.CaptureFixt
     listed = capsys.readouterr().out
     assert all(text in listed for text in ("tasks:\n", "encoders:\n", "projectors:\n  downsample", "unirs_tasks.era"))
     assert cli("plugins", "change_extraction") == 0
-    assert "  n_layers: int (default: 0)" in capsys.readouterr().out
+    assert "  n_layers: int, 0 or more (default: 0)" in capsys.readouterr().out
     assert cli("plugins", "projectors") == 0
     assert cli("plugins", "encoders", "tim") == 1
     assert "Did you mean 'timm'?" in capsys.readouterr().err

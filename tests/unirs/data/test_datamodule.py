@@ -219,18 +219,18 @@ def test_test_loaders_have_all_samples_then_blank_frames(colour_tasks: list[dict
         ({"root": "somewhere"}, r"needs a name.*Known: .*era, .*levir_cc"),
         ({"name": "era", "clue": "tets"}, r"'era': option 'clue' is 'tets'.*Did you mean 'test'"),
         ({"name": "era", "augment": "maybe"}, r"'era': option 'augment' is 'maybe', it must be bool"),
-        ({"name": "era", "weight": -1}, r"'era': option 'weight' is -1\.0, it must be a finite number of 0 or more"),
+        ({"name": "era", "weight": -1}, r"'era': weight is -1\.0, it must be float, 0 or more"),
         (
             {"name": "era", "weight": "much", "label": "videos"},
             r"'videos': option 'weight' is 'much'",
         ),
-        ({"name": "era", "weight": float("nan")}, r"'era': option 'weight' is nan"),
-        ({"name": "era", "weight": float("inf")}, r"'era': option 'weight' is inf"),
+        ({"name": "era", "weight": float("nan")}, r"'era': weight is nan"),
+        ({"name": "era", "weight": float("inf")}, r"'era': weight is inf"),
         ({"name": "era", "weight": True}, r"'era': option 'weight' is True, it must be float"),
         ({"name": "era", "synthetic": True}, r"'era': option 'synthetic' is True, it must be SyntheticConfig \| None"),
         ({"name": "era", "synthetic": {"sise": 3}}, r"'era': option 'synthetic' is .*sise"),
         ({"name": "era", "synthetic": {"size": "big"}}, r"'era': option 'synthetic' is .*big"),
-        ({"name": "era", "synthetic": {"size": -1}}, r"'era': option 'synthetic' is .*-1"),
+        ({"name": "era", "synthetic": {"size": -1}}, r"'era': synthetic\.size is -1"),
     ],
 )
 def test_wrong_options_of_a_task(spec: dict[str, Any], message: str) -> None:
@@ -252,13 +252,6 @@ def test_two_tasks_of_equal_name() -> None:
         "era",
         "era4",
     ]
-
-
-@pytest.mark.parametrize("name", ["cache_gb", "feature_cache_gb"])
-def test_negative_cache_sizes(name: str) -> None:
-    size: dict[str, Any] = {name: -1}
-    with pytest.raises(DataError, match=f"data.{name} is -1. Give a number of GB, or 0"):
-        UniRSDataModule([{"name": "era"}], **size)
 
 
 def test_no_tasks() -> None:

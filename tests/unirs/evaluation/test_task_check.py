@@ -247,7 +247,7 @@ def test_command_with_a_tokenizer(
         (["jsonls"], 1, "Did you mean 'jsonl'?"),
         (["jsonl", "--option", "modalty=image"], 1, "Did you mean 'modality'?"),
         (["jsonl", "--option", "modality"], 1, "--option needs KEY=VALUE, got 'modality'"),
-        (["jsonl", "--option", "num_frames=0"], 1, "'num_frames' is 0"),
+        (["jsonl", "--option", "num_frames=0"], 1, "num_frames is 0"),
         (["jsonl", "--limit", "0"], 1, "--limit must be 1 or more, got 0"),
         (["absent.py"], 1, "absent.py does not exist"),
     ],

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from unirs.errors import ModelError
 from unirs.models.change_extractors import ChangeExtraction, Concat, Difference
 from unirs.models.convert_weights import UNIRS_PROJECTOR, rename
 from unirs.models.projectors import DownsampleProjector

@@ -269,7 +269,6 @@ def test_options_of_a_config() -> None:
     [
         (Lora(target_modules=("q_proj", "vproj")), r"LlamaForCausalLM has no layer 'vproj'\. Did you mean 'v_proj'"),
         (Lora(target_modules=("norm",)), "No LoRA for LlamaForCausalLM: .*LlamaRMSNorm"),
-        (Lora(r=0), "No LoRA for LlamaForCausalLM: .*positive"),
     ],
 )
 def test_unsuitable_adapters(lora: Lora, message: str, llama: Make) -> None:

@@ -94,7 +94,7 @@ def test_split_file_overrides_the_hash(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_shares_are_from_0_to_1(share: float) -> None:
-    with pytest.raises(PluginError, match=f"'val_share' is {share}"):
+    with pytest.raises(PluginError, match=f"val_share is {share}"):
         FileSplits(None, 0.5, share, 0)
 
 
