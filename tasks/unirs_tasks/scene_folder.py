@@ -1,6 +1,5 @@
 """Scene classification from class folders: AID, UC Merced, RSSCN7, NWPU-RESISC45 and others."""
 
-import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Literal, get_args
 
 from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
-from unirs.metrics import Top1
+from unirs.metrics import Top1, fold, words
 from unirs.ranges import UnitInterval
 from unirs.tasks import IMAGE_SUFFIXES, FileSplits, SplitName, check_split, class_folders, files_of, pick
 
@@ -123,4 +122,4 @@ def _sample(folder: Path, image: str) -> Sample:
 
 def _name(folder: str) -> str:
     """The class of a folder: `River_Lake` is `river lake`."""
-    return " ".join(re.findall(r"[^\W_]+", folder.lower()))
+    return " ".join(words(fold(folder, str.lower)))

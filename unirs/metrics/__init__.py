@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from unirs.metrics.registry import named_metric
     from unirs.metrics.scorer import Scorer
     from unirs.metrics.statistics import accuracies, constant, mean
+    from unirs.metrics.text import fold, words
     from unirs.metrics.text_metric import TextMetric
     from unirs.metrics.vqa import VqaAccuracy
 
 __all__ = ["Evaluation", "Prediction", "PredictionMetric", "Scorer", "Statistic", "TextMetric", "named_metric"]
-__all__ += ["CaptionMetrics", "Top1", "VqaAccuracy", "accuracies", "constant", "mean", "tokenize"]
+__all__ += ["CaptionMetrics", "Top1", "VqaAccuracy", "accuracies", "constant", "fold", "mean", "tokenize", "words"]
 
 __getattr__ = lazy_names(
     __name__,
@@ -28,6 +29,7 @@ __getattr__ = lazy_names(
         "unirs.metrics.registry": "named_metric",
         "unirs.metrics.scorer": "Scorer",
         "unirs.metrics.statistics": "accuracies constant mean",
+        "unirs.metrics.text": "fold words",
         "unirs.metrics.text_metric": "TextMetric",
         "unirs.metrics.vqa": "VqaAccuracy",
     },

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from unirs.metrics.text import strip_thinking
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -23,7 +25,7 @@ class Prediction:
         media: Files that the turn shows. Rows with equal media are resampled together.
         category: Question type, class, or `changed` / `unchanged`.
         prompt: Text of the prompt.
-        text: Text of the answer.
+        text: Text of the answer, as the model wrote it.
         references: Texts to score against.
         clue: The clue in the prompt; empty if there is none.
     """
@@ -36,6 +38,11 @@ class Prediction:
     text: str
     references: tuple[str, ...]
     clue: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The text to score: `text` without blocks of reasoning, see `unirs.metrics.text.strip_thinking`."""
+        return strip_thinking(self.text)
 
     def to_json(self, **more: object) -> bytes:
         """The row as one line of JSON without a line break, with `more` fields."""

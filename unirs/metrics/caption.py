@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from unirs.metrics.base import Evaluation, Prediction, Statistic
 from unirs.metrics.scorer import Scorer
+from unirs.metrics.text import fold, words
 
 if TYPE_CHECKING:
     import numpy as np
-
-_WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
 
 _EVENT = (
     r"(?:re)?built|constructed|appear(?:s|ed|ing)?|disappear(?:s|ed|ing)?|vanish(?:es|ed)?|emerg(?:es|ed|ing)|"
@@ -38,7 +37,7 @@ _CHANGE = re.compile(
 
 def tokenize(text: str) -> str:
     """A caption's lower-case words separated by single spaces, without punctuation; `t-shaped` is one word."""
-    return " ".join(_WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")))
+    return " ".join(words(fold(text, str.lower).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"), "-'"))
 
 
 def describes_change(text: str) -> bool:
@@ -89,7 +88,7 @@ class CaptionMetrics(Scorer):
         from unirs.metrics.ngram import ORDER, bleu_and_cider, bleu_value, rouge_l
         from unirs.metrics.statistics import mean
 
-        captions = [tokenize(row.text) for row in rows]
+        captions = [tokenize(row.answer) for row in rows]
         references = [[tokenize(reference) for reference in row.references] for row in rows]
         counts, cider = bleu_and_cider(captions, references)
         corpus = {

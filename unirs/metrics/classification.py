@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from unirs.errors import DataError, did_you_mean
 from unirs.metrics.base import Evaluation, Prediction
 from unirs.metrics.scorer import Scorer
-
-_WORD = re.compile(r"[^\W_]+")
+from unirs.metrics.text import fold, words
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,8 @@ class Top1(Scorer):
 
     The answer may be a sentence, such as `This is a video about police chase.`: its class is the longest one, in words,
     whose words occur in it consecutively. An answer with no class, or with several of the greatest length, is wrong.
-    Case and punctuation are ignored, so that `Parade, protest` names `parade/protest`.
+    Case and punctuation are ignored, but not signs of numbers: `Parade, protest` names `parade/protest`, and `10` does
+    not name `<10`.
 
     Statistics: `top1` over all rows, `top1_macro` (the mean over the classes that occur) and `top1/<class>`.
 
@@ -39,12 +38,12 @@ class Top1(Scorer):
     def __post_init__(self) -> None:
         by_words: dict[str, str] = {}
         for name in self.classes:
-            words = _words(name)
-            if not words:
+            key = _words(name)
+            if not key:
                 raise DataError(f"Class {name!r} has no letter or digit, so no answer can name it. Rename it.")
-            if words in by_words:
-                raise DataError(f"Classes {by_words[words]!r} and {name!r} have the same words. Rename one.")
-            by_words[words] = name
+            if key in by_words:
+                raise DataError(f"Classes {by_words[key]!r} and {name!r} have the same words. Rename one.")
+            by_words[key] = name
         object.__setattr__(self, "_by_words", by_words)
 
     def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:  # noqa: ARG002 (nothing is slow)
@@ -56,7 +55,7 @@ class Top1(Scorer):
         from unirs.metrics.statistics import accuracies
 
         truths = [self._truth(row) for row in rows]
-        answers = [_words(row.text) for row in rows]
+        answers = [_words(row.answer) for row in rows]
         found = [self._class_in(answer) for answer in answers]
         correct = [guess == truth for guess, truth in zip(found, truths, strict=True)]
         return Evaluation(
@@ -73,10 +72,10 @@ class Top1(Scorer):
         return name
 
     def _class_in(self, answer: str) -> str | None:
-        lengths = {words: len(words.split()) for words in self._by_words if f" {words} " in f" {answer} "}
-        longest = [words for words, length in lengths.items() if length == max(lengths.values())]
+        lengths = {key: len(key.split()) for key in self._by_words if f" {key} " in f" {answer} "}
+        longest = [key for key, length in lengths.items() if length == max(lengths.values())]
         return self._by_words[longest[0]] if len(longest) == 1 else None
 
 
 def _words(text: str) -> str:
-    return " ".join(_WORD.findall(text.casefold()))
+    return " ".join(words(fold(text)))

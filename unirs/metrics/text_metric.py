@@ -62,7 +62,7 @@ class TextMetric(Scorer):
             PluginError: The metric needs a package that is not installed, takes no texts, or returns no numbers.
         """
         metric = self._build()
-        texts = [row.text for row in rows]
+        texts = [row.answer for row in rows]
         metric.update(texts, self._targets(metric, rows))
         name = _snake_case(type(metric).__name__)
         computed = metric.compute()

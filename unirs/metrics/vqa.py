@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unirs.metrics.base import Evaluation, Prediction
 from unirs.metrics.scorer import Scorer
-
-_SURROUNDING = re.compile(r"^[\W_]+|[\W_]+$")
+from unirs.metrics.text import fold, strip_punctuation
 
 
 def normalize_answer(text: str) -> str:
-    """An answer without case, surrounding space and surrounding punctuation: `" Yes. "` becomes `"yes"`."""
-    return _SURROUNDING.sub("", text.casefold())
+    """An answer without case, surrounding space and surrounding punctuation: `" Yes. "` becomes `"yes"`.
+
+    Signs of numbers and combining marks are no punctuation: `<10` differs from `>10`, and `-5` from `5`. Canonically
+    equivalent Unicode texts are equal.
+    """
+    return strip_punctuation(fold(text))
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class VqaAccuracy(Scorer):
         """Scores rows 1 (right) or 0; `slow` has no effect."""
         from unirs.metrics.statistics import accuracies
 
-        answers = [normalize_answer(row.text) for row in rows]
+        answers = [normalize_answer(row.answer) for row in rows]
         correct = [
             answer != "" and any(answer == normalize_answer(reference) for reference in row.references)
             for answer, row in zip(answers, rows, strict=True)
