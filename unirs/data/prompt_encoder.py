@@ -6,8 +6,11 @@ one. One token tree contains many turns of a sample and their common prefixes on
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
+
+from jinja2 import TemplateError
 
 from unirs.data.token_tree import TokenTree, append_branches, partition
 from unirs.errors import DataError, ModelError
@@ -25,6 +28,11 @@ PLAIN_TEMPLATE = (
     "{% endfor %}"
 )
 """The chat template of a tokenizer without one."""
+
+_PROBE = "<<answer>>"
+"""An answer that no template alters, to find where the template writes answers."""
+
+_OPEN_BLOCK = re.compile(r"<think>\s*\Z")
 
 
 class _Rendered(NamedTuple):
@@ -46,10 +54,9 @@ class PromptEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int = 4096) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
-        template = None if tokenizer.chat_template else PLAIN_TEMPLATE
-        self._chat = partial(tokenizer.apply_chat_template, chat_template=template, tokenize=False)
         self._token_ids = lru_cache(maxsize=100_000)(self._tokenize)
         self._rendered = lru_cache(maxsize=100_000)(self._render)
+        self._prompt = lru_cache(maxsize=1_000)(self._render_prompt)
 
     def __reduce__(self) -> tuple[type[PromptEncoder], tuple[PreTrainedTokenizerBase, int]]:
         # The caches do not pickle.
@@ -148,8 +155,7 @@ class PromptEncoder:
     def _render(self, content: str, answer: str | None) -> _Rendered:
         if VISUAL in content:
             raise DataError(f"A question may not contain the visual placeholder {VISUAL}: {content!r}. Remove it.")
-        user = {"role": "user", "content": f"{VISUAL}\n{content}"}
-        prompt = str(self._chat([user], add_generation_prompt=True))
+        prompt = self._prompt(content)
         prefix, placeholder, suffix = prompt.partition(VISUAL)
         if not placeholder:
             raise ModelError("The tokenizer's chat template dropped the visual placeholder.")
@@ -158,9 +164,31 @@ class PromptEncoder:
         end = str(self.tokenizer.eos_token)
         if end in answer:
             raise DataError(f"An answer may not contain the end-of-sequence token {end}: {answer!r}. Remove it.")
-        conversation = str(self._chat([user, {"role": "assistant", "content": answer}]))
+        conversation = self._chat(content, answer)
         if not conversation.startswith(prompt):
             raise ModelError(
                 "The tokenizer's chat template renders the prompt differently with an answer: it cannot be trained."
             )
         return _Rendered(prefix, suffix, conversation[len(prompt) :].split(end)[0] + end)
+
+    def _render_prompt(self, content: str) -> str:
+        """The conversation up to the answer.
+
+        What the template writes before an answer, such as an empty block of reasoning, is neither learned nor generated.
+        """
+        prompt = self._chat(content)
+        before_answer, found, _ = self._chat(content, _PROBE).rpartition(_PROBE)
+        # Some templates open a block of reasoning in the generation prompt, and close it, or have none, in answers.
+        return before_answer if found and before_answer.startswith(_OPEN_BLOCK.sub("", prompt)) else prompt
+
+    def _chat(self, content: str, answer: str | None = None) -> str:
+        messages = [{"role": "user", "content": f"{VISUAL}\n{content}"}]
+        if answer is not None:
+            messages.append({"role": "assistant", "content": answer})
+        # Templates that do not know an option ignore it.
+        options = {"add_generation_prompt": answer is None, "enable_thinking": False, "thinking": False}
+        template = None if self.tokenizer.chat_template else PLAIN_TEMPLATE
+        try:
+            return str(self.tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options))
+        except TemplateError as error:
+            raise ModelError(f"The tokenizer's chat template does not render ({error}). Correct it.") from error

@@ -243,6 +243,47 @@ def test_template_that_renders_the_prompt_differently_with_an_answer(tokenizer: 
         encoder.encode_train(ASK, sample(ask()), 1, 1)
 
 
+QWEN3 = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+OPENS_A_BLOCK = QWEN3.replace("<think>\n\n</think>\n\n{% endif %}{% endif %}", "{% endif %}<think>\n{% endif %}")
+"""The generation prompt opens a block that answers close, whatever the options."""
+OPENS_A_BLOCK_ONLY_TO_GENERATE = CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+IGNORES_OPTIONS = QWEN3.replace("enable_thinking is defined", "false")
+
+
+@pytest.mark.parametrize(
+    ("template", "before"),
+    [
+        (QWEN3, "<think>\n\n</think>\n\n"),
+        (OPENS_A_BLOCK, "<think>\n\n</think>\n\n"),
+        (IGNORES_OPTIONS, "<think>\n\n</think>\n\n"),
+        (OPENS_A_BLOCK_ONLY_TO_GENERATE, ""),
+    ],
+)
+def test_what_a_template_writes_before_the_answer_is_prompt(
+    tokenizer: PreTrainedTokenizerBase, template: str, before: str
+) -> None:
+    tokenizer.chat_template = template
+    encoder, conversation = PromptEncoder(tokenizer), sample(ask("a?", "yes"))
+    training = encoder.encode_train(ASK, conversation, 1, 1)
+    assert text([label for label in training.labels if label != IGNORE]) == "yes<|im_end|>\n$"
+    ((generation, _),) = encoder.encode_prompts(ASK, conversation, 1, 1)
+    assert training.input_ids[: len(generation.input_ids)] == generation.input_ids
+    assert text(generation.input_ids).endswith(f"<|im_start|>assistant\n{before}")
+    assert text(encoder.encode_choice("yes")) == "yes<|im_end|>\n$"
+
+
+def test_template_that_does_not_render(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = "{{ raise_exception('no images') }}"
+    with pytest.raises(ModelError, match=r"chat template does not render \(no images\)"):
+        PromptEncoder(tokenizer).render(ASK, ask(), 1)
+
+
 def test_template_that_drops_the_images(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = "{{ messages[0].content.split('\n')[1] }}"
     with pytest.raises(ModelError, match="dropped the visual placeholder"):
