@@ -174,7 +174,7 @@ class PromptEncoder:
     def _render_prompt(self, content: str) -> str:
         """The conversation up to the answer.
 
-        What the template writes before an answer, such as an empty block of reasoning, is neither learned nor generated.
+        What the template writes before an answer, such as an empty block of reasoning, belongs to the prompt.
         """
         prompt = self._chat(content)
         before_answer, found, _ = self._chat(content, _PROBE).rpartition(_PROBE)
@@ -185,10 +185,17 @@ class PromptEncoder:
         messages = [{"role": "user", "content": f"{VISUAL}\n{content}"}]
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
-        # Templates that do not know an option ignore it.
-        options = {"add_generation_prompt": answer is None, "enable_thinking": False, "thinking": False}
-        template = None if self.tokenizer.chat_template else PLAIN_TEMPLATE
         try:
-            return str(self.tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options))
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages,
+                    chat_template=None if self.tokenizer.chat_template else PLAIN_TEMPLATE,
+                    add_generation_prompt=answer is None,
+                    tokenize=False,
+                    # Names that templates have for this option; others ignore it.
+                    enable_thinking=False,
+                    thinking=False,
+                )
+            )
         except TemplateError as error:
             raise ModelError(f"The tokenizer's chat template does not render ({error}). Correct it.") from error

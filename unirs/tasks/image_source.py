@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
@@ -20,6 +22,17 @@ if TYPE_CHECKING:
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | InMemory | PIL.Image.Image | np.ndarray | torch.Tensor"
 """A path, the bytes of an image file, a PIL image, or an array or tensor of pixels: uint8 in 0..255 or floating point
 in 0..1, of shape `[H, W]`, `[H, W, C]` or `[C, H, W]` with C = 1 (gray) or 3 (RGB)."""
+
+_FORMATS = ("AVIF", "BMP", "DDS", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+"""Pillow's names of the decoded formats. Others are vector graphics that it renders by another program, or rare."""
+
+_MAX_PIXELS = "UNIRS_MAX_PIXELS"
+
+# Tags of TIFF and EXIF.
+_BITS_PER_SAMPLE, _ORIENTATION, _SAMPLES_PER_PIXEL = 258, 274, 277
+
+# Pillow's transposition (`PIL.Image.Transpose`) for each EXIF orientation.
+_TURNS: dict[int | None, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -56,11 +69,12 @@ def as_source(image: ImageLike) -> Source:
     if isinstance(image, InMemory):
         return image
     if isinstance(image, str | os.PathLike):
-        return Path(image)
+        return _checked_path(Path(image))
     if isinstance(image, bytes | bytearray | memoryview):
         return InMemory(bytes(image))
     if is_pil_image(image):
-        rgb = _to_rgb(image, "The PIL image")
+        with _decoding("The PIL image"):
+            rgb = _to_rgb(image, "The PIL image")
         return InMemory(rgb.tobytes(), (rgb.height, rgb.width))
     array = as_array(image)
     if array is None:
@@ -70,6 +84,16 @@ def as_source(image: ImageLike) -> Source:
         )
     pixels = _to_pixels(array)
     return InMemory(pixels.tobytes(), (pixels.shape[0], pixels.shape[1]))
+
+
+def _checked_path(path: Path) -> Path:
+    try:
+        is_valid = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_valid = False
+    if not is_valid:
+        raise MediaError(f"{str(path)!r} is no path: it contains a NUL character or a lone surrogate. Correct it.")
+    return path
 
 
 def is_pil_image(value: object) -> TypeGuard[PIL.Image.Image]:
@@ -111,34 +135,143 @@ def _to_pixels(array: np.ndarray) -> np.ndarray:
 
 
 def open_image(source: Source) -> PIL.Image.Image:
-    """Decodes an image as RGB.
+    """Decodes an image as RGB, upright.
 
     Raises:
-        MediaError: the file is missing, does not decode, or has more than 8 bits per channel.
+        MediaError: the file is missing, does not decode, or has more than 8 bits per channel or `max_pixels` pixels.
     """
     import PIL.Image
 
     if isinstance(source, InMemory) and source.size is not None:
         height, width = source.size
         return PIL.Image.frombuffer("RGB", (width, height), source.data, "raw", "RGB", 0, 1)
+    name = f"Image {source}"
+    # Pillow's own limit warns, or is an error at twice its value.
+    PIL.Image.MAX_IMAGE_PIXELS = max_pixels()
     try:
-        with PIL.Image.open(source if isinstance(source, Path) else io.BytesIO(source.data)) as image:
-            image.load()
-            return _to_rgb(image, f"Image {source}")
+        file = source if isinstance(source, Path) else io.BytesIO(source.data)
+        with _decoding(name), PIL.Image.open(file, formats=_FORMATS) as image:
+            return _to_rgb(image, name)
+    except PIL.UnidentifiedImageError as error:
+        raise MediaError(_why_unidentified(source, name)) from error
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Turns what a block raises while Pillow decodes an image into a `MediaError`."""
+    import PIL.Image
+
+    try:
+        yield
+    except (MediaError, PIL.UnidentifiedImageError):
+        raise
     except FileNotFoundError:
-        raise MediaError(f"Image {source} does not exist. Add the file, or correct its folder.") from None
-    # Pillow's decoders raise these, SyntaxError (broken PNG) included; OSError covers its own UnidentifiedImageError.
-    # They also warn of a broken TIFF, which Python raises if warnings are errors.
-    except (OSError, SyntaxError, ValueError, Warning, PIL.Image.DecompressionBombError) as error:
-        raise MediaError(f"Image {source} does not decode ({error}). Replace the file.") from error
+        raise MediaError(f"{name} does not exist. Add the file, or correct its folder.") from None
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise _too_many_pixels(name) from error
+    # The decoders raise almost anything for damaged files, and warn of others, which is an error if warnings are.
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        remedy = "Correct its permissions" if isinstance(error, PermissionError) else "Replace the file"
+        raise MediaError(f"{name} does not decode ({reason}). {remedy}.") from error
+
+
+def max_pixels() -> int:
+    """Maximum number of pixels of an image or a frame: the environment variable `UNIRS_MAX_PIXELS`, or 180 million.
+
+    Raises:
+        MediaError: the variable is not a positive integer.
+    """
+    value = os.environ.get(_MAX_PIXELS, "180000000")
+    if not (value.isdecimal() and len(value) < 19 and int(value)):
+        raise MediaError(f"The environment variable {_MAX_PIXELS} is {value!r}, it must be a positive integer.")
+    return int(value)
+
+
+def check_pixels(name: str, width: int, height: int) -> None:
+    """Checks the size of an image or a frame before it is decoded, since small files can hold many pixels.
+
+    Raises:
+        MediaError: there are more pixels than `max_pixels`.
+    """
+    if width * height > max_pixels():
+        raise _too_many_pixels(name, f" ({width}x{height})")
+
+
+def _too_many_pixels(name: str, size: str = "") -> MediaError:
+    return MediaError(
+        f"{name} has more than {max_pixels():,} pixels{size}. Split it into tiles, or raise the limit: set the "
+        f"environment variable {_MAX_PIXELS}."
+    )
 
 
 def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
-    # Pillow clips these at 255, which makes most images white.
-    if image.mode.startswith(("I", "F")):
-        raise MediaError(f"{name} has more than 8 bits per channel (mode {image.mode}). Scale it to 8-bit RGB.")
+    check_pixels(name, *image.size)
+    if _is_deep(image):
+        raise MediaError(
+            f"{name} has more than 8 bits per channel (mode {image.mode}). Scale it to 8-bit RGB, all images of a data "
+            "set by the same range of values."
+        )
+    image.load()
+    # Pillow turns TIFF when it loads it, and then drops the tag.
+    turn = _TURNS.get(_orientation(image))
+    image = image if turn is None else image.transpose(turn)
     # Converting copies, which RGB images do not need.
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _is_deep(image: PIL.Image.Image) -> bool:
+    """Whether a file has more than 8 bits per channel. Pillow clips one channel at 255, and drops bits of several."""
+    if image.mode.startswith(("I", "F")):
+        return True
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8  # type: ignore[attr-defined]
+    # The decoder's arguments: PNG's raw mode; PPM's mode and maximum value.
+    arguments = [tile.args for tile in getattr(image, "tile", ())]
+    if image.format == "PPM":
+        return any(isinstance(maximum, int) and maximum > 255 for args in arguments for maximum in args[1:2])
+    if image.format == "JPEG2000":
+        return _jpeg2000_bits(image) > 8
+    return any(";16" in str(args) for args in arguments)
+
+
+def _jpeg2000_bits(image: PIL.Image.Image) -> int:
+    """Bits per channel in a JPEG 2000 codestream's SIZ segment (ISO/IEC 15444-1, A.5.1)."""
+    file = getattr(image, "fp", None)
+    if file is None:
+        return 0
+    position = file.tell()
+    file.seek(0)
+    content = file.read(1 << 16)
+    file.seek(position)
+    start = content.index(b"\xff\x4f\xff\x51") + 40
+    count = int.from_bytes(content[start : start + 2], "big")
+    return max((bits & 0x7F) + 1 for bits in content[start + 2 : start + 2 + 3 * count : 3])
+
+
+def _orientation(image: PIL.Image.Image) -> int | None:
+    try:
+        return image.getexif().get(_ORIENTATION)
+    except Exception:  # noqa: BLE001 - metadata that cannot be read hold no orientation, and pixels are not affected
+        return None
+
+
+def _why_unidentified(source: Source, name: str) -> str:
+    """The message for a file that none of the decoders takes: another format, or a TIFF with other bands."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    try:
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.data) as file:
+            directory = ImageFileDirectory_v2(file.read(8))
+            file.seek(directory.next)
+            directory.load(file)
+        bands, bits = directory.get(_SAMPLES_PER_PIXEL, 1), max(directory[_BITS_PER_SAMPLE])
+    except Exception:  # noqa: BLE001 - no TIFF, or a damaged one
+        return f"{name} does not decode (it is no image of the formats {', '.join(_FORMATS)}). Replace the file."
+    return (
+        f"{name} does not decode: it is a TIFF of {bands} bands of {bits} bits. Select one or three bands, and scale "
+        "them to 8 bits, all images of a data set by the same range of values."
+    )
 
 
 def frame_indices(total: int, num_frames: int) -> list[int]:

@@ -16,11 +16,14 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
+from av.sidedata.sidedata import Type
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from unirs.errors import MediaError
-from unirs.tasks.image_source import InMemory, Source, frame_indices
+from unirs.tasks.image_source import InMemory, Source, check_pixels, frame_indices
 
 _SKIP, _IF_REFERENCE, _DECODE = range(3)
 """How a packet is handled: skipped; decoded if other frames may refer to it; decoded."""
@@ -77,27 +80,36 @@ class _Index:
 
 
 def _open(source: Source) -> InputContainer:
-    return av.open(io.BytesIO(source.data) if isinstance(source, InMemory) else str(source), "r")
+    file = io.BytesIO(source.data) if isinstance(source, InMemory) else str(source)
+    return av.open(file, "r", metadata_errors="replace")
 
 
 def _read_index(source: Source) -> _Index:
     with _open(source) as file:
         stream = _stream(file)
-        found = [(packet.pts, packet.is_keyframe, packet.is_discard, packet.size) for packet in file.demux(stream)]
+        context = stream.codec_context
+        check_pixels(f"Video {source}", context.width, context.height)
+        is_hidden = _is_hidden_vp8 if context.name in ("vp8", "libvpx") else lambda packet: packet.is_discard
+        found = [(packet.pts, packet.is_keyframe, is_hidden(packet), packet.size) for packet in file.demux(stream)]
         # FFmpeg adds an empty packet at the end.
         if len(found) - 1 < stream.frames:
             raise _DamageError(f"it holds {len(found) - 1} of {stream.frames} frames")
         coded = [(time, is_keyframe, hidden) for time, is_keyframe, hidden, size in found if size]
-        times = [time for time, _, _ in coded if time is not None]
+        times = [time for time, _, hidden in coded if not hidden and time is not None]
         # AVI has no timestamps. FFmpeg invents some in file order, which is wrong if frames refer to later ones.
-        invented = times == sorted(times) and stream.codec_context.has_b_frames
-        timed = len(set(times)) == len(coded) and not invented
+        invented = times == sorted(times) and context.has_b_frames
+        timed = len(set(times)) == sum(not hidden for _, _, hidden in coded) and not invented
         numbers = itertools.count()
         packets = [
             _Packet(time if timed and time is not None else -1 if hidden else next(numbers), is_keyframe, hidden)
             for time, is_keyframe, hidden in coded
         ]
-        return _Index(packets, timed, stream.codec_context.name == "h264")
+        return _Index(packets, timed, context.name == "h264")
+
+
+def _is_hidden_vp8(packet: Packet) -> bool:
+    """Whether a VP8 packet holds a frame that is only a reference of others (RFC 6386, section 9.1: `show_frame`)."""
+    return packet.is_discard or (packet.size > 0 and not bytes(packet)[0] & 0x10)
 
 
 def _stream(file: InputContainer) -> VideoStream:
@@ -169,8 +181,20 @@ def _decode(source: Source, index: _Index, keys: Collection[int], plan: bytes) -
                 key = frame.pts if index.timed else next(numbers)
                 if key is not None and key in keys:
                     pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
-                    frames[key] = np.rot90(pixels, round(frame.rotation / 90))
+                    frames[key] = _upright(frame, pixels)
     return frames
+
+
+def _upright(frame: VideoFrame, pixels: np.ndarray) -> np.ndarray:
+    """Turns and mirrors pixels `[H, W, 3]` as the frame's display matrix has it, in steps of 90 degrees."""
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return pixels
+    # Column x and row y are displayed at column `a * x + c * y` and row `b * x + d * y`.
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()
+    if abs(b) > abs(a):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def _reason(error: Exception) -> str:

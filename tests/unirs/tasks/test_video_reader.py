@@ -77,18 +77,73 @@ def test_unreferenced_frames_are_not_decoded(tmp_path: Path) -> None:
         read_frames(path, 8)
 
 
-@pytest.mark.parametrize(("turns", "matrix"), [(1, (0, -1, 1, 0)), (2, (-1, 0, 0, -1)), (-1, (0, 1, -1, 0))])
-def test_rotated_videos_give_upright_frames(tmp_path: Path, turns: int, matrix: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    ("turns", "matrix"), [(0, (1, 0, 0, 1)), (1, (0, -1, 1, 0)), (2, (-1, 0, 0, -1)), (-1, (0, 1, -1, 0))]
+)
+def test_turned_and_mirrored_videos_give_upright_frames(
+    tmp_path: Path, turns: int, matrix: tuple[int, ...], *, mirrored: bool
+) -> None:
     path = write(tmp_path / "a.mp4")
     whole = read_through(path)
     content = path.read_bytes()
     one = 1 << 16
     upright = struct.pack(">9i", one, 0, 0, 0, one, 0, 0, 0, 1 << 30)
     a, b, c, d = (value * one for value in matrix)
+    # Mirrored from left to right after it is turned.
+    a, c = (-a, -c) if mirrored else (a, c)
     place = content.index(upright, content.index(b"tkhd"))
     turned = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(content[:place] + turned + content[place + len(turned) :])
-    np.testing.assert_array_equal(read_frames(path, 2), np.rot90(whole[[0, -1]], turns, axes=(1, 2)))
+    expected = np.rot90(whole[[0, -1]], turns, axes=(1, 2))
+    np.testing.assert_array_equal(read_frames(path, 2), expected[:, :, ::-1] if mirrored else expected)
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_hidden_frames_of_vp8_are_not_counted(tmp_path: Path, ahead: int) -> None:
+    """Two-pass encoders write alternate reference frames, which are decoded but never shown."""
+    path = write(tmp_path / "shown.webm", "libvpx", {"g": "1"})
+    with av.open(str(path)) as source, av.open(str(tmp_path / "a.webm"), "w") as target:
+        (stream,) = source.streams.video
+        copy = target.add_stream_from_template(stream)
+        for number, packet in enumerate(source.demux(stream)):
+            content = bytes(packet)
+            if number % 5 == 3:
+                hidden = av.Packet(bytes([content[0] & ~0x10]) + content[1:])
+                hidden.time_base, hidden.is_keyframe = stream.time_base, True
+                assert packet.pts is not None
+                hidden.pts = hidden.dts = packet.pts - ahead
+                hidden.stream = copy
+                target.mux(hidden)
+            if packet.size:
+                packet.stream = copy
+                target.mux(packet)
+    with av.open(str(tmp_path / "a.webm")) as file:
+        assert sum(packet.size > 0 for packet in file.demux(video=0)) == FRAMES + FRAMES // 5
+    for count in (2, 7, FRAMES):
+        np.testing.assert_array_equal(read_frames(tmp_path / "a.webm", count), read_frames(path, count))
+
+
+def test_metadata_that_are_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(write(tmp_path / "b.mkv"))) as source, av.open(str(path), "w") as target:
+        target.metadata["title"] = "a title"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    content = path.read_bytes()
+    assert b"a title" in content
+    path.write_bytes(content.replace(b"a title", b"\xff\xfe title"[:7]))
+    np.testing.assert_array_equal(read_frames(path, 2), read_frames(tmp_path / "b.mkv", 2))
+
+
+def test_the_pixel_limit_covers_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.mp4")
+    monkeypatch.setenv("UNIRS_MAX_PIXELS", "8191")
+    with pytest.raises(MediaError, match=r"a\.mp4 has more than 8,191 pixels \(128x64\)"):
+        read_frames(path, 2)
 
 
 def test_a_file_with_only_audio_is_named(tmp_path: Path) -> None:
