@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from unirs.errors import DataError, did_you_mean
+from unirs.metrics.text import strip_thinking
 from unirs.ranges import PositiveInt, check_ranges
 from unirs.tasks.media import Media, Modality
 from unirs.tasks.prompt import CLUE_END, CLUE_START, VISUAL
@@ -87,9 +88,9 @@ class ClueCache:
 
 
 def clean_clue(text: str) -> str:
-    """The text on one line, without the markers of a prompt."""
+    """The text on one line, without blocks of reasoning and the markers of a prompt."""
     # Replaced by a space, since the text around a marker could form another marker.
-    return " ".join(_MARKERS.sub(" ", text).split())
+    return " ".join(_MARKERS.sub(" ", strip_thinking(text)).split())
 
 
 def generate_clues(

@@ -70,7 +70,11 @@ class ChatProcessor:
         images = [[PIL.Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in one] for one in frames]
         try:
             texts = [
-                str(self._processor.apply_chat_template(_message(len(one), question), add_generation_prompt=True))
+                str(
+                    self._processor.apply_chat_template(
+                        _message(len(one), question), add_generation_prompt=True, enable_thinking=False
+                    )
+                )
                 for one, question in zip(images, questions, strict=True)
             ]
             # A template may write the start token itself.

@@ -225,7 +225,7 @@ def _is_deep(image: PIL.Image.Image) -> bool:
     if image.mode.startswith(("I", "F")):
         return True
     if image.format == "TIFF":
-        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8  # type: ignore[attr-defined]
+        return bool(max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8)  # type: ignore[attr-defined]
     # The decoder's arguments: PNG's raw mode; PPM's mode and maximum value.
     arguments = [tile.args for tile in getattr(image, "tile", ())]
     if image.format == "PPM":
@@ -246,7 +246,8 @@ def _jpeg2000_bits(image: PIL.Image.Image) -> int:
     file.seek(position)
     start = content.index(b"\xff\x4f\xff\x51") + 40
     count = int.from_bytes(content[start : start + 2], "big")
-    return max((bits & 0x7F) + 1 for bits in content[start + 2 : start + 2 + 3 * count : 3])
+    depths: bytes = content[start + 2 : start + 2 + 3 * count : 3]
+    return max(bits & 0x7F for bits in depths) + 1
 
 
 def _orientation(image: PIL.Image.Image) -> int | None:

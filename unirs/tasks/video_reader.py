@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -107,7 +108,7 @@ def _read_index(source: Source) -> _Index:
         return _Index(packets, timed, context.name == "h264")
 
 
-def _is_hidden_vp8(packet: Packet) -> bool:
+def _is_hidden_vp8(packet: Packet[VideoStream]) -> bool:
     """Whether a VP8 packet holds a frame that is only a reference of others (RFC 6386, section 9.1: `show_frame`)."""
     return packet.is_discard or (packet.size > 0 and not bytes(packet)[0] & 0x10)
 
@@ -187,7 +188,9 @@ def _decode(source: Source, index: _Index, keys: Collection[int], plan: bytes) -
 
 def _upright(frame: VideoFrame, pixels: np.ndarray) -> np.ndarray:
     """Turns and mirrors pixels `[H, W, 3]` as the frame's display matrix has it, in steps of 90 degrees."""
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    # PyAV's types do not include its keys and values.
+    side_data: Any = frame.side_data
+    matrix = side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return pixels
     # Column x and row y are displayed at column `a * x + c * y` and row `b * x + d * y`.

@@ -178,6 +178,7 @@ class TestClean:
             (f"one{VISUAL}two", "one two"),
             (f"<cl{CLUE_START}ue>", "<cl ue>"),
             (" \u2028 ", ""),
+            ("<think>\nTwo?\n</think>\n\nA road.", "A road."),
         ],
     )
     def test_examples(self, text: str, clean: str) -> None:

@@ -110,8 +110,9 @@ def test_hidden_frames_of_vp8_are_not_counted(tmp_path: Path, ahead: int) -> Non
             content = bytes(packet)
             if number % 5 == 3:
                 hidden = av.Packet(bytes([content[0] & ~0x10]) + content[1:])
-                hidden.time_base, hidden.is_keyframe = stream.time_base, True
                 assert packet.pts is not None
+                assert stream.time_base is not None
+                hidden.time_base, hidden.is_keyframe = stream.time_base, True
                 hidden.pts = hidden.dts = packet.pts - ahead
                 hidden.stream = copy
                 target.mux(hidden)
