@@ -9,7 +9,9 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -26,6 +28,56 @@ Group = Literal["unirs.tasks", "unirs.encoders", "unirs.change_extractors", "uni
 
 FRAMEWORK_ARGUMENTS: Mapping[Group, int] = {"unirs.change_extractors": 2, "unirs.projectors": 3}
 """Number of arguments that the framework passes to the plugins of a group before their options; 0 by default."""
+
+
+_untrusted: ContextVar[str] = ContextVar("_untrusted", default="")
+"""The folder or hub id whose config is being read without trust; empty if code by path may be imported."""
+
+
+@contextmanager
+def installed_only(source: object, *, trust_remote_code: bool) -> Iterator[None]:
+    """Within the block, whatever the config of `source` names is an installed plugin, unless its code is trusted.
+
+    A block inside another one allows no more than that.
+    """
+    token = None if trust_remote_code else _untrusted.set(_untrusted.get() or str(source))
+    try:
+        yield
+    finally:
+        if token is not None:
+            _untrusted.reset(token)
+
+
+def is_trusted() -> bool:
+    """Whether the config that is being read may run code of its own, see `installed_only`."""
+    return not _untrusted.get()
+
+
+def require_trust(what: str) -> None:
+    """Checks that the config that is being read may run code of its own; `what` names that code.
+
+    Raises:
+        PluginError: it may not, see `installed_only`.
+    """
+    if source := _untrusted.get():
+        raise PluginError(
+            f"The config of {source} names {what}, which is not an installed plugin and is not run. If you trust the "
+            "code, set trust_remote_code=True (--trust-remote-code; for fit, --model.trust_remote_code true)."
+        )
+
+
+def require_plain(config: object) -> None:
+    """Checks that no value of the config that is being read is the spec of a class, which its parser would build.
+
+    Raises:
+        PluginError: one is, and its code is not trusted, see `installed_only`.
+    """
+    if isinstance(config, Mapping):
+        if "class_path" in config:
+            require_trust(f"the class '{config['class_path']}'")
+        config = list(config.values())
+    for value in config if isinstance(config, list) else ():
+        require_plain(value)
 
 
 @dataclass(frozen=True)
@@ -82,12 +134,17 @@ def load(group: Group, name: str) -> Callable[..., Any]:
     return _attribute(_import(module, name), attribute, name)
 
 
-def load_attribute(name: str) -> Callable[..., Any]:
+def load_attribute(name: str, *, trusted: bool = False) -> Callable[..., Any]:
     """Imports the function of a dotted path `package.module:function` or of a file `folder/plugin.py:function`.
 
+    `trusted` is for names that no config contains.
+
     Raises:
-        PluginError: the module or file does not exist or import, or has no such function.
+        PluginError: the module or file does not exist or import, has no such function, or is not trusted (see
+            `installed_only`).
     """
+    if not trusted:
+        require_trust(f"'{name}'")
     target, _, attribute = name.partition(":")
     if target.endswith(".py"):
         return _attribute(_import_file(Path(target), name), attribute or "build", name)
@@ -201,7 +258,9 @@ def plugin_options(group: Group, name: str) -> list[PluginOption]:
 def _parser(function: Callable[..., Any], skip: int) -> "ArgumentParser":
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(exit_on_error=False)
+    from unirs.utils.typed_yaml import parser_mode
+
+    parser = ArgumentParser(exit_on_error=False, parser_mode=parser_mode())
     add: Any = parser.add_class_arguments if inspect.isclass(function) else parser.add_function_arguments
     add(function, skip=set(list(inspect.signature(function).parameters)[:skip]), fail_untyped=False)
     return parser

@@ -192,8 +192,9 @@ def _load(source: str, name: str, dtype: str) -> PreTrainedModel:
     # Loaded as the class that was saved, with its text model, so that every key must fit.
     architecture = (config.architectures or [vision.__name__])[0]
     saved: Any = getattr(transformers, architecture, None)
-    if saved is None:
-        raise ModelError(f"Encoder '{name}' was saved as '{architecture}', which transformers does not have.")
+    is_model = inspect.isclass(saved) and issubclass(saved, PreTrainedModel)
+    if not is_model:
+        raise ModelError(f"Encoder '{name}' was saved as '{architecture}', which is no model of transformers.")
     try:
         whole, report = saved.from_pretrained(
             source,

@@ -95,6 +95,13 @@ def build(
         raise ModelError(f"Encoder options 'weights' and 'pretrained: {pretrained}' exclude each other.")
     if "img_size" in (options or {}):
         raise ModelError("Encoder option 'options' may not hold 'img_size': 'image_size' sets it.")
+    foreign = {"pretrained_cfg", "checkpoint_path", "cache_dir"} & {*(options or {})}
+    foreign |= {*(options or {}).get("pretrained_cfg_overlay", {})} - {"mean", "std", "input_size"}
+    if foreign:
+        raise ModelError(
+            f"Encoder option 'options' may not hold {', '.join(sorted(foreign))}, which name other weights than those "
+            "of the model. Use 'weights'."
+        )
     backbone = _create(model, pretrained is True and weights is None, image_size if weights is None else None, options)
     if weights is not None:
         _load(backbone, model, weights, by_order)

@@ -414,7 +414,7 @@ def test_a_saved_model_needs_no_source(
     assert cli("fit", "--config", write_config(tmp_path, colour_tasks, model={"encoder": encoder})) == 0
     learnt = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert {"lora_" in key for key in learnt if key.startswith("model.encoder.")} == {True}
-    model = UniRS.from_pretrained(tmp_path / "run", device="cpu")
+    model = UniRS.from_pretrained(tmp_path / "run", device="cpu", trust_remote_code=True)
     model.save_pretrained(tmp_path / "saved")
     shutil.rmtree(source)
     arguments = ([Image(colours / "red.png"), Image(colours / "blue.png")], "Which colour?")

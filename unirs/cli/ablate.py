@@ -55,8 +55,9 @@ def _config_checker() -> Callable[[str, dict[str, Any]], None]:
     from unirs.data.datamodule import UniRSDataModule
     from unirs.training.module import UniRSModule
     from unirs.utils.sources import resolve_source
+    from unirs.utils.typed_yaml import parser_mode
 
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(exit_on_error=False, parser_mode=parser_mode())
     parser.add_argument("--seed_everything", type=int)
     for section, section_class in (("model", UniRSModule), ("data", UniRSDataModule), ("trainer", Trainer)):
         parser.add_class_arguments(section_class, section)

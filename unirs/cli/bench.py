@@ -58,6 +58,9 @@ def register(parser: argparse.ArgumentParser) -> None:
         dest="baselines",
         help="omit perturbed media and the most frequent answer",
     )
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that a model's config names by file or dotted path"
+    )
     parser.set_defaults(run=_run)
 
 

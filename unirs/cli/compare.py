@@ -16,6 +16,9 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--metric",
         help=f"the metric of a task that the run's config does not name: {', '.join(METRICS)}, or a dotted path",
     )
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that a model's config names by file or dotted path"
+    )
     parser.add_argument("--intersect", action="store_true", help="compare the tasks and rows that both runs have")
     parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap (default: %(default)s)")
     parser.add_argument(
@@ -32,7 +35,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.resamples < 1 or options.show < 0:
         raise UniRSError("--resamples must be 1 or more, and --show 0 or more.")
     first, second = options.runs
-    choice = {"metric": options.metric, "intersect": options.intersect, "resamples": options.resamples}
+    names = ("metric", "intersect", "resamples", "trust_remote_code")
+    choice = {name: getattr(options, name) for name in names}
     comparisons = compare_runs(first, second, options.stage, options.task, **choice)
     print(f"A: {first / options.stage}\nB: {second / options.stage}")
     for comparison in comparisons:

@@ -17,7 +17,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         "out", type=Path, metavar="OUT", help="a new folder, or that of an earlier result, which is replaced"
     )
     parser.add_argument(
-        "--trust-remote-code", action="store_true", help="run code that a saved model names by file or dotted path"
+        "--trust-remote-code", action="store_true", help="run code that the model's config names by file or dotted path"
     )
     result = parser.add_mutually_exclusive_group()
     result.add_argument("--merge", action="store_true", help="merge LoRA adapters into the weights")

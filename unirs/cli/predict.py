@@ -25,8 +25,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="the task whose prompt is used (default: the first one of the media's modality)")
     parser.add_argument("--num-frames", type=int, default=8, help="frames of a video (default: %(default)s)")
     parser.add_argument(
-        "--trust-remote-code", action="store_true", help="run code that a saved model names by file or dotted path"
+        "--trust-remote-code", action="store_true", help="run code that the model's config names by file or dotted path"
     )
+    parser.add_argument("--clue-source", help="the model that generates clues, if they were another's in training")
     parser.add_argument("--out", type=Path, help="also write the answers as JSON lines to this file")
     parser.set_defaults(run=_run)
 
@@ -35,7 +36,9 @@ def _run(options: argparse.Namespace) -> None:
     from unirs.inference.api import UniRS
 
     media = _find_media(options.media, options.num_frames)
-    model = UniRS.from_pretrained(options.model, trust_remote_code=options.trust_remote_code)
+    model = UniRS.from_pretrained(
+        options.model, trust_remote_code=options.trust_remote_code, clue_source=options.clue_source
+    )
     # A bar is for a person at a terminal, where the answers go.
     progress = sys.stdout.isatty()
     answers = model.predict(media, options.question, task=options.task, details=False, progress=progress)

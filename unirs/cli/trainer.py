@@ -33,6 +33,7 @@ from unirs.training.callbacks import ManifestWriter, ThroughputLogger
 from unirs.training.checkpointing import CheckpointConfig, LastCheckpoint, SafeCheckpointIO
 from unirs.training.module import UniRSModule
 from unirs.utils.io import write_atomically
+from unirs.utils.typed_yaml import parser_mode
 
 
 class SaveConfig(SaveConfigCallback):
@@ -62,7 +63,7 @@ class TrainerCLI(LightningCLI):
             trainer_defaults=_trainer_defaults(),
             seed_everything_default=0,
             args=args,
-            parser_kwargs={"exit_on_error": False},
+            parser_kwargs={"exit_on_error": False, "parser_mode": parser_mode()},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )

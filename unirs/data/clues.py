@@ -158,3 +158,8 @@ class ClueConfig:
 
     def __post_init__(self) -> None:
         check_ranges(ClueConfig, self, "clue.")
+
+
+def without_paths(config: ClueConfig) -> ClueConfig:
+    """The config with defaults for `source` and `cache`: those of a model's author load and write what he chooses."""
+    return ClueConfig(max_new_tokens=config.max_new_tokens, batch_size=config.batch_size)

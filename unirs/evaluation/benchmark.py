@@ -51,6 +51,7 @@ class BenchOptions:
         feature_cache_gb: disk space in GB for that folder; 0 disables the cache.
         resume: whether answers of an interrupted run are kept.
         baselines: whether perturbed media and the most frequent answer are evaluated too.
+        trust_remote_code: run code that a model's config names by file or dotted path, or that comes with its weights.
     """
 
     limit: int | None = None
@@ -65,6 +66,7 @@ class BenchOptions:
     feature_cache_gb: float = 10.0
     resume: bool = False
     baselines: bool = True
+    trust_remote_code: bool = False
 
 
 def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOptions) -> str:
@@ -100,7 +102,12 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
     data.prepare_data()
     documents: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):
-        _evaluate(load_evaluation(model, data, options.decoding), data, out / name, options)
+        _evaluate(
+            load_evaluation(model, data, options.decoding, trust_remote_code=options.trust_remote_code),
+            data,
+            out / name,
+            options,
+        )
         documents[name] = read_metrics(out / name / "bench" / "metrics.json")
         # The tables grow with each model, so that an interruption leaves those that are done.
         layout = tables.bench_tables(structs.replace(suite, tasks=chosen), documents)
@@ -117,23 +124,25 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
 
 def model_name(model: str) -> str:
     """Name of a model in tables and folders: the last component of its path or hub id."""
-    return re.sub(r"[^\w.\-]", "_", Path(model).name) or "model"
+    return re.sub(r"^\.+|[^\w.\-]", "_", Path(model).name) or "model"
 
 
-def load_evaluation(model: str, data: UniRSDataModule, decoding: Decoding) -> EvaluationModule:
+def load_evaluation(
+    model: str, data: UniRSDataModule, decoding: Decoding, *, trust_remote_code: bool = False
+) -> EvaluationModule:
     """Loads a UniRS run or saved model, or else a Hugging Face image-text-to-text model, and sets `data` to its inputs.
 
     Tasks have clues if the model was trained with clues for them.
     """
     prompts = {}
     if is_unirs_model(Path(resolve_source(model))):
-        unirs = UniRS.from_pretrained(model, device="cpu")
+        unirs = UniRS.from_pretrained(model, device="cpu", trust_remote_code=trust_remote_code)
         processor, prompts = unirs.processor, unirs.config.prompts
         run, longest = partial(complete, unirs.model, processor), unirs.config.max_new_tokens
         module = EvaluationModule(unirs.model, processor, run, max_new_tokens=longest, decoding=decoding)
         module.clue_generator = unirs.clue_generator
     else:
-        vlm = HFImageTextModel(model)
+        vlm = HFImageTextModel(model, trust_remote_code=trust_remote_code)
         # Choices are scored for one prompt at a time.
         hf_processor = HFProcessor(vlm.chat, batched=decoding == "generate")
         module = EvaluationModule(

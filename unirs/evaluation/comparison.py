@@ -6,10 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from unirs import plugins
 from unirs.errors import DataError, UniRSError, did_you_mean
 from unirs.evaluation.prediction_files import SavedRow, read_rows
 from unirs.evaluation.results import read_metrics
@@ -20,6 +18,7 @@ from unirs.metrics.registry import METRICS, named_metric
 from unirs.metrics.scorer import Scorer
 from unirs.metrics.text_metric import as_scorer
 from unirs.tasks.config import TaskConfig
+from unirs.utils.typed_yaml import read_config
 
 _MAX_EXACT = 1000  # discordant rows for which McNemar's test is exact
 
@@ -84,11 +83,13 @@ def compare_runs(
     metric: str | None = None,
     intersect: bool = False,
     resamples: int = 10_000,
+    trust_remote_code: bool = False,
 ) -> list[Comparison]:
     """Compares the saved answers of two run folders on one task, or on all tasks, which must be the same in both.
 
     The metric is the named one, else that of the task in the first run's config or, without a config, of the installed
-    task of that name. `intersect` excludes tasks and rows that only one run has.
+    task of that name. `intersect` excludes tasks and rows that only one run has. `trust_remote_code` allows that the
+    run's config names code by file or dotted path.
 
     Raises:
         DataError: a file is missing or wrong, or the runs answered different questions. Names file, line and id.
@@ -110,7 +111,11 @@ def compare_runs(
         paths = [run / stage / "predictions" / f"{name}.jsonl" for run in (first, second)]
         rows, unpaired = pair_rows(*map(read_rows, paths), intersect=intersect)
         categories = [row.category for row, _ in rows]
-        scorer = as_scorer(named_metric(metric, categories)) if metric else _scorer_of(name, first)
+        if metric:
+            scorer = as_scorer(named_metric(metric, categories))
+        else:
+            with plugins.installed_only(first, trust_remote_code=trust_remote_code):
+                scorer = _scorer_of(name, first)
         comparisons.append(replace(compare_rows(name, scorer, rows, resamples=resamples), unpaired=unpaired))
     return comparisons
 
@@ -193,8 +198,7 @@ def _scorer_of(name: str, run: Path) -> Scorer:
     """The scorer of a run's task: as its config names it, else that of the installed task of that name."""
     config, scorer = run / "config.yaml", None
     if config.is_file():
-        content: Any = yaml.safe_load(config.read_text(encoding="utf-8"))
-        tasks = map(TaskConfig.from_config, content["data"]["tasks"])
+        tasks = map(TaskConfig.from_config, read_config(config)["data"]["tasks"])
         scorer = next((task.task.scorer for task in tasks if task.name == name), None)
     else:
         scorer = installed_scorer(name)

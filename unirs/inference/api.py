@@ -25,7 +25,7 @@ from unirs.data.dataset import Example
 from unirs.data.frame_cache import FrameCache
 from unirs.data.loaders import make_loader
 from unirs.data.processor import Processor
-from unirs.errors import UniRSError, did_you_mean
+from unirs.errors import ModelError, UniRSError, did_you_mean
 from unirs.inference import options as checks
 from unirs.inference.clue_generator import ClueGenerator
 from unirs.inference.completion import Choices, Completion, add_vision_features, complete
@@ -63,6 +63,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         *,
         device: str | torch.device | None = None,
         trust_remote_code: bool = False,
+        clue_source: str | None = None,
         **hub: Any,  # noqa: ANN401 - as huggingface_hub has them
     ) -> UniRS:
         """Loads a model.
@@ -70,8 +71,10 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         Args:
             pretrained_model_name_or_path: Folder of a training run or of a saved model, or a hub id.
             device: Device of the weights; None for a GPU if there is one.
-            trust_remote_code: Also run components that a saved model names by file or dotted path, instead of an
-                installed plugin's name. A training run names its own code: load only runs that you trust.
+            trust_remote_code: Also run code that the model's config names by file or dotted path, instead of an
+                installed plugin's name, and use its `clue.source` and `clue.cache`.
+            clue_source: The model that generates clues, as `ClueConfig.source`; for a model trained with another
+                model's clues.
             hub: Options of `huggingface_hub.snapshot_download` for a hub id: `revision`, `token`, `cache_dir`, …
 
         Raises:
@@ -81,13 +84,15 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         from unirs.models.run_folder import load_pretrained
 
         source = str(pretrained_model_name_or_path)
-        names = {"device", "trust_remote_code", *inspect.signature(snapshot_download).parameters}
+        names = {"device", "trust_remote_code", "clue_source", *inspect.signature(snapshot_download).parameters}
         checks.check_names("UniRS.from_pretrained", hub, names)
         folder = Path(resolve_source(source))
         if hub and folder.exists():
             raise UniRSError(f"Options of a download do not apply to the folder {folder}: {', '.join(hub)}. Omit them.")
 
         model = cls(*load_pretrained(pretrained_model_name_or_path, trust_remote_code=trust_remote_code, **hub))
+        if clue_source is not None:
+            model.config = replace(model.config, clue=replace(model.config.clue, source=clue_source))
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         checks.move_to_device(model.model, device, source)
@@ -271,6 +276,11 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         return ClueGenerator(self.config.clue, self._itself)
 
     def _itself(self) -> UniRS:
+        if self.config.foreign_clues and self.config.clue.source is None:
+            raise ModelError(
+                "The clues of the model's training were another model's. Name that one "
+                "(from_pretrained(clue_source=…), --clue-source), or give the clue as a text."
+            )
         # A bound method pickles, as a lambda does not.
         return self
 

@@ -29,11 +29,13 @@ class ClueGenerator:
     Args:
         config: Names the base VLM and the cache.
         own: Returns the model itself, for a config that names no other.
+        trust_remote_code: Run code that the config of another model names by file or dotted path.
     """
 
-    def __init__(self, config: ClueConfig, own: Callable[[], UniRS]) -> None:
+    def __init__(self, config: ClueConfig, own: Callable[[], UniRS], *, trust_remote_code: bool = False) -> None:
         self.config = config
         self.own = own
+        self.trust_remote_code = trust_remote_code
         self._vlm: BaseVLM | None = None
 
     def __call__(self, media: Sequence[Media]) -> dict[Media, str]:
@@ -62,14 +64,14 @@ class ClueGenerator:
     # Called in evaluation loops, in whose inference mode no model can be built.
     @torch.inference_mode(False)
     def _load(self, source: str) -> BaseVLM:
-        own = self.own()
+        own, trust = self.own(), self.trust_remote_code
         folder = Path(resolve_source(source))
         if is_unirs_model(folder):
-            return _UniRSBaseVLM(own.from_pretrained(folder, device=own.device), plain=False)
+            return _UniRSBaseVLM(own.from_pretrained(folder, device=own.device, trust_remote_code=trust), plain=False)
         # Hugging Face's image-text classes load slowly, and most models do without them.
         from unirs.inference.hf_model import HFImageTextModel
 
-        return HFImageTextModel(source, device=own.device)
+        return HFImageTextModel(source, device=own.device, trust_remote_code=trust)
 
 
 class _UniRSBaseVLM:

@@ -45,7 +45,7 @@ def named_metric(name: str, classes: Sequence[str] = ()) -> "MetricFactory":
         raise UniRSError(
             f"Unknown metric '{name}'. {did_you_mean(name, METRICS)} A dotted path 'package.module:Metric' also works."
         )
-    metric: Any = plugins.load_attribute(METRICS.get(name, name))
+    metric: Any = plugins.load_attribute(METRICS.get(name, name), trusted=name in METRICS)
     if isinstance(metric, type) and issubclass(metric, Scorer):
         scorer: Callable[..., Scorer] = metric
         takes_classes = "classes" in inspect.signature(scorer).parameters

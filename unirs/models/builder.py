@@ -56,7 +56,7 @@ class ModelConfig:
             pair.
         projector: maps vision tokens to the language model's embeddings.
         init: a training run, a saved model or a hub id to start from, instead of the sources of the components.
-        trust_remote_code: also run components that `init` names by file or dotted path.
+        trust_remote_code: run code that the config of `init` names by file or dotted path.
     """
 
     encoder: dict[str, Any] | None = None

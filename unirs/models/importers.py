@@ -102,12 +102,12 @@ def _read_vila(source: Path) -> Pretrained:
 def _read_llava(source: Path) -> Pretrained:
     load: Any = LlavaForConditionalGeneration.from_pretrained
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         settings = LLMConfig(dtype=_dtype(config.dtype))
         dtype = getattr(torch, settings.dtype)
         # The class maps the weight names of earlier versions of `transformers`.
         llava, report = load(source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
-        processor = AutoProcessor.from_pretrained(source)
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except UNLOADABLE as error:
         raise ModelError(f"{source} does not load as LlavaForConditionalGeneration: {error}") from error
     if config.projector_hidden_act != "gelu" or not config.multimodal_projector_bias:

@@ -23,6 +23,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.errors import ModelError, did_you_mean
 from unirs.models.tuning import Lora, TuningMode, set_tuning
+from unirs.plugins import require_trust
 from unirs.ranges import PositiveInt, check_ranges
 from unirs.utils.sources import resolve_source
 
@@ -261,6 +262,8 @@ def load_tokenizer(settings: LLMConfig) -> PreTrainedTokenizerBase:
 
 
 def _from_pretrained(auto_class: Any, settings: LLMConfig, subject: str, **options: Any) -> Any:  # noqa: ANN401
+    if settings.trust_remote_code:
+        require_trust(f"llm.trust_remote_code for '{settings.source}'")
     source = resolve_source(str(settings.source))
     path = Path(source)
     remedy = "Name a folder with weights and tokenizer, a .gguf file, or a hub id."

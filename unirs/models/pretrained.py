@@ -6,6 +6,7 @@ own files lie beside them.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from copy import deepcopy
@@ -22,8 +23,8 @@ from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs import plugins
-from unirs.data.clues import ClueConfig
-from unirs.errors import DataError, ModelError, did_you_mean
+from unirs.data.clues import ClueConfig, without_paths
+from unirs.errors import DataError, ModelError
 from unirs.interfaces import Encoder, MergesAdapters
 from unirs.models.llm import rebuild_llm
 from unirs.models.tuning import Lora, has_adapters, merge_adapters
@@ -59,7 +60,8 @@ class UniRSConfig:
         prompts: the prompts of the tasks that the model was trained on, by task.
         max_new_tokens: maximum length of an answer in tokens.
         max_length: maximum length of a sequence in tokens.
-        clue: how clues are generated.
+        clue: how clues are generated; its `source` and `cache` are neither written nor read.
+        foreign_clues: whether the clues of its training were those of another model, its `clue.source`.
         unirs: version of this format.
     """
 
@@ -71,6 +73,7 @@ class UniRSConfig:
     max_new_tokens: PositiveInt = 48
     max_length: PositiveInt = 4096
     clue: ClueConfig = field(default_factory=ClueConfig)
+    foreign_clues: bool = False
     unirs: int = _FORMAT
 
     def __post_init__(self) -> None:
@@ -89,7 +92,9 @@ def is_saved_model(folder: Path) -> bool:
 
 def write_model(folder: Path, model: UniRSModel, tokenizer: PreTrainedTokenizerBase, config: UniRSConfig) -> None:
     """Writes a model into a folder that exists."""
-    (folder / CONFIG).write_text(json.dumps(asdict(config), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    values = asdict(config)
+    values["clue"] = {name: values["clue"][name] for name in ("max_new_tokens", "batch_size")}
+    (folder / CONFIG).write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     # safetensors requires contiguous tensors; it writes tied weights once.
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()
@@ -108,14 +113,10 @@ def download(hub_id: str, options: Mapping[str, Any]) -> Path:
         ) from error
 
 
-def read_model(folder: Path, *, trust_remote_code: bool = False) -> Pretrained:
-    """Reads a model that `write_model` wrote, in evaluation mode and with frozen weights.
-
-    With `trust_remote_code`, the config may name components by file or dotted path.
-    """
+def read_model(folder: Path) -> Pretrained:
+    """Reads a model that `write_model` wrote, in evaluation mode and with frozen weights."""
     config = _read_config(folder)
-    if not trust_remote_code:
-        _check_trusted(folder, config)
+    _check_sources(folder, config)
     encoder = create_encoder(config.encoder)
     model = UniRSModel(encoder, create_change(config.change, encoder), rebuild_llm(config.llm), config.projector)
     path = folder / WEIGHTS
@@ -148,21 +149,13 @@ def merged(model: UniRSModel, config: UniRSConfig) -> tuple[UniRSModel, UniRSCon
     return model, config
 
 
-def _check_trusted(folder: Path, config: UniRSConfig) -> None:
-    components: tuple[tuple[plugins.Group, dict[str, Any] | None], ...] = (
-        ("unirs.encoders", config.encoder),
-        ("unirs.change_extractors", config.change),
-        ("unirs.projectors", config.projector),
-    )
-    for group, options in components:
-        installed = plugins.list_plugins(group)
-        if options is not None and (name := options.get("name")) not in installed:
-            raise ModelError(
-                f"{folder / CONFIG} names '{name}' of group '{group}', which is not an installed plugin. "
-                f"{did_you_mean(str(name), installed)} Install the plugin's package. A file or dotted path is run only "
-                "with trust_remote_code=True (--trust-remote-code; for fit, --model.trust_remote_code true): set it if "
-                "you trust the code."
-            )
+def _check_sources(folder: Path, config: UniRSConfig) -> None:
+    """Checks that the encoder's weights are those of the folder: no file or hub id that the config names is loaded."""
+    parameters = inspect.signature(plugins.load("unirs.encoders", str(config.encoder.get("name")))).parameters
+    if "pretrained" in parameters and config.encoder.get("pretrained", True) is True:
+        raise ModelError(
+            f"{folder / CONFIG} names other weights for the encoder than its own. Set its option 'pretrained: given'."
+        )
 
 
 def _read_config(folder: Path) -> UniRSConfig:
@@ -180,6 +173,8 @@ def _read_config(folder: Path) -> UniRSConfig:
     if unknown:
         raise ModelError(f"{folder / CONFIG} has missing or unknown entries: {', '.join(sorted(unknown))}.")
     try:
-        return msgspec.convert(values, UniRSConfig)
+        plugins.require_plain(values)
+        config = msgspec.convert(values, UniRSConfig)
     except msgspec.ValidationError as error:
         raise ModelError(f"{folder / CONFIG} is damaged ({error}). Save or download the model again.") from error
+    return replace(config, clue=without_paths(config.clue))

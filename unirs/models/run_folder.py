@@ -1,24 +1,25 @@
 """Loads the model of a training run from its folder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs.data.clues import ClueConfig
+from unirs.data.clues import ClueConfig, without_paths
 from unirs.errors import UniRSError
 from unirs.models.builder import BuiltModel, ModelConfig, build_model
 from unirs.models.checkpoint import load_checkpoint
 from unirs.models.init_model import build_from_init
 from unirs.models.llm import describe_llm
 from unirs.models.pretrained import Pretrained, PromptConfig, UniRSConfig, download, is_saved_model, read_model
+from unirs.plugins import installed_only, is_trusted, require_plain, require_trust
 from unirs.ranges import PositiveInt
 from unirs.tasks.config import TaskConfig
 from unirs.utils.sources import resolve_source
+from unirs.utils.typed_yaml import parser_mode, read_config
 
 
 @dataclass
@@ -50,13 +51,16 @@ def load_run(run: Path) -> Pretrained:
     if not file.is_file():
         raise UniRSError(f"{run} is not the folder of a run: it has no config.yaml. Train one with 'unirs fit'.")
     checkpoint = find_checkpoint(run)
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    config = read_config(file)
+    require_plain(config.get("model"))
+    require_plain(config.get("data"))
     # The model alone: the run's trainer may name devices that this machine does not have.
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(exit_on_error=False, parser_mode=parser_mode())
     parser.add_class_arguments(_RunConfig, "model")
     names = {entry.name for entry in fields(_RunConfig)}
     values = {key: value for key, value in config["model"].items() if key in names}
     options: _RunConfig = parser.instantiate(parser.parse_object({"model": values})).model
+    clue = options.clue if is_trusted() else without_paths(options.clue)
     built = build(options)
     trained, _ = load_checkpoint(checkpoint, built.model)
     tokenizer = built.tokenizer if trained is None else trained
@@ -64,27 +68,32 @@ def load_run(run: Path) -> Pretrained:
         raise UniRSError(f"{checkpoint} holds no tokenizer. Train the run again.")
     tasks = {task.name: task for task in map(TaskConfig.from_config, config["data"]["tasks"])}
     limits = {"max_new_tokens": options.max_new_tokens, "max_length": config["data"]["max_length"]}
-    return built.model, tokenizer, saved_config(options, built, tokenizer, tasks, clue=options.clue, **limits)
+    saved = saved_config(options, built, tokenizer, tasks, clue=options.clue, **limits)
+    return built.model, tokenizer, replace(saved, clue=clue)
 
 
 def load_pretrained(source: str | Path, *, trust_remote_code: bool = False, **hub: Any) -> Pretrained:  # noqa: ANN401
     """Loads a trained model, in evaluation mode and with frozen weights.
 
     The source is the folder of a training run or of a saved model, or a hub id, with options of
-    `huggingface_hub.snapshot_download`. With `trust_remote_code`, components may be named by file or dotted path.
+    `huggingface_hub.snapshot_download`. Its config may name components and metrics by file or dotted path, and set
+    `trust_remote_code`, only with `trust_remote_code`.
 
     Raises:
         UniRSError: the run has no checkpoint, the weights do not fit (lists the keys), or it is no model at all.
     """
     folder = Path(resolve_source(str(source)))
-    if (folder / "config.yaml").is_file():
-        model, tokenizer, config = load_run(folder)
-        return model.eval().requires_grad_(False), tokenizer, config
-    return read_model(folder if folder.exists() else download(str(source), hub), trust_remote_code=trust_remote_code)
+    with installed_only(source, trust_remote_code=trust_remote_code):
+        if (folder / "config.yaml").is_file():
+            model, tokenizer, config = load_run(folder)
+            return model.eval().requires_grad_(False), tokenizer, config
+        return read_model(folder if folder.exists() else download(str(source), hub))
 
 
 def build(config: ModelConfig) -> BuiltModel:
     """Builds the model of a config, from the sources of its components or from another model."""
+    if config.trust_remote_code:
+        require_trust("model.trust_remote_code")
     if config.init is None:
         return build_model(config)
     return build_from_init(config, *load_pretrained(config.init, trust_remote_code=config.trust_remote_code))
@@ -95,9 +104,10 @@ def saved_config(
     built: BuiltModel,
     tokenizer: PreTrainedTokenizerBase,
     tasks: Mapping[str, TaskConfig],
+    clue: ClueConfig,
     **options: Any,  # noqa: ANN401 - the rest of `UniRSConfig`
 ) -> UniRSConfig:
-    """The config that a model trained on `tasks` is saved with; `options` are the other entries of `UniRSConfig`."""
+    """The config that a model trained on `tasks` is saved with; `options` are other entries of `UniRSConfig`."""
     return UniRSConfig(
         encoder=built.encoder_config,
         change=built.change_config,
@@ -106,5 +116,7 @@ def saved_config(
         prompts={
             name: PromptConfig(one.task.modality, one.task.prompt, one.clue != "never") for name, one in tasks.items()
         },
+        clue=clue,
+        foreign_clues=clue.source is not None,
         **options,
     )

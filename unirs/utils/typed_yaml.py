@@ -22,14 +22,70 @@ class StrictStruct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of the type of a YAML mapping. A `ValueError` in `__post_init__` becomes an error with file and key."""
 
 
+_MAX_NODES = 1_000_000
+
+
 class _Loader(yaml.SafeLoader):
-    """Rejects duplicate keys, of which PyYAML silently takes the last."""
+    """Rejects duplicate keys, of which PyYAML silently takes the last, and aliases that expand without bound."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _expanded_size(node, {}) > _MAX_NODES:
+            raise yaml.YAMLError(f"with its aliases expanded, it has more than {_MAX_NODES:,} values")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):
             raise yaml.YAMLError(f"duplicate key in the mapping {' '.join(str(node.start_mark).split())}")
         return mapping
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Number of values below a node with aliases expanded; a long text counts as several."""
+    if id(node) not in sizes:
+        # An alias inside the value of its own anchor expands without end.
+        sizes[id(node)] = _MAX_NODES
+        if isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        else:
+            children = node.value if isinstance(node, yaml.SequenceNode) else []
+        below = sum(_expanded_size(child, sizes) for child in children)
+        sizes[id(node)] = 1 + below + (len(node.value) // 100 if isinstance(node, yaml.ScalarNode) else 0)
+    return sizes[id(node)]
+
+
+def parser_mode() -> str:
+    """The mode of jsonargparse's parsers that reads YAML and rejects aliases that expand without bound."""
+    from jsonargparse import get_loader, set_loader
+
+    mode, load = "bounded_yaml", get_loader("yaml")
+
+    def load_bounded(text: str) -> Any:  # noqa: ANN401 - any YAML
+        if "&" in text and "*" in text:
+            yaml.compose(text, _Loader)
+        return load(text)
+
+    set_loader(mode, load_bounded, (yaml.YAMLError,))
+    return mode
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping; a `DataError` names file and fault."""
+    content = _read(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not a config: it must hold a mapping. Correct it.")
+    return content
+
+
+def _read(path: Path) -> Any:  # noqa: ANN401 - any YAML
+    try:
+        with reading(path, "a YAML file in UTF-8"):
+            return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a safe loader)
+    except yaml.YAMLError as error:
+        raise DataError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Correct it there.") from error
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read ({error}). It must be a YAML file in UTF-8.") from error
 
 
 def read_yaml(path: Path, struct: type[T]) -> T:
@@ -40,14 +96,7 @@ def read_yaml(path: Path, struct: type[T]) -> T:
             of the wrong type. Names file and key.
     """
     try:
-        with reading(path, "a YAML file in UTF-8"):
-            content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 (a safe loader)
-    except ValueError as error:
-        raise DataError(f"{path} cannot be read ({error}). It must be a YAML file in UTF-8.") from error
-    except yaml.YAMLError as error:
-        raise DataError(f"{path} is not valid YAML: {' '.join(str(error).split())}. Correct it there.") from error
-    try:
-        return msgspec.convert(content, struct)
+        return msgspec.convert(_read(path), struct)
     except msgspec.ValidationError as error:
         fault, _, key = str(error).partition(" - at `$")
         key = key.rstrip("`").lstrip(".")

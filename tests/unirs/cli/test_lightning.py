@@ -183,7 +183,7 @@ def test_a_trained_module_in_python(
     fit: Callable[..., Path], colour_tasks: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     run = fit()
-    module = UniRSModule.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True)
+    module = UniRSModule.load_from_checkpoint(run / "checkpoints" / "best.ckpt", trust_remote_code=True)
     data = UniRSDataModule(colour_tasks, feature_cache_gb=0, processor=module.processor)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
     (tested,) = trainer.test(module, data, verbose=False)[:1]

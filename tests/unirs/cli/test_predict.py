@@ -30,7 +30,7 @@ def predict(
     def call(*arguments: object) -> list[dict[str, Any]]:
         out = tmp_path / "out" / "answers.jsonl"
         capsys.readouterr()
-        assert cli("predict", learnt_run, *arguments, "--out", out) == 0
+        assert cli("predict", learnt_run, *arguments, "--trust-remote-code", "--out", out) == 0
         rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
         printed = [line for line in capsys.readouterr().out.splitlines() if ": " in line]
         assert printed == [f"{' -> '.join(row['media'])}: {row['text']}" for row in rows]
@@ -44,7 +44,7 @@ def predict_error(learnt_run: Path, cli: Cli, capfd: Capture) -> Callable[..., s
     """Calls `unirs predict` and returns its error message."""
 
     def call(*arguments: object, run_folder: Path = learnt_run) -> str:
-        assert cli("predict", run_folder, *arguments) == 1
+        assert cli("predict", run_folder, *arguments, "--trust-remote-code") == 1
         (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("unirs: error: "))
         return line.removeprefix("unirs: error: ")
 
@@ -105,7 +105,7 @@ def test_unsuitable_paths(predict_error: Callable[..., str], colours: Path, tmp_
     assert "got 3 paths" in predict_error(red, green, red)
     assert "got 2 paths" in predict_error(red, video)
     assert "holds images and videos" in predict_error(colours)
-    assert "neither an image nor a video" in predict_error(colours / "image.json")
+    assert "has no suffix of an image or a video" in predict_error(colours / "image.json")
     assert "holds no image or video" in predict_error(tmp_path)
 
 

@@ -12,6 +12,9 @@ import yaml
 Cli = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
 
+# Runs of these tests name their tasks by file.
+BENCH = ("bench", "--trust-remote-code")
+
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
@@ -33,7 +36,7 @@ def benched(
 ) -> tuple[Path, dict[str, Any]]:
     """The folder of a finished benchmark of a run, and the run's metrics; read it only."""
     out = tmp_path_factory.mktemp("bench")
-    assert cli("bench", "--suite", suite, "--model", learnt_run, "--out", out, "--device", "cpu") == 0
+    assert cli(*BENCH, "--suite", suite, "--model", learnt_run, "--out", out, "--device", "cpu") == 0
     return out, json.loads((out / learnt_run.name / "bench" / "metrics.json").read_text())
 
 
@@ -79,7 +82,18 @@ def test_an_interrupted_run_resumes(
 ) -> None:
     out, document = benched
     again = Path(shutil.copytree(out, tmp_path / "again"))
-    command = ("bench", "--suite", suite, "--model", learnt_run, "--out", again, "--device", "cpu", "--resume")
+    command = (
+        *BENCH,
+        "--suite",
+        suite,
+        "--model",
+        learnt_run,
+        "--out",
+        again,
+        "--device",
+        "cpu",
+        "--resume",
+    )
     answers = again / learnt_run.name / "answers"
     # One complete row remains, and half of the next.
     path = answers / "image" / "0.jsonl"
@@ -99,7 +113,17 @@ def test_an_interrupted_run_resumes(
 
 
 def test_limit_and_tasks(suite: Path, learnt_run: Path, cli: Cli, tmp_path: Path) -> None:
-    command = ("bench", "--suite", suite, "--model", learnt_run, "--out", tmp_path, "--device", "cpu")
+    command = (
+        *BENCH,
+        "--suite",
+        suite,
+        "--model",
+        learnt_run,
+        "--out",
+        tmp_path,
+        "--device",
+        "cpu",
+    )
     assert cli(*command, "--limit", 2, "--tasks", "video", "--no-baselines") == 0
     document = json.loads((tmp_path / learnt_run.name / "bench" / "metrics.json").read_text())
     assert list(document["tasks"]) == ["video"]
@@ -119,7 +143,17 @@ def test_results_depend_on_neither_processes_nor_batches(
     tmp_path: Path,
     options: tuple[object, ...],
 ) -> None:
-    command = ("bench", "--suite", suite, "--model", learnt_run, "--out", tmp_path, "--device", "cpu")
+    command = (
+        *BENCH,
+        "--suite",
+        suite,
+        "--model",
+        learnt_run,
+        "--out",
+        tmp_path,
+        "--device",
+        "cpu",
+    )
     assert cli(*command, *options) == 0
     results, expected = (out / learnt_run.name / "bench" for out in (tmp_path, benched[0]))
     names = {path.relative_to(expected) for path in expected.rglob("*") if path.is_file()}
@@ -144,7 +178,15 @@ def test_each_task_is_built_once_and_read_once(
     for task in content["tasks"]:
         task["task"]["name"] = str(plugin)
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(content))
-    command = ("bench", "--suite", tmp_path / "suite.yaml", "--model", learnt_run, "--device", "cpu")
+    command = (
+        *BENCH,
+        "--suite",
+        tmp_path / "suite.yaml",
+        "--model",
+        learnt_run,
+        "--device",
+        "cpu",
+    )
     assert cli(*command, "--out", tmp_path / "out") == 0
     calls = Counter((tmp_path / "calls").read_text().splitlines())
     expected = [f"{modality} {call}" for modality in ("image", "pair", "video") for call in ("built", "test", "train")]
@@ -154,7 +196,7 @@ def test_each_task_is_built_once_and_read_once(
 def test_wrong_calls(suite: Path, learnt_run: Path, cli: Cli, tmp_path: Path, capfd: Capture) -> None:
     def refused(*arguments: object) -> str:
         capfd.readouterr()
-        assert cli("bench", "--suite", suite, "--out", tmp_path, *arguments) == 1
+        assert cli(*BENCH, "--suite", suite, "--out", tmp_path, *arguments) == 1
         return capfd.readouterr().err
 
     assert "no task 'imag'. Did you mean 'image'?" in refused("--model", learnt_run, "--tasks", "imag")

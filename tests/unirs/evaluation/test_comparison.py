@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from unirs.cli.main import main
-from unirs.errors import DataError, UniRSError
+from unirs.errors import DataError, PluginError, UniRSError
 from unirs.evaluation.comparison import compare_rows, compare_runs, mcnemar, pair_rows
 from unirs.evaluation.comparison_report import format_comparison, write_report
 from unirs.evaluation.prediction_files import read_rows
@@ -256,10 +256,12 @@ def test_metric_comes_from_the_config_of_the_run(tmp_path: Path) -> None:
     assert compare_runs(a, b, metric="vqa", resamples=10)[0].metric == "vqa_accuracy"
     spec = {"name": str(plugin), "label": "mine", "names": ["yes", "no"]}
     (a / "config.yaml").write_text(yaml.safe_dump({"data": {"tasks": [spec]}}))
-    assert compare_runs(a, b, resamples=10)[0].metric == "top1"
+    with pytest.raises(PluginError, match="not an installed plugin"):
+        compare_runs(a, b)
+    assert compare_runs(a, b, resamples=10, trust_remote_code=True)[0].metric == "top1"
     (a / "config.yaml").write_text(yaml.safe_dump({"data": {"tasks": [spec | {"label": "other"}]}}))
     with pytest.raises(UniRSError, match="Add --metric"):
-        compare_runs(a, b)
+        compare_runs(a, b, trust_remote_code=True)
 
 
 # Reports.

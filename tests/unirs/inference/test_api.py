@@ -15,12 +15,12 @@ from PIL import Image as Pillow
 from safetensors.torch import load_file, save_file
 
 from unirs import Image, Media, Pair, UniRS, Video
-from unirs.errors import ModelError, UniRSError
+from unirs.errors import ModelError, PluginError, UniRSError
 
 
 @pytest.fixture(scope="module")
 def model(learnt_run: Path) -> UniRS:
-    return UniRS.from_pretrained(learnt_run, device="cpu")
+    return UniRS.from_pretrained(learnt_run, device="cpu", trust_remote_code=True)
 
 
 @pytest.fixture(scope="module")
@@ -212,9 +212,9 @@ def test_code_named_by_a_saved_model_is_not_run(copy: Path, tmp_path: Path, comp
         "from unirs.models.change_extractors import Difference as build\n"
     )
     config = json.loads((copy / "config.json").read_text())
-    for name in ("os:system", "os.system", str(plugin), f"{plugin}:build", None):
+    for name in ("os:system", "a:b.py", str(plugin), f"{plugin}:build"):
         (copy / "config.json").write_text(json.dumps(config | {component: config[component] | {"name": name}}))
-        with pytest.raises(ModelError, match=r"not an installed plugin.*trust_remote_code=True"):
+        with pytest.raises(PluginError, match=r"not an installed plugin.*trust_remote_code=True"):
             UniRS.from_pretrained(copy, device="cpu")
     assert not (tmp_path / "ran").exists()
 

@@ -384,9 +384,11 @@ def test_convert_a_run(
     write_config: Callable[..., Path],
 ) -> None:
     assert cli("fit", "--config", write_config(tmp_path, colour_tasks)) == 0
-    assert cli("convert", tmp_path / "run", tmp_path / "out") == 0
+    assert cli("convert", tmp_path / "run", tmp_path / "out", "--trust-remote-code") == 0
     expected, answer = (
-        UniRS.from_pretrained(tmp_path / name, device="cpu").answer(Image(colours / "red.png"), "Which colour?")
+        UniRS.from_pretrained(tmp_path / name, device="cpu", trust_remote_code=True).answer(
+            Image(colours / "red.png"), "Which colour?"
+        )
         for name in ("run", "out")
     )
     assert answer == expected

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from unirs import Image, UniRS
-from unirs.errors import ModelError
+from unirs.errors import ModelError, PluginError
 from unirs.models.llm import LLMConfig
 from unirs.models.tuning import Lora, has_adapters
 from unirs.training.module import UniRSModule
@@ -20,14 +20,14 @@ from unirs.training.module import UniRSModule
 @pytest.fixture(scope="module")
 def saved(learnt_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("init") / "model"
-    UniRS.from_pretrained(learnt_run, device="cpu").save_pretrained(folder)
+    UniRS.from_pretrained(learnt_run, device="cpu", trust_remote_code=True).save_pretrained(folder)
     return folder
 
 
 def test_components_and_tokenizer_are_kept(learnt_run: Path, saved: Path) -> None:
     expected = UniRS.from_pretrained(saved, device="cpu")
     for init in (learnt_run, saved):
-        module = UniRSModule(init=str(init), encoder={"tune": "full"})
+        module = UniRSModule(init=str(init), encoder={"tune": "full"}, trust_remote_code=init == learnt_run)
         state = module.model.state_dict()
         assert state.keys() == expected.model.state_dict().keys()
         assert all(torch.equal(value, state[key]) for key, value in expected.model.state_dict().items())
@@ -42,7 +42,7 @@ def test_code_of_the_initial_model_runs_only_if_it_is_trusted(saved: Path, tmp_p
     config = json.loads((copy / "config.json").read_text())
     config["change"]["name"] = str(plugin)
     (copy / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"not an installed plugin.*--model\.trust_remote_code true"):
+    with pytest.raises(PluginError, match=r"not an installed plugin.*--model\.trust_remote_code true"):
         UniRSModule(init=str(copy))
     module = UniRSModule(init=str(copy), trust_remote_code=True)
     assert module.model.state_dict().keys() == UniRSModule(init=str(saved)).model.state_dict().keys()
@@ -76,9 +76,9 @@ def test_fit_starts_from_a_model(
     config.write_text(yaml.safe_dump(options))
     assert cli("fit", "--config", config, "--model.init", saved) == 0
     # A run that started from another model is itself one to answer with, and to start from.
-    run = UniRS.from_pretrained(tmp_path / "run", device="cpu")
+    run = UniRS.from_pretrained(tmp_path / "run", device="cpu", trust_remote_code=True)
     assert run.answer(Image(colours / "red.png"), "Which colour?") == "red"
-    again = UniRSModule(init=str(tmp_path / "run"))
+    again = UniRSModule(init=str(tmp_path / "run"), trust_remote_code=True)
     assert not has_adapters(again.model)
 
 

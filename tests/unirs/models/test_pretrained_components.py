@@ -108,7 +108,7 @@ def test_other_frozen_weights_are_rejected(
 
 
 def test_saved_model_has_its_adapters(lora_run: Path, colours: Path, tmp_path: Path) -> None:
-    model = UniRS.from_pretrained(lora_run, device="cpu")
+    model = UniRS.from_pretrained(lora_run, device="cpu", trust_remote_code=True)
     model.save_pretrained(tmp_path / "saved")
     images = [Image(colours / f"{name}.png") for name in ("red", "blue")]
     loaded = UniRS.from_pretrained(tmp_path / "saved", device="cpu")
@@ -121,7 +121,7 @@ def test_saved_model_has_its_adapters(lora_run: Path, colours: Path, tmp_path: P
 
 
 def test_merged_model_answers_the_same(lora_run: Path, colours: Path, tmp_path: Path, cli: Cli) -> None:
-    model = UniRS.from_pretrained(lora_run, device="cpu")
+    model = UniRS.from_pretrained(lora_run, device="cpu", trust_remote_code=True)
     model.save_pretrained(tmp_path / "merged", merge=True)
     assert has_adapters(model.model)
     merged = UniRS.from_pretrained(tmp_path / "merged", device="cpu")
@@ -131,7 +131,7 @@ def test_merged_model_answers_the_same(lora_run: Path, colours: Path, tmp_path: 
     assert [answer.text for answer in again] == [answer.text for answer in first]
     for expected, answer in zip(first, again, strict=True):
         assert answer.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
-    assert cli("convert", lora_run, tmp_path / "converted", "--merge") == 0
+    assert cli("convert", lora_run, "--trust-remote-code", tmp_path / "converted", "--merge") == 0
     weights = "model.safetensors"
     assert (tmp_path / "converted" / weights).read_bytes() == (tmp_path / "merged" / weights).read_bytes()
 
@@ -141,23 +141,23 @@ def test_exported_adapter_of_a_run(lora_run: Path, llm: Path, tmp_path: Path, cl
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    assert cli("convert", lora_run, tmp_path / "adapter", "--adapter") == 0
+    assert cli("convert", lora_run, "--trust-remote-code", tmp_path / "adapter", "--adapter") == 0
     base = LlamaForCausalLM.from_pretrained(llm)
     base.resize_token_embeddings(len(AutoTokenizer.from_pretrained(tmp_path / "adapter")), mean_resizing=False)
     loaded = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
-    trained = UniRS.from_pretrained(lora_run, device="cpu").model.llm
+    trained = UniRS.from_pretrained(lora_run, device="cpu", trust_remote_code=True).model.llm
     ids = torch.arange(280, 303)[None]
     torch.testing.assert_close(loaded(ids).logits, trained(ids).logits)
     # An earlier adapter is replaced; anything else stays.
-    assert cli("convert", lora_run, tmp_path / "adapter", "--adapter") == 0
+    assert cli("convert", lora_run, "--trust-remote-code", tmp_path / "adapter", "--adapter") == 0
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    assert cli("convert", lora_run, tmp_path / "mine", "--adapter") == 1
+    assert cli("convert", lora_run, "--trust-remote-code", tmp_path / "mine", "--adapter") == 1
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
 def test_saved_model_generates_its_clue(lora_run: Path, colours: Path) -> None:
-    model = UniRS.from_pretrained(lora_run, device="cpu")
+    model = UniRS.from_pretrained(lora_run, device="cpu", trust_remote_code=True)
     (answer,) = model.predict([Image(colours / "red.png")], "Which colour?", details=False)
     (row,) = (row for row in rows(lora_run, "image") if row["id"] == "image0-0")
     assert (answer.text, answer.clue, answer.prompt) == (row["text"], row["clue"], row["prompt"])
@@ -169,7 +169,7 @@ def test_another_models_clues(
 ) -> None:
     tasks = [{**colour_tasks[1], "clue": "test"}]
     clue = {"source": str(learnt_run), "cache": str(tmp_path / "clues.sqlite")}
-    config = write_config(tmp_path, tasks, model={"clue": clue})
+    config = write_config(tmp_path, tasks, model={"clue": clue, "trust_remote_code": True})
     assert cli("fit", "--config", config) == 0
     assert cli("test", "--config", config) == 0
     assert [row["clue"] for row in rows(tmp_path / "run", "pair")][:1] != [""]
