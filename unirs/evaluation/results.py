@@ -214,15 +214,12 @@ def _format_task(document: Mapping[str, Any], task: str) -> str:
         bounds = decimal(None) if low is None or high is None else f"[{decimal(low)}, {decimal(high)}]"
         table.append([metric, decimal(numbers["value"]), bounds, *others, str(numbers["n"])])
     _shorten_heads(table)
-    evaluated, excluded = (format_counts(document[part].get(task, {})) for part in ("evaluated", "excluded"))
     step = "" if document["step"] is None else f", step {document['step']}"
     return "\n".join(
         [
             f"{task} ({document['stage']}{step})",
             to_text(table),
-            *textwrap.wrap(
-                f"evaluated {evaluated}; excluded {excluded}", _WIDTH, initial_indent="  ", subsequent_indent="    "
-            ),
+            *textwrap.wrap(format_coverage(document, task), _WIDTH, initial_indent="  ", subsequent_indent="    "),
         ]
     )
 
@@ -237,10 +234,11 @@ def _shorten_heads(table: list[list[str]]) -> None:
                 head[column] = head[column][: width - 2] + ".."
 
 
-def format_counts(counts: Mapping[str, int]) -> str:
-    """Numbers of rows by category as text: `7 (comp 4, presence 3)`."""
-    total = str(sum(counts.values()))
-    if not any(counts):
-        return total
-    by_category = ", ".join(f"{category or 'no category'} {count}" for category, count in counts.items())
-    return f"{total} ({by_category})"
+def format_coverage(document: Mapping[str, Any], task: str) -> str:
+    """Numbers of a task's rows by category, as text: `evaluated 7 (comp 4, presence 3); excluded 0`."""
+    parts = []
+    for name in ("evaluated", "excluded"):
+        counts = document[name].get(task, {})
+        by_category = ", ".join(f"{category or 'no category'} {count}" for category, count in counts.items())
+        parts.append(f"{name} {sum(counts.values())}" + (f" ({by_category})" if any(counts) else ""))
+    return "; ".join(parts)
