@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -130,8 +130,7 @@ def load(group: Group, name: str) -> Callable[..., Any]:
     installed = list_plugins(group)
     if name not in installed:
         raise PluginError(f"Unknown plugin '{name}' in group '{group}'. {did_you_mean(name, installed)}")
-    module, _, attribute = installed[name].value.partition(":")
-    return _attribute(_import(module, name), attribute, name)
+    return _load(installed[name].value, name)
 
 
 def load_attribute(name: str, *, trusted: bool = False) -> Callable[..., Any]:
@@ -145,10 +144,7 @@ def load_attribute(name: str, *, trusted: bool = False) -> Callable[..., Any]:
     """
     if not trusted:
         require_trust(f"'{name}'")
-    target, _, attribute = name.partition(":")
-    if target.endswith(".py"):
-        return _attribute(_import_file(Path(target), name), attribute or "build", name)
-    return _attribute(_import(target, name), attribute, name)
+    return _load(name, name)
 
 
 def short_name(name: str) -> str:
@@ -279,14 +275,15 @@ def _convert(parser: "ArgumentParser", owner: str, option: str, value: object) -
     from jsonargparse import ArgumentError
 
     hint, _ = _types(parser).get(option, ("a mapping of its options", ""))
-    try:
-        parsed = parser.parse_object({option: value}, defaults=False, _skip_validation=True)
-        check_range(hint, parsed[option], f"{owner}: {option}")
-        return parser.instantiate(parsed)[option]
-    except (ArgumentError, TypeError, ValueError):
-        choices = [choice for choice in get_args(hint) if isinstance(choice, str)]
-        remedy = f" {did_you_mean(value, choices)}" if isinstance(value, str) and choices else ""
-        raise PluginError(f"{owner}: option '{option}' is {value!r}, it must be {_type_name(hint)}.{remedy}") from None
+    # jsonargparse takes null for every type.
+    if value is not None or hint is Any or type(None) in get_args(hint):
+        with suppress(ArgumentError, TypeError, ValueError):
+            parsed = parser.parse_object({option: value}, defaults=False, _skip_validation=True)
+            check_range(hint, parsed[option], f"{owner}: {option}")
+            return parser.instantiate(parsed)[option]
+    choices = [choice for choice in get_args(hint) if isinstance(choice, str)]
+    remedy = f" {did_you_mean(value, choices)}" if isinstance(value, str) and choices else ""
+    raise PluginError(f"{owner}: option '{option}' is {value!r}, it must be {_type_name(hint)}.{remedy}")
 
 
 def _type_name(hint: object) -> str:
@@ -301,37 +298,14 @@ def _type_name(hint: object) -> str:
     return re.sub(r"(typing|collections\.abc|pathlib)\.", "", name).replace("NoneType", "None")
 
 
-def _import(module: str, name: str) -> ModuleType:
+def _load(path: str, name: str) -> Callable[..., Any]:
+    target, _, attribute = path.partition(":")
+    is_file = target.endswith(".py")
     try:
-        return importlib.import_module(module)
+        module = _import_file(Path(target)) if is_file else importlib.import_module(target)
     except ImportError as error:
         raise PluginError(f"Plugin '{name}' does not import: {error}.") from error
-
-
-def _import_file(path: Path, name: str) -> ModuleType:
-    if not path.is_file():
-        raise PluginError(f"Plugin file {path} does not exist. Paths are relative to the current folder, {Path.cwd()}.")
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    module_name = f"unirs_local_{path.stem}_{digest}"
-    if module_name in sys.modules:
-        return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"Plugin file {path} cannot be imported: it is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickle find a module by its name.
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[module_name]
-        if isinstance(error, ImportError):
-            raise PluginError(f"Plugin '{name}' does not import: {error}.") from error
-        raise
-    return module
-
-
-def _attribute(module: ModuleType, attribute: str, name: str) -> Callable[..., Any]:
+    attribute = attribute or ("build" if is_file else "")
     function = getattr(module, attribute, None)
     if not callable(function):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -339,3 +313,22 @@ def _attribute(module: ModuleType, attribute: str, name: str) -> Callable[..., A
             f"Plugin '{name}': {module.__name__} has no function '{attribute}'. {did_you_mean(attribute, public)}"
         )
     return function  # type: ignore[no-any-return]
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise PluginError(f"Plugin file {path} does not exist. Paths are relative to the current folder, {Path.cwd()}.")
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    module_name = f"unirs_local_{path.stem}_{digest}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec: Any = importlib.util.spec_from_file_location(module_name, path)  # not None, as the file ends in `.py`
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickle find a module by its name.
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from unirs.errors import ModelError, did_you_mean
+from unirs.errors import ModelError
 from unirs.models import Lora, TuningMode, merge_adapters, set_tuning, train_adapters
 from unirs.tasks import ResizeMode, ResizeSpec
 
@@ -94,19 +94,8 @@ class FrameEncoder(nn.Module):
         self.init_config |= {"tune": "frozen", "lora": None}
 
 
-def check_options(
-    name: str, pretrained: Pretrained, resize_mode: ResizeMode, tune: TuningMode, lora: dict[str, Any] | None
-) -> Lora:
-    """Checks the common options of the plugins before anything is loaded, and parses `lora`; raises `ModelError`."""
-    for option, value, known in (
-        ("resize_mode", resize_mode, get_args(ResizeMode)),
-        ("tune", tune, get_args(TuningMode)),
-        ("pretrained", pretrained, (True, False, "given")),
-    ):
-        if value not in known:
-            raise ModelError(
-                f"Encoder option '{option}' has no value '{value}'. {did_you_mean(str(value), map(str, known))}"
-            )
+def check_options(name: str, pretrained: Pretrained, tune: TuningMode, lora: dict[str, Any] | None) -> Lora:
+    """Checks that the common options of the plugins fit together, and parses `lora`; raises `ModelError`."""
     if lora is not None and tune != "lora":
         raise ModelError(f"Encoder options 'lora' and 'tune: {tune}' exclude each other. Set 'tune: lora'.")
     if pretrained is False and tune != "full":

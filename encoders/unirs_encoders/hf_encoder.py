@@ -128,7 +128,7 @@ def build(
         )
     if (source is None) == (pretrained is True):
         raise ModelError("Encoder 'hf' has weights from a 'source' only: 'config' goes with 'pretrained: false'.")
-    adapters = check_options(name, pretrained, resize_mode, tune, lora)
+    adapters = check_options(name, pretrained, tune, lora)
     if source is not None:
         model = _load(resolve_source(source), name, dtype)
         mean, std, image_size = _normalization(resolve_source(source), name, mean, std, image_size)

@@ -88,7 +88,7 @@ def build(
     """
     if model.split(".")[0] not in timm.list_models():
         raise ModelError(f"timm has no model '{model}'. {did_you_mean(model.split('.')[0], timm.list_models())}")
-    adapters = check_options(model, pretrained, resize_mode, tune, lora)
+    adapters = check_options(model, pretrained, tune, lora)
     if by_order and weights is None:
         raise ModelError("Encoder option 'by_order' needs 'weights'. Name their file.")
     if weights is not None and pretrained is not True:

@@ -9,7 +9,8 @@ from torch import nn
 from unirs_encoders import hf_encoder, timm_encoder
 from unirs_encoders._shared import FrameEncoder
 
-from unirs.errors import ModelError
+from unirs.errors import ModelError, PluginError
+from unirs.factory import create_encoder
 from unirs.interfaces import Encoder
 from unirs.models.builder import check_components
 from unirs.models.tuning import has_adapters
@@ -135,13 +136,10 @@ def test_follows_the_precision_of_the_model(make: Make, frames: torch.Tensor) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resize_mode": "padd"}, "'resize_mode' has no value 'padd'. Did you mean 'pad'?"),
-        ({"tune": "ful"}, "'tune' has no value 'ful'. Did you mean 'full'?"),
         ({"lora": {"r": 4}}, "'lora' and 'tune: frozen' exclude each other"),
         ({"tune": "lora", "lora": {"rr": 4}}, "lora has no option 'rr'. Did you mean 'r'?"),
         ({"tune": "lora", "lora": {"target_modules": ["absent"]}}, "has no layer 'absent'"),
         ({"tune": "frozen", "pretrained": False}, "has random weights and 'tune: frozen'"),
-        ({"pretrained": None}, "'pretrained' has no value 'None'"),
         ({"image_size": 1}, "does not take frames of 1x1 pixels"),
     ],
 )
@@ -152,3 +150,18 @@ def test_wrong_options(make: Make, options: dict[str, Any], message: str) -> Non
     with pytest.raises(ModelError) as caught:
         make(**options)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resize_mode": "padd"}, r"'resize_mode' is 'padd', .*Did you mean 'pad'\?"),
+        ({"tune": "ful"}, r"'tune' is 'ful', .*Did you mean 'full'\?"),
+        ({"pretrained": None}, "'pretrained' is None"),
+        ({"pretrained": "yess"}, "'pretrained' is 'yess'"),
+    ],
+)
+def test_unknown_values(options: dict[str, Any], message: str) -> None:
+    for name, source in {"timm": {"model": "resnet18"}, "hf": {"source": "absent"}}.items():
+        with pytest.raises(PluginError, match=message):
+            create_encoder(name, **source, **options)

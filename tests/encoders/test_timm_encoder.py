@@ -230,7 +230,6 @@ def test_unknown_weights() -> None:
     [
         ({"tune": "frozen"}, "'resnet18' has random weights and 'tune: frozen'.*'tune: full'"),
         ({"tune": "lora"}, "'resnet18' has random weights and 'tune: lora'"),
-        ({"pretrained": "yes"}, "'pretrained' has no value 'yes'"),
         ({"options": {"chanels": [8]}}, "'resnet18' does not take its options.*chanels"),
         ({"options": {"img_size": 64}}, "'image_size' sets it"),
         ({"weights": "a.pth"}, "'weights' and 'pretrained: False' exclude each other"),

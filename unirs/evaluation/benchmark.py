@@ -36,23 +36,7 @@ _HF_MAX_NEW_TOKENS = 48
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """How a benchmark runs.
-
-    Attributes:
-        limit: samples of each task, always the same ones; all if None.
-        tasks: labels of the tasks to run; all if empty.
-        decoding: free text, or the likeliest choice if a task has choices.
-        batch_size: samples of a batch for UniRS models, questions for Hugging Face models; in each process.
-        num_workers: processes of each loader that decode media and encode prompts.
-        device: `auto`, `cpu`, `gpu` or another accelerator of Lightning.
-        devices: number of processes, each with a device of its own.
-        strategy: Lightning's strategy; `auto` starts several processes by `ddp_spawn`.
-        feature_cache: folder for the features of frozen UniRS encoders.
-        feature_cache_gb: disk space in GB for that folder; 0 disables the cache.
-        resume: whether answers of an interrupted run are kept.
-        baselines: whether perturbed media and the most frequent answer are evaluated too.
-        trust_remote_code: run code that a model's config names by file or dotted path, or that comes with its weights.
-    """
+    """How a benchmark runs: the options of `unirs bench`."""
 
     limit: int | None = None
     tasks: tuple[str, ...] = ()

@@ -6,15 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unirs.errors import DataError, did_you_mean
 from unirs.evaluation.results import format_coverage
 from unirs.evaluation.suite import Suite, SuiteTask
 from unirs.utils import tables as layout
 
-_NONE = "-"
-
-_UNCLEAR = "?"
-
+_NONE, _UNCLEAR = "-", "?"
 
 Table = Mapping[str, Any]
 """A task's table: `label` and `title`, `columns` (titles by statistic), `rows` and `notes`.
@@ -31,17 +27,7 @@ def bench_tables(suite: Suite, results: Mapping[str, Mapping[str, Any]]) -> list
     Args:
         suite: what to show.
         results: content of `metrics.json` by model, in the order to show. A model without results of a task has no row.
-
-    Raises:
-        DataError: a model has results of a task that the suite does not have.
     """
-    labels = [task.label for task in suite.tasks]
-    for model, document in results.items():
-        for label in document["tasks"]:
-            if label not in labels:
-                raise DataError(
-                    f"'{model}' has results of '{label}', which is no task of the suite. {did_you_mean(label, labels)}"
-                )
     return [_table(suite, task, results) for task in suite.tasks]
 
 

@@ -76,25 +76,27 @@ def summary(result: TaskResult) -> dict[str, dict[str, float]]:
 
 
 def to_document(
-    stage: str,
-    step: int | None,
-    results: Sequence[TaskResult],
-    baselines: Mapping[str, Sequence[TaskResult]],
+    stage: str, step: int | None, results: Sequence[TaskResult], baselines: Mapping[str, Sequence[TaskResult]]
 ) -> dict[str, Any]:
-    """The document of `metrics.json`; arguments as in `write_results`.
+    """The document of `metrics.json`, with None for undefined numbers.
+
+    Args:
+        stage: `validate`, `test`, `bench` or `score`.
+        step: the optimizer step of the weights; None if unknown.
+        results: one per task.
+        baselines: results of baselines by name, such as a constant answer.
 
     Returns:
-        `{"stage", "step", "tasks", "baselines", "excluded", "evaluated"}`; undefined numbers are None.
+        `{"stage", "step", "tasks", "baselines", "excluded", "evaluated"}`.
     """
+    evaluated = {result.task: Counter(row.category for row in result.rows) for result in results}
     return {
         "stage": stage,
         "step": step,
         "tasks": _numbers(results),
         "baselines": {name: _numbers(of_baseline) for name, of_baseline in sorted(baselines.items())},
         "excluded": {result.task: dict(sorted(result.excluded.items())) for result in results},
-        "evaluated": {
-            result.task: dict(sorted(Counter(row.category for row in result.rows).items())) for result in results
-        },
+        "evaluated": {task: dict(sorted(counts.items())) for task, counts in evaluated.items()},
     }
 
 
@@ -108,17 +110,8 @@ def write_results(
     """Writes `metrics.json`, `table.txt` and `predictions/<task>.jsonl` into `<folder>/<stage>`.
 
     A baseline's predictions go to `predictions/<task>.<baseline>.jsonl`. The stage's folder is replaced as a whole: an
-    interrupted write leaves the former results unchanged. Equal results give equal bytes.
-
-    Args:
-        folder: the run's folder; created if it does not exist.
-        stage: `validate`, `test`, `bench` or `score`.
-        step: the optimizer step of the weights; None if unknown.
-        results: one per task.
-        baselines: results of baselines by name, such as a constant answer.
-
-    Returns:
-        The content of `metrics.json`: see `to_document`.
+    interrupted write leaves the former results unchanged. Equal results give equal bytes. Arguments and result are
+    those of `to_document`.
 
     Raises:
         DataError: names of tasks and baselines do not make distinct file names.

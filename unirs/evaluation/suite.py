@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from unirs.errors import did_you_mean
-from unirs.plugins import short_name
+from unirs.tasks.config import task_label
 from unirs.utils.typed_yaml import StrictStruct, Text, read_yaml
 
 
@@ -34,7 +34,7 @@ class Published(StrictStruct, frozen=True):
     def __post_init__(self) -> None:
         """Checks that numbers are numbers, and that `unclear` names some of them."""
         for statistic, text in self.numbers.items():
-            if not _is_number(text):
+            if not re.fullmatch(r"[+-]?\d+(\.\d+)?", text):
                 raise ValueError(f"numbers.{statistic}: '{text}' is not a number")
         for statistic in self.unclear:
             if statistic not in self.numbers:
@@ -61,7 +61,7 @@ class SuiteTask(StrictStruct, frozen=True):
     @property
     def label(self) -> str:
         """The task's name in results."""
-        return str(self.task.get("label") or short_name(self.task["name"]))
+        return task_label(self.task)
 
     def __post_init__(self) -> None:
         """Checks that the task has a name, and that published numbers have a column."""
@@ -113,10 +113,3 @@ def read_suite(path: Path) -> Suite:
             of the wrong type; a source or statistic does not exist; two tasks have one label. Names file and key.
     """
     return read_yaml(path, Suite)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return Decimal(text).is_finite()
-    except InvalidOperation:
-        return False

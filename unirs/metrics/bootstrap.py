@@ -39,31 +39,9 @@ def point_estimate(statistic: Statistic) -> float:
 
 
 def interval(
-    statistic: Statistic,
-    groups: Sequence[Hashable],
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    statistic: Statistic, groups: Sequence[Hashable], resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """A percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
-
-    Questions about one image are not independent, so whole groups are drawn with replacement, as many as there are.
-    Statistics over the same groups and seed share the same resamples.
-
-    Args:
-        statistic: Statistic to resample.
-        groups: Label of each row; rows of equal label stay together, e.g. `[row.media for row in rows]`.
-        resamples: Number of resamples. Those in which the statistic is undefined are excluded.
-        seed: Equal seeds give equal intervals.
-        level: Coverage of the interval, in 0..1.
-
-    Returns:
-        Lower and upper end; nan if the statistic is undefined in every resample or has no row sums (see `constant`).
-        With a single group both equal the statistic's value, as its spread is unknown.
-
-    Raises:
-        ValueError: The number of labels is not that of the rows, or `resamples` or `level` is out of range.
-    """
+    """The interval of one statistic, see `intervals`."""
     return intervals([statistic], groups, resamples, seed, level)[0]
 
 
@@ -74,7 +52,25 @@ def intervals(
     seed: int = 0,
     level: float = 0.95,
 ) -> list[tuple[float, float]]:
-    """The `interval` of each statistic; the resamples are drawn once for all."""
+    """Percentile bootstrap intervals (Efron and Tibshirani, 1993, chapter 13), from the same resamples.
+
+    Questions about one image are not independent, so whole groups are drawn with replacement, as many as there are.
+    Statistics over the same groups and seed share the same resamples.
+
+    Args:
+        statistics: Statistics to resample.
+        groups: Label of each row; rows of equal label stay together, e.g. `[row.media for row in rows]`.
+        resamples: Number of resamples. Those in which a statistic is undefined are excluded.
+        seed: Equal seeds give equal intervals.
+        level: Coverage of the intervals, in 0..1.
+
+    Returns:
+        Lower and upper end; nan if the statistic is undefined in every resample or has no row sums (see `constant`).
+        With a single group both equal the statistic's value, as its spread is unknown.
+
+    Raises:
+        ValueError: The number of labels is not that of the rows, or `resamples` or `level` is out of range.
+    """
     return [_percentiles(values, level) for values in _resampled(statistics, groups, resamples, seed, level)]
 
 
@@ -86,14 +82,14 @@ def difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Difference:
-    """The paired bootstrap of `second` minus `first`, both over the same rows; options are those of `interval`.
+    """The paired bootstrap of `second` minus `first`, both over the same rows; options are those of `intervals`.
 
     Each resample draws the same groups for both, so that rows that are hard for both cancel out. Twice the smaller
     share of resamples on either side of 0 is p, which agrees with the interval: it is below 0.05 if 0 is outside of
     95 % (Efron and Tibshirani, 1993, section 15.4; one is added to both counts, as no p is exactly 0).
 
     Raises:
-        ValueError: The statistics have different numbers of rows, or as `interval` raises it.
+        ValueError: The statistics have different numbers of rows, or as `intervals` raises it.
     """
     if len(first.row_sums) != len(second.row_sums):
         raise ValueError(f"{len(first.row_sums)} and {len(second.row_sums)} rows cannot be paired.")

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from unirs.errors import DataError
 from unirs.evaluation.benchmark_tables import (
     bench_tables,
     csv_report,
@@ -163,11 +162,6 @@ def test_json_is_complete() -> None:
     }
     assert lr["rows"][3]["source"] is None
     assert lr["rows"][3]["numbers"]["accuracy"]["ci_low"] == pytest.approx(91.0)
-
-
-def test_results_of_a_task_that_the_suite_does_not_have_are_an_error() -> None:
-    with pytest.raises(DataError, match=r"'mine' has results of 'rsvqa-lr', .*Did you mean 'rsvqa_lr'"):
-        bench_tables(SUITE, {"mine": document(**{"rsvqa-lr": {}})})
 
 
 def test_published_numbers_alone_make_a_table() -> None:
