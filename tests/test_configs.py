@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonargparse import ArgumentParser
+from lightning.pytorch.strategies import FSDPStrategy, Strategy, StrategyRegistry
 from PIL import Image as Pillow
 
 from unirs import plugins
 from unirs.tasks.config import TaskConfig
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CLUSTER = sorted((ROOT / "configs" / "cluster").glob("*.yaml"))
 
 
 def scaled_down(config: dict[str, Any], tiny: dict[str, Any], data: Path, folder: Path) -> dict[str, Any]:
@@ -93,3 +96,43 @@ def test_config_parses_and_trains(
     assert (tmp_path / "run" / "config.yaml").is_file()
     # Files are written only to the folders of the config.
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["as-written.yaml", "run", "scaled-down.yaml"]
+
+
+@pytest.mark.parametrize("path", CLUSTER, ids=lambda path: path.stem)
+def test_a_cluster_config_is_added_to_a_recipe(
+    path: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = ROOT / "configs" / "unirs_3b.yaml"
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert list(given) == ["trainer"]
+    assert cli("fit", "--config", recipe, "--config", path, "--print_config") == 0
+    parsed = yaml.safe_load(capsys.readouterr().out)
+    assert parsed["data"]["batch_size"] == 4
+    assert parsed["trainer"]["accelerator"] == "gpu"
+    strategy = parsed["trainer"]["strategy"]
+    if isinstance(strategy, str):
+        assert strategy in StrategyRegistry
+    else:
+        # As far as a machine without a GPU goes: the strategy takes these options.
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--strategy", type=Strategy)
+        assert isinstance(parser.instantiate(parser.parse_object({"strategy": strategy})).strategy, FSDPStrategy)
+
+
+@pytest.mark.parametrize("path", [one for one in CLUSTER if "deepspeed" not in one.stem and one.stem != "fsdp"])
+def test_a_cluster_config_trains_a_step_on_one_process(
+    path: Path,
+    tiny_model: dict[str, Any],
+    data: Path,
+    tmp_path: Path,
+    cli: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "configs" / "quickstart.yaml").read_text(encoding="utf-8")
+    small = tmp_path / "small.yaml"
+    config = scaled_down(yaml.safe_load(text), tiny_model, data, tmp_path)
+    del config["trainer"]["strategy"]
+    small.write_text(yaml.safe_dump(config))
+    one = ("--trainer.accelerator", "cpu", "--trainer.devices", 1, "--trainer.num_nodes", 1)
+    assert cli("fit", "--config", small, "--config", path, *one) == 0

@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from unirs.cli.plugin_options import add_plugin_options
@@ -145,7 +146,9 @@ class TrainerCLI(LightningCLI):
     def before_fit(self) -> None:
         """Raises a `UniRSError` if the folder holds checkpoints and training does not continue from one."""
         folder = Path(self.trainer.default_root_dir)
-        new = self._get(self.config, "ckpt_path", default=None) is None
+        # Lightning resumes a job that SLURM queued again from this checkpoint.
+        requeued = SLURMEnvironment.detect() and any(folder.glob("hpc_ckpt_*.ckpt"))
+        new = self._get(self.config, "ckpt_path", default=None) is None and not requeued
         if new and not self.trainer.fast_dev_run and any(folder.glob("checkpoints/*.ckpt")):  # type: ignore[attr-defined]
             raise UniRSError(
                 f"{folder} already holds a run. Continue with '--ckpt_path last', name another folder with "

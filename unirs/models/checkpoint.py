@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,36 +19,52 @@ MODEL_PREFIX = "model."
 """Prefix of the model's weights in the state dict of the LightningModule."""
 
 
-def frozen_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights that come from a source and are not trained; checkpoints do not contain them."""
-    # By id, since tied weights have several names.
-    trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    return {
-        name: value.detach()
-        for name, value in model.state_dict(keep_vars=True).items()
-        if isinstance(value, nn.Parameter) and id(value) not in trainable
-    }
+@dataclass(frozen=True)
+class FrozenWeights:
+    """The weights that come from a source and are not trained; checkpoints do not contain them.
 
+    Taken when the model is built: later, a strategy may shard them, and a precision convert them.
+    """
 
-def strip_frozen(checkpoint: dict[str, Any], model: nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> None:
-    """Replaces the frozen weights in a Lightning checkpoint by their fingerprint, and adds a trained tokenizer."""
-    frozen = frozen_weights(model)
-    names = {MODEL_PREFIX + name for name in frozen}
-    checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key not in names}
-    checkpoint["frozen"] = fingerprint(frozen)
-    checkpoint["tokenizer"] = None if tokenizer is None else tokenizer.backend_tokenizer.to_str()
+    names: frozenset[str]
+    fingerprint: str
 
+    @classmethod
+    def of(cls, model: nn.Module) -> "FrozenWeights":
+        """The frozen weights of a model that was just built."""
+        # By id, since tied weights have several names.
+        trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+        weights = {
+            name: value.detach()
+            for name, value in model.state_dict(keep_vars=True).items()
+            if isinstance(value, nn.Parameter) and id(value) not in trainable
+        }
+        return cls(frozenset(weights), fingerprint(weights))
 
-def check_frozen(checkpoint: Mapping[str, Any], model: nn.Module) -> PreTrainedTokenizerBase | None:
-    """Checks that a checkpoint fits the model's frozen weights; returns the tokenizer that was trained with it."""
-    if "frozen" not in checkpoint:
-        raise ModelError("The checkpoint is another program's: it does not record which weights were frozen.")
-    if checkpoint["frozen"] != fingerprint(frozen_weights(model)):
-        raise ModelError(
-            "The checkpoint was trained with other frozen weights than the config's sources have now, or with other "
-            "components frozen. Set the sources and the tuning that it was trained with."
-        )
-    return tokenizer_from_json(checkpoint["tokenizer"]) if checkpoint["tokenizer"] else None
+    def strip(self, checkpoint: dict[str, Any], tokenizer: PreTrainedTokenizerBase | None) -> None:
+        """Replaces them in a Lightning checkpoint by their fingerprint, and adds a trained tokenizer."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {
+            key: value for key, value in state.items() if key.removeprefix(MODEL_PREFIX) not in self.names
+        }
+        checkpoint["frozen"] = self.fingerprint
+        checkpoint["tokenizer"] = None if tokenizer is None else tokenizer.backend_tokenizer.to_str()
+
+    def check(self, checkpoint: Mapping[str, Any]) -> PreTrainedTokenizerBase | None:
+        """Checks that a checkpoint fits them; returns the tokenizer that was trained with it."""
+        if "frozen" not in checkpoint:
+            raise ModelError("The checkpoint is another program's: it does not record which weights were frozen.")
+        if checkpoint["frozen"] != self.fingerprint:
+            raise ModelError(
+                "The checkpoint was trained with other frozen weights than the config's sources have now, or with "
+                "other components frozen. Set the sources and the tuning that it was trained with."
+            )
+        return tokenizer_from_json(checkpoint["tokenizer"]) if checkpoint["tokenizer"] else None
+
+    def add(self, state: Mapping[str, torch.Tensor], model: nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
+        """A state dict of trained weights, with the model's frozen ones."""
+        present = model.state_dict()
+        return {prefix + name: present[name] for name in self.names} | dict(state)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -82,10 +99,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def load_checkpoint(path: Path, model: nn.Module) -> tuple[PreTrainedTokenizerBase | None, int]:
     """Loads a checkpoint's weights into a model; returns the tokenizer trained with it, and the number of steps."""
     checkpoint = read_checkpoint(path)
-    tokenizer = check_frozen(checkpoint, model)
+    frozen = FrozenWeights.of(model)
+    tokenizer = frozen.check(checkpoint)
     state = {name.removeprefix(MODEL_PREFIX): value for name, value in checkpoint["state_dict"].items()}
     try:
-        model.load_state_dict(frozen_weights(model) | state)
+        model.load_state_dict(frozen.add(state, model))
     except RuntimeError as error:
         raise misfit(error) from error
     return tokenizer, int(checkpoint["global_step"])

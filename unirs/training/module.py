@@ -19,7 +19,7 @@ from unirs.inference.clue_generator import ClueGenerator
 from unirs.inference.completion import Decoding, add_vision_features, complete
 from unirs.metrics.bootstrap import point_estimate
 from unirs.models.builder import ModelConfig, ProjectorConfig, build_processor
-from unirs.models.checkpoint import MODEL_PREFIX, check_frozen, frozen_weights, misfit, strip_frozen
+from unirs.models.checkpoint import MODEL_PREFIX, FrozenWeights, misfit
 from unirs.models.llm import LLMConfig
 from unirs.models.run_folder import build, saved_config
 from unirs.models.unirs_model import LossReduction, UniRSModel
@@ -84,6 +84,7 @@ class UniRSModule(EvaluationModule):
         plain = {name: _to_plain(value) for name, value in self.hparams.items()}
         self.save_hyperparameters({**plain, "_instantiator": "lightning.pytorch.cli.instantiate_module"})
         self.config, self.built = config, built
+        self._frozen = FrozenWeights.of(built.model)
         self.optim = optim
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
@@ -128,16 +129,15 @@ class UniRSModule(EvaluationModule):
         Raises:
             ModelError: the weights do not fit; lists the keys.
         """
-        frozen = {MODEL_PREFIX + name: value for name, value in frozen_weights(self.model).items()}
         try:
-            return super().load_state_dict({**frozen, **state_dict}, strict, assign)
+            return super().load_state_dict(self._frozen.add(state_dict, self.model, MODEL_PREFIX), strict, assign)
         except RuntimeError as error:
             raise misfit(error) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Removes frozen weights, which their source holds, and adds a trained tokenizer."""
         trained = self.processor.tokenizer if self.processor.train_tokenizer is not None else None
-        strip_frozen(checkpoint, self.model, trained)
+        self._frozen.strip(checkpoint, trained)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the number of steps and a trained tokenizer.
@@ -145,7 +145,7 @@ class UniRSModule(EvaluationModule):
         Raises:
             ModelError: the frozen weights are not those of the training, or another program wrote the checkpoint.
         """
-        trained = check_frozen(checkpoint, self.model)
+        trained = self._frozen.check(checkpoint)
         if trained is not None:
             self.processor.tokenizer = trained
         self.trained_steps = checkpoint["global_step"]

@@ -125,6 +125,19 @@ def test_training_resumes_from_the_best_checkpoint_if_there_is_no_last(
     assert_equal(fit("--ckpt_path", "last", **EPOCHS), whole)
 
 
+def test_a_job_that_slurm_queued_again_resumes(
+    fit: Fit, whole: Path, interrupt: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    interrupt("training_step", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    fit(code=128 + signal.SIGTERM, **EPOCHS)
+    monkeypatch.undo()
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").rename(tmp_path / "run" / "hpc_ckpt_1.ckpt")
+    job = {"NTASKS": "1", "JOB_NAME": "train", "JOB_ID": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert_equal(fit(**EPOCHS), whole)
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-300])
 
