@@ -16,7 +16,7 @@ from safetensors.torch import save
 from unirs.interfaces import Encoder, as_module
 from unirs.tasks.media import Media
 from unirs.utils.hashing import hash_tensors
-from unirs.utils.io import write_atomically
+from unirs.utils.io import replacing_file
 
 # Name of an encoder's folder: see `encoder_fingerprint`.
 _FINGERPRINT = re.compile("[0-9a-f]{16}")
@@ -94,7 +94,8 @@ class FeatureCache:
             if len(content) > self._reserved:
                 self._reserve(len(content))
             if not self._full:
-                write_atomically(self._file(media), content)
+                with replacing_file(self._file(media)) as file:
+                    file.write(content)
                 self._reserved -= len(content)
         except OSError as error:
             self._stop(f"cannot be written ({error.strerror})")

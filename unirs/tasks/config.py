@@ -7,10 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from filelock import FileLock
+
 from unirs import plugins
 from unirs.errors import DataError, PluginError
 from unirs.ranges import PositiveInt, Range, Seed, check_ranges
 from unirs.tasks.task import Task
+from unirs.utils.io import writing
 
 ClueUse = Literal["never", "test", "always"]
 
@@ -131,7 +134,12 @@ class TaskConfig(TaskOptions):
         """
         missing, synthesize = self.missing_paths(), self.task.synthesize
         if missing and synthesize and self.synthetic and len(missing) == len(self.task.required_paths):
-            synthesize(self.synthetic.size, self.synthetic.seed)
+            with writing(self.root.parent):
+                self.root.parent.mkdir(parents=True, exist_ok=True)
+                # Several runs may find the data missing at once: one makes them, and the others wait.
+                with FileLock(self.root.with_name(f".{self.root.name}.lock")):
+                    if self.missing_paths():
+                        synthesize(self.synthetic.size, self.synthetic.seed)
         elif missing:
             files = ", ".join(map(str, missing))
             remedy = " Or set 'synthetic: {size: 512, seed: 0}' for this task." if synthesize else ""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from unirs.errors import DataError, did_you_mean
+from unirs.errors import DataError, UniRSError, did_you_mean
 
 
 @contextmanager
@@ -143,9 +143,25 @@ def read_csv(path: Path, columns: Collection[str]) -> Iterator[tuple[str, dict[s
         raise DataError(f"{path} cannot be read ({error}). It must be a CSV file in UTF-8.") from error
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns errors of the system during a write to a file or folder into one that names it and what to do.
+
+    Raises:
+        UniRSError: the path is read-only, the disk is full, or the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UniRSError(
+            f"{error.filename or path} cannot be written ({error.strerror or error}). Make it writable, or free space "
+            "on its disk."
+        ) from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces a file in one step: an interrupted write leaves the old one unchanged. Makes missing parent folders."""
-    with replacing_file(path) as file:
+    with writing(path), replacing_file(path) as file:
         file.write(content)
 
 
