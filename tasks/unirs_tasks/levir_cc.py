@@ -62,6 +62,7 @@ def _read_split(root: Path, split: SplitName) -> TaskSplit:
     samples: dict[str, Sample] = {}
     for index, (value, _, _) in enumerate(read_json_list(path, "images")):
         row = parse_row(value, _Row, f"{path}, row {index}")
+        check_split(row.split, where=f"{path}, row {index}")
         if row.split != split:
             continue
         where = f"{path}, row {index} ({row.filename})"

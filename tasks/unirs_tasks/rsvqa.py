@@ -104,12 +104,12 @@ def quantize_count(answer: str) -> str:
     The ranges, their names and their bounds (0 < n <= 10 is "between 0 and 10") are those of `VocabEncoder.py` in
     RSVQA's public code, which applies them to the low resolution set only.
     """
-    return _range(int(answer), "") if re.fullmatch(r"[0-9]+", answer) else answer
+    return _range(int(answer), "") if re.fullmatch(r"[0-9]{1,4000}", answer) else answer
 
 
 def quantize_area(answer: str) -> str:
     """Writes an area such as `57m2` as RSVQA's range, as `quantize_count` does; other answers are unchanged."""
-    return _range(int(answer[:-2]), "m2") if re.fullmatch(r"[0-9]+m2", answer) else answer
+    return _range(int(answer[:-2]), "m2") if re.fullmatch(r"[0-9]{1,4000}m2", answer) else answer
 
 
 def _range(number: int, unit: str) -> str:

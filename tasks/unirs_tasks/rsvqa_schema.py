@@ -36,10 +36,14 @@ SINGLE_WORD = PromptTemplate("vqa", "{question}\nAnswer the question using a sin
 _NO_QUESTION = -1
 
 
+# Ids are stored in columns of 64 bits.
+_Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
 class ImageRow(Struct):
     """A row of the images file."""
 
-    id: int
+    id: _Id
 
     def media(self, root: Path) -> Media:
         """Makes the media of the row; `root` is the folder of the data set."""
@@ -47,18 +51,18 @@ class ImageRow(Struct):
 
 
 class _QuestionRow(Struct):
-    id: int
-    img_id: int
+    id: _Id
+    img_id: _Id
     type: str
     question: str
     # Each question has one answer; if there are more, RSVQA's public code reads the first.
-    answers_ids: Annotated[list[int], Meta(min_length=1)]
+    answers_ids: Annotated[list[_Id], Meta(min_length=1)]
 
 
 class _AnswerRow(Struct):
-    id: int
+    id: _Id
     answer: str
-    question_id: int | None = None
+    question_id: _Id | None = None
 
 
 _Row = TypeVar("_Row", bound=Struct)

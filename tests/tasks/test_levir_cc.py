@@ -104,6 +104,7 @@ def change(**values: object) -> Callable[[Row], None]:
         (without("split"), "row 1: Object missing required field `split`"),
         (without("changeflag"), "row 1: Object missing required field `changeflag`"),
         (without("sentences"), "row 1: Object missing required field `sentences`"),
+        (change(split="trian"), r"row 1: Unknown split 'trian'\. Did you mean 'train'\?"),
         (change(filename="train_000001.png"), "the pair train/train_000001.png is listed twice"),
     ],
 )

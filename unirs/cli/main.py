@@ -1,6 +1,7 @@
 """`unirs`: the command line. Only what a command needs is imported."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -27,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 after the one message of a `UniRSError`, or 130 after an interrupt.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Names of files may hold bytes that are not UTF-8, and a terminal may be limited to ASCII.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Lightning calls a deprecated function of torch.
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
     # A barebones trainer logs nothing, as configured.

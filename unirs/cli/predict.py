@@ -1,14 +1,25 @@
 """`unirs predict`: answers a question about new media with a trained run or a saved model."""
 
 import argparse
+import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from unirs.errors import MediaError
+from unirs.errors import DataError, MediaError, UniRSError
 from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Pair, as_media
-from unirs.utils.io import write_atomically
+from unirs.utils.io import read_json_lines, reading, write_atomically
+from unirs.utils.progress import progress_bar
+
+if TYPE_CHECKING:
+    from unirs.inference.api import UniRS
+    from unirs.inference.completion import Completion
+
+_BATCH = 16
+_FIELDS = ("task", "media", "prompt", "clue", "text")
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +39,11 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--trust-remote-code", action="store_true", help="run code that the model's config names by file or dotted path"
     )
     parser.add_argument("--clue-source", help="the model that generates clues, if they were another's in training")
-    parser.add_argument("--out", type=Path, help="also write the answers as JSON lines to this file")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="also write the answers as JSON lines to this file, and keep those of an earlier, equal call",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -39,15 +54,103 @@ def _run(options: argparse.Namespace) -> None:
     model = UniRS.from_pretrained(
         options.model, trust_remote_code=options.trust_remote_code, clue_source=options.clue_source
     )
+    file = _AnswerFile(options.out, _key(model, options))
+    answered = file.read()
+    remaining = [one for one in media if one.sources not in answered]
+    for row in answered.values():
+        _print(row)
+    errors = 0
     # A bar is for a person at a terminal, where the answers go.
-    progress = sys.stdout.isatty()
-    answers = model.predict(media, options.question, task=options.task, details=False, progress=progress)
-    for answer in answers:
-        print(f"{' -> '.join(answer.media)}: {answer.text}")
-    if options.out is not None:
-        keys = ("task", "media", "prompt", "clue", "text")
-        rows = [{key: getattr(answer, key) for key in keys} for answer in answers]
-        write_atomically(options.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    with progress_bar("answers", len(remaining), unit="media", show=sys.stdout.isatty()) as advance:
+        for start in range(0, len(remaining), _BATCH):
+            for answer in _predict(model, remaining[start : start + _BATCH], options):
+                if isinstance(answer, DataError):
+                    if len(media) == 1:
+                        raise answer
+                    errors += 1
+                    print(f"unirs: no answer: {answer}", file=sys.stderr)
+                else:
+                    row = {key: getattr(answer, key) for key in _FIELDS}
+                    file.append(row)
+                    _print(row)
+                advance()
+    if errors:
+        raise MediaError(f"{errors} of {len(media)} media have no answer. Their errors are listed above.")
+
+
+def _predict(model: "UniRS", media: Sequence[Media], options: argparse.Namespace) -> Iterator["Completion | DataError"]:
+    """Answers, or errors of media that have none, in the order of the media."""
+    try:
+        yield from model.predict(media, options.question, task=options.task, details=False, batch_size=_BATCH)
+    except DataError as error:
+        if len(media) == 1:
+            yield error
+            return
+        for one in media:
+            yield from _predict(model, [one], options)
+
+
+def _print(row: Mapping[str, Any]) -> None:
+    print(f"{' -> '.join(row['media'])}: {row['text']}", flush=True)
+
+
+def _key(model: "UniRS", options: argparse.Namespace) -> str:
+    """A hash of all that answers depend on, besides the content of media."""
+    from unirs.utils.hashing import fingerprint
+
+    weights = fingerprint(model.model.state_dict()) if options.out else ""
+    given = {name: value for name, value in vars(options).items() if name not in ("model", "out", "run")}
+    values = (weights, asdict(model.config), given)
+    return hashlib.sha256(json.dumps(values, default=str, sort_keys=True).encode()).hexdigest()
+
+
+class _AnswerFile:
+    """JSON lines of answers, which survive an interruption; the hidden file `.<name>.key` holds their key.
+
+    Args:
+        path: the file; None to write none.
+        key: what the answers depend on. A file with another key is replaced by the first answer.
+    """
+
+    def __init__(self, path: Path | None, key: str) -> None:
+        self.path = path
+        self.key = key
+        self.resumed = False
+
+    def read(self) -> dict[tuple[str, ...], Mapping[str, Any]]:
+        """The rows of an earlier call with the same key, by media. An incomplete last line is removed."""
+        if self.path is None or not self._key_file.is_file() or not self.path.is_file():
+            return {}
+        with reading(self._key_file, "a readable file"):
+            if self._key_file.read_bytes() != self.key.encode():
+                return {}
+        with reading(self.path, "a readable file of JSON lines"):
+            complete, end, rest = self.path.read_bytes().rpartition(b"\n")
+        if rest:
+            write_atomically(self.path, complete + end)
+        self.resumed = True
+        return {tuple(row["media"]): row for _, row in read_json_lines(self.path)}
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Adds a row."""
+        if self.path is None:
+            return
+        # Names of files may hold bytes that are not UTF-8: lone surrogates in Python, escapes in JSON.
+        line = json.dumps(row, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+        try:
+            if not self.resumed:
+                write_atomically(self.path, b"")
+                write_atomically(self._key_file, self.key.encode())
+                self.resumed = True
+            with self.path.open("ab") as file:
+                file.write(line)
+        except OSError as error:
+            raise UniRSError(f"{self.path} cannot be written ({error.strerror}). Name another file.") from error
+
+    @property
+    def _key_file(self) -> Path:
+        assert self.path is not None  # noqa: S101 - for type checkers
+        return self.path.with_name(f".{self.path.name}.key")
 
 
 def _find_media(paths: Sequence[Path], num_frames: int) -> list[Media]:

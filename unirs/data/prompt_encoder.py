@@ -150,6 +150,10 @@ class PromptEncoder:
         return tree
 
     def _tokenize(self, text: str) -> list[int]:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"A prompt or an answer is not Unicode text: {text!a}. Correct it.") from error
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     def _render(self, content: str, answer: str | None) -> _Rendered:

@@ -64,8 +64,8 @@ def run_ablations(
         TaskConfig.from_config(task).prepare()
     _train_all(plan.trainings, runs, jobs)
     document = evaluate_groups(suite, plan, runs)
-    write_atomically(out / "table.md", to_markdown(document).encode())
-    write_atomically(out / "table.csv", to_csv(document).encode())
+    write_atomically(out / "table.md", to_markdown(document).encode(errors="backslashreplace"))
+    write_atomically(out / "table.csv", to_csv(document).encode(errors="backslashreplace"))
     write_atomically(out / "table.json", (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode())
     return to_text(document)
 

@@ -102,7 +102,7 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
             "csv": tables.csv_report(layout),
             "json": tables.json_report(layout, suite),
         }.items():
-            write_atomically(out / f"table.{ending}", text.encode())
+            write_atomically(out / f"table.{ending}", text.encode(errors="backslashreplace"))
     return tables.to_text(layout)
 
 

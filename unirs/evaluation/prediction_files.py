@@ -44,7 +44,10 @@ class SavedRow(Prediction):
             DataError: the row has none.
         """
         if not self.is_answered:
-            raise DataError(f"{self.where} has no answer: it needs one of {', '.join(map(repr, _ANSWER))}.")
+            raise DataError(
+                f"{self.where} has no answer: it needs one of {', '.join(map(repr, _ANSWER))}. `unirs score "
+                "--allow-missing` counts such rows as wrong."
+            )
         return self.text
 
     def scored_against(self) -> tuple[str, ...]:

@@ -40,7 +40,8 @@ def score(
 
     The references are those of `task`, of the file `references`, or of the answers' own rows, in this order. The metric
     is that of `task`, the named one, or that of the installed task which all rows name; classes of `top1` are the
-    categories, or else the first references. Missing answers are wrong and unknown ones are excluded, if allowed.
+    categories, or else the first references. If allowed, missing answers and `null` are wrong, and unknown ones are
+    excluded.
 
     Raises:
         DataError: a file or row is wrong; questions lack answers, or answers questions. Names file, line and id.
@@ -48,7 +49,8 @@ def score(
     """
     if task is not None and (metric is not None or references is not None):
         raise UniRSError("A task brings its metric and its references: name no --metric and no --references with it.")
-    answers = read_rows(path)
+    saved = read_rows(path)
+    answers = {key: row for key, row in saved.items() if row.is_answered or not allow_missing}
     excluded: Mapping[str, int] = {}
     if task is not None:
         name = plugins.short_name(str(task["name"]))
@@ -63,7 +65,7 @@ def score(
         }
     else:
         source = str(references or path)
-        listed = answers if references is None else read_rows(references, answers=False)
+        listed = saved if references is None else read_rows(references, answers=False)
         questions = {
             key: Prediction(key, "", row.media, row.category, row.prompt, "", row.scored_against())
             for key, row in listed.items()
@@ -72,7 +74,7 @@ def score(
             questions = {
                 key: replace(row, category=row.category or row.references[0]) for key, row in questions.items()
             }
-        name, scorer = _name_and_scorer(answers, path, metric, [row.category for row in questions.values()])
+        name, scorer = _name_and_scorer(saved, path, metric, [row.category for row in questions.values()])
     notes = [f"Metric {scorer.name}; references: {source}."]
     notes += _check(answers, questions, path, source, allow_missing=allow_missing, allow_unknown=allow_unknown)
     rows = [_answered(row, name, answers.get(key)) for key, row in questions.items()]

@@ -4,6 +4,7 @@ import codecs
 import csv
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Collection, Iterator
@@ -40,6 +41,8 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON
             raise not_utf8(path, error.start) from error
         except json.JSONDecodeError as error:
             raise broken_json(path, error) from error
+        except ValueError as error:
+            raise DataError(f"{path} holds an integer that is too long. Correct it.") from error
 
 
 def not_utf8(path: Path, byte: int) -> DataError:
@@ -61,6 +64,28 @@ def broken_json(path: Path, error: json.JSONDecodeError, position: str = "", *, 
     if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
         return DataError(f"{path} is cut short ({position}: {error.msg}). Download it again.")
     return DataError(f"{path} is not JSON ({position}: {error.msg}). Correct it there, or download the file again.")
+
+
+has_surrogate = re.compile(r"\\ud[89a-f]", re.IGNORECASE).search
+"""Searches JSON for an escaped surrogate, which may be one of a pair."""
+
+
+def is_text(value: Any) -> bool:  # noqa: ANN401 - any JSON
+    """Whether no text in a JSON value contains a lone surrogate, unless for a byte of a file name (`os.fsdecode`)."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            return False
+        return True
+    if isinstance(value, dict):
+        return all(is_text(key) and is_text(each) for key, each in value.items())
+    return not isinstance(value, list) or all(map(is_text, value))
+
+
+def not_text(where: str) -> DataError:
+    """The error for a row for which `is_text` is false."""
+    return DataError(f"{where}: a text contains a lone surrogate, which is no character. Correct the row.")
 
 
 class Row(NamedTuple):
@@ -104,6 +129,8 @@ def scan_json_lines(path: Path) -> Iterator[tuple[int, Row]]:
                     raise DataError(f"{path}, line {number} is not JSON ({error}). Correct that line.") from error
                 if not isinstance(value, dict):
                     raise DataError(f"{path}, line {number} is not a JSON object. The file must hold one per line.")
+                if has_surrogate(text) and not is_text(value):
+                    raise not_text(f"{path}, line {number}")
                 yield number, Row(value, start + mark, start + len(line))
             start += len(line)
 

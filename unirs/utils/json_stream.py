@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from unirs.errors import DataError
-from unirs.utils.io import Row, broken_json, not_utf8, reading
+from unirs.utils.io import Row, broken_json, has_surrogate, is_text, not_text, not_utf8, reading
 
 _CHUNK = 1 << 20
 
@@ -88,9 +88,15 @@ class _Scanner:
                 cut = error.pos >= len(self.text) - _LONGEST_WORD or error.msg.startswith("Unterminated string")
                 if self.ended or not cut:
                     raise self.broken(error) from error
+            except ValueError as error:
+                too_long = json.JSONDecodeError("An integer that is too long", self.text, self.index)
+                raise self.broken(too_long) from error
             else:
                 # A number at the window's end may continue in the next chunk, and `1e+` is decoded as 1.
                 if end + 2 < len(self.text) or self.ended:
+                    if has_surrogate(self.text, self.index, end) and not is_text(value):
+                        line = self._line + self.text.count("\n", 0, self.index)
+                        raise not_text(f"{self.path}, value in line {line}")
                     self.index = end
                     return value
             self._more()

@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +128,82 @@ def test_media_that_cannot_be_decoded(predict_error: Callable[..., str], colours
     assert not out.exists()
     assert "has 4 frames, 8 are needed" in predict_error(colours / "red.mp4")
     assert "cannot have 0 frames" in predict_error(colours / "red.mp4", "--num-frames", "0")
+
+
+@pytest.fixture
+def folder(colours: Path, tmp_path: Path) -> Path:
+    """A folder with two images, and a broken one between them."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("blue", "red", "white"):
+        shutil.copy(colours / f"{name}.png", folder)
+    (folder / "red.png").write_bytes(b"no image")
+    return folder
+
+
+def read_texts(out: Path) -> dict[str, str]:
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    return {Path(row["media"][0]).name: row["text"] for row in rows}
+
+
+def test_a_broken_file_costs_no_other_answer(
+    learnt_run: Path, cli: Cli, capfd: Capture, folder: Path, colours: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "answers.jsonl"
+    call = ("predict", learnt_run, folder, "--question", "Which colour?", "--out", out)
+    assert cli(*call) == 1
+    captured = capfd.readouterr()
+    assert f"unirs: no answer: Image {folder / 'red.png'} does not decode" in captured.err
+    assert "unirs: error: 1 of 3 media have no answer. Their errors are listed above." in captured.err
+    assert captured.out.splitlines() == [f"{folder / 'blue.png'}: blue", f"{folder / 'white.png'}: white"]
+    assert read_texts(out) == {"blue.png": "blue", "white.png": "white"}
+    # The second call answers what has no answer yet.
+    written = out.read_bytes()
+    shutil.copy(colours / "red.png", folder)
+    assert cli(*call) == 0
+    assert out.read_bytes().startswith(written)
+    assert read_texts(out) == {"blue.png": "blue", "white.png": "white", "red.png": "red"}
+
+
+def test_an_interrupted_call_is_resumed(learnt_run: Path, cli: Cli, folder: Path, tmp_path: Path) -> None:
+    (folder / "red.png").unlink()
+    out = tmp_path / "answers.jsonl"
+    call = ("predict", learnt_run, folder, "--question", "Which colour?", "--out", out)
+    assert cli(*call) == 0
+    first, second = out.read_bytes().splitlines(keepends=True)
+    # An answer that this model does not give shows that it is kept; the last line was cut.
+    kept = first.replace(b'"text": "blue"', b'"text": "kept"')
+    out.write_bytes(kept + second[:-5])
+    assert cli(*call) == 0
+    assert out.read_bytes() == kept + second
+    # Another question replaces them.
+    assert cli("predict", learnt_run, folder, "--question", "Is it red?", "--out", out) == 0
+    assert set(read_texts(out).values()) == {"no"}
+
+
+def test_file_names_that_are_not_utf8(learnt_run: Path, colours: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "images", tmp_path / "answers.jsonl"
+    folder.mkdir()
+    path = folder / os.fsdecode(b"r\xe9d.png")
+    shutil.copy(colours / "red.png", path)
+    command = [str(Path(sys.executable).with_name("unirs")), "predict", str(learnt_run), str(folder)]
+    done = subprocess.run(
+        [*command, "--question", "Which colour?", "--out", str(out)], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"{folder}/r\\udce9d.png: red\n".encode())
+    (row,) = map(json.loads, out.read_text(encoding="utf-8").splitlines())
+    assert (row["media"], row["text"]) == ([str(path)], "red")
+
+
+def test_a_question_that_is_not_unicode(predict_error: Callable[..., str], colours: Path) -> None:
+    message = predict_error(colours / "red.png", "--question", os.fsdecode(b"Which \xff?"))
+    assert "A prompt or an answer is not Unicode text" in message
+    assert r"Which \udcff?" in message
+
+
+def test_a_file_that_cannot_be_written(predict_error: Callable[..., str], colours: Path, tmp_path: Path) -> None:
+    message = predict_error(colours / "red.png", "--question", "Which colour?", "--out", tmp_path)
+    assert f"{tmp_path} cannot be written (Is a directory)" in message
 
 
 def test_unsuitable_questions_and_tasks(predict_error: Callable[..., str], vqa_run: Path, colours: Path) -> None:

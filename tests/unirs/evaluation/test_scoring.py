@@ -179,6 +179,16 @@ def test_missing_answers_are_an_error_or_count_as_wrong(tmp_path: Path, plugin: 
     assert any("4 of 6 answers are missing and count as wrong: test0" in note for note in scored.notes)
 
 
+def test_null_answers_are_missing(tmp_path: Path) -> None:
+    rows = [{"id": str(number), "text": text, "references": ["yes"]} for number, text in enumerate(["yes", None, ""])]
+    path = write(tmp_path / "answers.jsonl", rows)
+    with pytest.raises(DataError, match=r"line 2 has no answer.*--allow-missing"):
+        score(path, metric="vqa")
+    scored = score(path, metric="vqa", allow_missing=True)
+    assert values(scored)["accuracy"] == pytest.approx(1 / 3)
+    assert any("1 of 3 answers are missing and count as wrong: 1." in note for note in scored.notes)
+
+
 def test_unknown_answers_are_an_error_or_excluded(tmp_path: Path, plugin: Path) -> None:
     path = write(tmp_path / "answers.jsonl", [*geochat_rows(), {"question_id": "tset7", "answer": "no"}])
     task = {"name": str(plugin), "root": tmp_path}

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,9 @@ def test_reads_lines_that_were_written(tmp_path: Path, rows: list[dict[str, obje
         (b'{"a": 1}\n{"a": ', "line 2 is not JSON"),
         (b'{"a": 1}\n\n[1]\n', "line 3 is not a JSON object"),
         (b'{"a": "\xff"}', "is not UTF-8 text after line 0"),
+        (b'{"a": 1}\n{"a": ' + b"9" * 5000 + b"}", "line 2 is not JSON"),
+        (b'{"a": 1}\n{"a": [{"b": "\\uD800"}]}', "line 2: a text contains a lone surrogate"),
+        (b'{"\\ude00\\ud83d": 1}', "line 1: a text contains a lone surrogate"),
     ],
 )
 def test_invalid_lines(tmp_path: Path, content: bytes, message: str) -> None:
@@ -84,6 +88,12 @@ def test_invalid_lines(tmp_path: Path, content: bytes, message: str) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
         list(read_json_lines(path))
+
+
+def test_pairs_of_surrogates_and_bytes_of_file_names_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": "\\ud83d\\ude00", "b": "\\udcff.png"}')
+    assert [row for _, row in read_json_lines(path)] == [{"a": "\N{GRINNING FACE}", "b": os.fsdecode(b"\xff.png")}]
 
 
 def test_missing_file_and_folder_of_lines(tmp_path: Path) -> None:

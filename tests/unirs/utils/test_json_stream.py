@@ -57,6 +57,7 @@ def test_reads_what_was_written_with_any_chunk(
         ("[1] [2]", r"is not JSON \(line 1, column 5: Extra data"),
         ('{"a": [1]}', "holds no JSON list"),
         ("[" * 100_000, "is nested too deeply"),
+        ("[1,\n" + "9" * 5000 + "]", r"is not JSON \(line 2, column 1: An integer that is too long"),
     ],
 )
 def test_invalid_lists(tmp_path: Path, text: str, message: str) -> None:
@@ -86,6 +87,16 @@ def test_files_without_the_named_list(tmp_path: Path, text: str, message: str) -
     path.write_text(text)
     with pytest.raises(DataError, match=rf"a\.json {message}"):
         list(read_json_list(path, "a"))
+
+
+@pytest.mark.usefixtures("chunk")
+def test_lone_surrogates(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('["\\ud83d\\ude00", "\\udcff",\n {"a": "\\ud800"}]')
+    rows = read_json_list(path)
+    assert [next(rows).value, next(rows).value] == ["\N{GRINNING FACE}", "\udcff"]
+    with pytest.raises(DataError, match=r"a\.json, value in line 2: a text contains a lone surrogate"):
+        next(rows)
 
 
 @pytest.mark.usefixtures("chunk")
