@@ -1,3 +1,5 @@
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import PIL.Image
@@ -200,3 +202,17 @@ def test_real_images() -> None:
     report = check_task(task, limit=10)
     assert report.problems == {}
     assert report.samples == {"train": 1260, "val": 140, "test": 560}
+
+
+def test_names_that_are_not_utf8(tmp_path: Path, cli: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "scenes"
+    for level, name in enumerate((b"river", b"for\xeat")):
+        folder = root / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        for number in range(12):
+            image = PIL.Image.new("RGB", (8, 8), (level, number, 0))
+            image.save(folder / os.fsdecode(b"\xff%d.png" % number))
+    assert cli("tasks", "check", "scene_folder", "--root", root, "--sheet", tmp_path / "sheet.png") == 0
+    out = capfd.readouterr().out
+    assert "categories: for t 9, river 9" in out
+    assert "no problems found" in out

@@ -80,6 +80,8 @@ class PerturbedMedia:
 
 
 def _shuffled_order(count: int, salt: str) -> list[int]:
-    order = sorted(range(count), key=lambda index: hashlib.sha256(f"{salt}/{index}".encode()).digest())
+    order = sorted(
+        range(count), key=lambda index: hashlib.sha256(f"{salt}/{index}".encode(errors="surrogateescape")).digest()
+    )
     # Rotated by one if it is the original order.
     return order[1:] + order[:1] if order == sorted(order) else order

@@ -77,7 +77,9 @@ def held_out(names: Iterable[str], share: float, salt: str = "") -> set[str]:
 
     None are selected if the share is 0 or there are fewer than two names, else at least one and never all.
     """
-    ranked = sorted(names, key=lambda name: (hashlib.sha256(f"{salt}{name}".encode()).digest(), name))
+    ranked = sorted(
+        names, key=lambda name: (hashlib.sha256(f"{salt}{name}".encode(errors="surrogateescape")).digest(), name)
+    )
     if len(ranked) < 2 or share <= 0:
         return set()
     return set(ranked[: min(max(1, round(len(ranked) * share)), len(ranked) - 1)])

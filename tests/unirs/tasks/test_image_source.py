@@ -12,6 +12,7 @@ import torch
 
 from unirs.errors import MediaError
 from unirs.tasks.media import Image, Media, Pair, Video
+from unirs.tasks.perturbation import PerturbedMedia
 
 
 def tiff(pixels: np.ndarray, sample_format: int = 1) -> bytes:
@@ -191,3 +192,5 @@ def test_file_names_that_are_not_utf8(tmp_path: Path) -> None:
     media: Media = Image(path)
     assert media.load_frames().shape == (1, 3, 16, 24)
     assert len(media.content_key()) == 64
+    shuffled = PerturbedMedia(Video([path] * 3), "shuffle_frames")
+    assert shuffled.load_frames().shape == (3, 3, 16, 24)

@@ -1,3 +1,4 @@
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -126,3 +127,8 @@ def test_folders(tmp_path: Path) -> None:
     (tmp_path / "a" / "3.txt").touch()
     with pytest.raises(DataError, match=r"3\.txt is not a \.png file"):
         files_of(tmp_path / "a", {".png"}, "a .png file")
+
+
+def test_names_that_are_not_utf8_are_held_out_like_others() -> None:
+    names = {os.fsdecode(b"\xff%d.png" % number) for number in range(8)}
+    assert len(held_out(names, 0.25)) == 2
