@@ -24,6 +24,15 @@ COMMANDS = {
 """Commands and their descriptions, in the order of `unirs --help`."""
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Adds the default of an option to its help."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        shown = action.option_strings and isinstance(action.default, str | Path | int | float)
+        hidden = isinstance(action.default, bool) or action.default == argparse.SUPPRESS
+        return f"{action.help} (default: %(default)s)" if shown and not hidden else action.help
+
+
 def check_positive(options: argparse.Namespace, *names: str) -> None:
     """Raises a `UniRSError` for an option below 1."""
     for name in names:

@@ -14,12 +14,8 @@ from unirs.errors import UniRSError
 def register(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options to its parser."""
     parser.add_argument("--suite", type=Path, required=True, help="a YAML, e.g. benchmarks/suites/ablations.yaml")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/ablations"), help="folder to write to (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=2, help="parallel training runs, with one thread each (default: %(default)s)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"), help="folder to write to")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel training runs, with one thread each")
     parser.add_argument("--seeds", type=int, nargs="+", default=[], metavar="SEED", help="replace the suite's seeds")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="VARIANT", help="only these variants, with the first of their group"

@@ -18,39 +18,30 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="training runs, saved UniRS models, or Hugging Face image-text-to-text models (folder or hub id)",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench"), help="folder to write to (default: %(default)s)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder to write to")
     parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these tasks")
     parser.add_argument("--limit", type=int, help="samples of each task, always the same ones (default: all)")
     parser.add_argument("--resume", action="store_true", help="keep the answers of an interrupted run")
-    parser.add_argument("--device", default="auto", help="cpu, gpu, … (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="cpu, gpu, …")
+    parser.add_argument("--devices", type=int, default=1, help="number of processes, a device each")
+    parser.add_argument("--strategy", default="auto", help="Lightning's strategy, e.g. ddp_fork")
     parser.add_argument(
-        "--devices", type=int, default=1, help="number of processes, a device each (default: %(default)s)"
+        "--batch-size", type=int, default=8, help="samples of a batch, or questions for Hugging Face models"
     )
-    parser.add_argument("--strategy", default="auto", help="Lightning's strategy, e.g. ddp_fork (default: %(default)s)")
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=8,
-        help="samples of a batch, or questions for Hugging Face models (default: %(default)s)",
-    )
-    parser.add_argument("--num-workers", type=int, default=0, help="processes that decode media (default: %(default)s)")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that decode media")
     parser.add_argument(
         "--feature-cache",
         type=Path,
         default=Path("runs/features"),
         metavar="DIR",
-        help="folder for the features of frozen UniRS encoders (default: %(default)s)",
+        help="folder for the features of frozen UniRS encoders",
     )
-    parser.add_argument(
-        "--feature-cache-gb", type=float, default=10.0, help="its disk space; 0 disables it (default: %(default)s)"
-    )
+    parser.add_argument("--feature-cache-gb", type=float, default=10.0, help="its disk space; 0 disables it")
     parser.add_argument(
         "--decoding",
         choices=("generate", "loglikelihood"),
         default="generate",
-        help="free text, or the likeliest choice if a task has choices (default: %(default)s)",
+        help="free text, or the likeliest choice if a task has choices",
     )
     parser.add_argument(
         "--no-baselines",

@@ -10,7 +10,7 @@ from unirs.metrics.registry import METRICS
 def register(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options to its parser."""
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="folders of two runs: A and B")
-    parser.add_argument("--stage", default="test", help="test, validate, bench or score (default: %(default)s)")
+    parser.add_argument("--stage", default="test", help="test, validate, bench or score")
     parser.add_argument("--task", help="only this task (default: all)")
     parser.add_argument(
         "--metric",
@@ -20,10 +20,8 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--trust-remote-code", action="store_true", help="run code that a model's config names by file or dotted path"
     )
     parser.add_argument("--intersect", action="store_true", help="compare the tasks and rows that both runs have")
-    parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap (default: %(default)s)")
-    parser.add_argument(
-        "--show", type=int, default=5, help="changed rows to list in either direction (default: %(default)s)"
-    )
+    parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap")
+    parser.add_argument("--show", type=int, default=5, help="changed rows to list in either direction")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write all changed rows to FILE.jsonl or FILE.md")
     parser.set_defaults(run=_run)
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from traceback import walk_tb
 
 from unirs import __version__
-from unirs.cli import COMMANDS
+from unirs.cli import COMMANDS, HelpFormatter
 from unirs.errors import UniRSError
 
 _TRAINER_COMMANDS = {
@@ -96,7 +96,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, add_help=False)
     given = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text)
+        command = commands.add_parser(name, help=text, formatter_class=HelpFormatter)
         if name == given:
             import_module(f"unirs.cli.{name}").register(command)
     return parser

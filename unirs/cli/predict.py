@@ -34,7 +34,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--question", help="the question (default: the task's own instruction)")
     parser.add_argument("--task", help="the task whose prompt is used (default: the first one of the media's modality)")
-    parser.add_argument("--num-frames", type=int, default=8, help="frames of a video (default: %(default)s)")
+    parser.add_argument("--num-frames", type=int, default=8, help="frames of a video")
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run code that the model's config names by file or dotted path"
     )

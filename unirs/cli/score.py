@@ -23,9 +23,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--metric", help=f"the metric if rows have references: {', '.join(METRICS)}, or a dotted path")
     parser.add_argument("--root", type=Path, help="the task's data (default: data/TASK)")
     add_task_option(parser)
-    parser.add_argument(
-        "--split", choices=get_args(SplitName), default="test", help="the task's split (default: %(default)s)"
-    )
+    parser.add_argument("--split", choices=get_args(SplitName), default="test", help="the task's split")
     parser.add_argument(
         "--references",
         type=Path,

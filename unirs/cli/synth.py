@@ -15,8 +15,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder to write to; each task gets a folder of its name"
     )
-    parser.add_argument("--size", type=int, default=512, help="training items of each task (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same files (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=512, help="training items of each task")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same files")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks")
     parser.set_defaults(run=_run)
 

@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from unirs.errors import DataError
 from unirs.metrics.base import Prediction
-from unirs.tasks.media import Media
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample
 from unirs.utils.io import write_atomically
@@ -35,27 +34,27 @@ def write_sheet(
     A bar beside the answer is green from a score of 0.5 on, else red. At most `limit` rows are shown, evenly spread.
     `load_frames` is called for these, and returns uint8 `[k, 3, H, W]` or k arrays `[3, H, W]`.
     """
-    if not predictions:
-        raise DataError(f"There are no predictions to draw in {path}. Evaluate at least one sample.")
-    cards = [
-        _card(*predictions[index], load_frames(predictions[index][0])) for index in spread(len(predictions), limit)
-    ]
-    png = io.BytesIO()
-    _grid(cards, min(_COLUMNS, len(cards)), _GAP, _PAGE).save(png, format="PNG", optimize=True)
-    write_atomically(path, png.getvalue())
+    rows = [predictions[index] for index in spread(len(predictions), limit)]
+    _write(path, [_card(row, score, load_frames(row)) for row, score in rows])
 
 
 def write_samples(path: Path, samples: Sequence[tuple[str, PromptTemplate, Sample]]) -> None:
     """Writes one card per sample: title, the prompt template filled by the only turn, and the turn's first target."""
-    rows: list[tuple[Prediction, float]] = []
-    media: dict[int, Media] = {}
+    cards = []
     for title, prompt, sample in samples:
         (turn,), files = sample.turns, sample.media.sources
         text = prompt(turn.prompt_fields)
         row = Prediction(turn.id, title, files, turn.category, text, turn.targets[0], turn.references)
-        media[id(row)] = sample.media
-        rows.append((row, 1.0))
-    write_sheet(path, rows, lambda row: media[id(row)].load_frames((256, 256)), limit=len(rows))
+        cards.append(_card(row, 1.0, sample.media.load_frames((256, 256))))
+    _write(path, cards)
+
+
+def _write(path: Path, cards: Sequence[Image.Image]) -> None:
+    if not cards:
+        raise DataError(f"There are no predictions to draw in {path}. Evaluate at least one sample.")
+    png = io.BytesIO()
+    _grid(cards, min(_COLUMNS, len(cards)), _GAP, _PAGE).save(png, format="PNG", optimize=True)
+    write_atomically(path, png.getvalue())
 
 
 def spread(count: int, limit: int) -> list[int]:

@@ -28,10 +28,11 @@ _CHUNK = 10_000  # rows that are scored at once
 
 
 @dataclass
-class Report:
-    """Results of a check: numbers of samples, turns, and prompts and target answers by length, and problems by type."""
+class TaskCheck:
+    """A check of a task: numbers of samples, turns, and prompts and target answers by length, and problems by type."""
 
-    unit: str  # of lengths, without visual tokens: `tokens` or `words`
+    task: Task
+    encoder: PromptEncoder | None  # lengths are counted in tokens, without visual tokens; without it in words
     samples: dict[SplitName, int] = field(default_factory=dict)  # with those that the limit excludes
     turns: dict[SplitName, Counter[str]] = field(default_factory=dict)  # by category
     excluded: dict[SplitName, Mapping[str, int]] = field(default_factory=dict)  # turns, by the protocol
@@ -40,6 +41,8 @@ class Report:
     answer_lengths: Counter[int] = field(default_factory=Counter)
     problems: dict[str, list[str]] = field(default_factory=dict)
     examples: list[tuple[str, PromptTemplate, Sample]] = field(default_factory=list)  # for `write_samples`
+    _digests: dict[Media, bytes | None] = field(default_factory=dict)  # of the pixels
+    _first: dict[bytes, tuple[SplitName, str]] = field(default_factory=dict)  # split and name of media, by digest
 
     def add(self, problem: str, description: str) -> None:
         """Adds a problem of a type."""
@@ -47,6 +50,7 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         """The report as text."""
+        unit = "words" if self.encoder is None else "tokens"
         for split, count in self.samples.items():
             yield f"{split}: {count} samples; {self.turns[split].total()} turns checked"
             yield from _counts("categories", self.turns[split])
@@ -57,75 +61,19 @@ class Report:
         for name, lengths in (("a prompt", self.prompt_lengths), ("an answer", self.answer_lengths)):
             if lengths:
                 mean = sum(length * count for length, count in lengths.items()) / lengths.total()
-                yield f"{self.unit} of {name}: mean {mean:.1f}, max {max(lengths)}"
+                yield f"{unit} of {name}: mean {mean:.1f}, max {max(lengths)}"
         for problem, found in self.problems.items():
             yield f"{problem}: {len(found)}"
             yield from (f"  {description}" for description in found[:_MAX_LISTED])
             if len(found) > _MAX_LISTED:
                 yield f"  and {len(found) - _MAX_LISTED} more"
 
-
-def check_task(
-    task: Task,
-    *,
-    limit: int | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    progress: bool = False,
-) -> Report:
-    """Reads all splits of a task.
-
-    Problems: data that are missing or not readable; splits without samples; media that do not decode, that have another
-    modality than the task, or whose pixels are in two splits; repeated ids; prompts that do not render; answers that
-    are missing, empty, none of the choices, or wrong by the task's own metric (if that is exact). `limit` samples of
-    each split are checked, spread over it. Without a tokenizer, words are counted.
-    """
-    encoder, unit = (None, "words") if tokenizer is None else (PromptEncoder(tokenizer), "tokens")
-    check = _Check(task, encoder, Report(unit))
-    for path in task.required_paths:
-        if not path.exists():
-            check.report.add("missing", f"{path}. Get the data: {task.download_hint}")
-    chosen: dict[SplitName, tuple[TaskSplit, range]] = {}
-    for split in () if check.report.problems else task.splits:
-        try:
-            samples = task.load_split(split)
-        except DataError as error:
-            check.report.add("not readable", str(error))
-            continue
-        step = 1 if limit is None else max(1, -(-len(samples) // limit))
-        chosen[split] = samples, range(0, len(samples), step)
-    total = sum(len(indices) for _, indices in chosen.values())
-    with progress_bar("samples", total, unit="samples", show=progress) as advance:
-        for split, (samples, indices) in chosen.items():
-            advance(0, split)
-            for _ in check.split(split, samples, indices):
-                advance()
-    return check.report
-
-
-def _counts(name: str, counts: Mapping[str, int]) -> Iterator[str]:
-    texts, limit = [f"{category} {count}" for category, count in sorted(counts.items()) if category], 4 * _MAX_LISTED
-    if texts:
-        more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
-        yield f"  {name}: {', '.join(texts[:limit])}{more}"
-
-
-@dataclass
-class _Check:
-    """A check in progress: `digests` of the pixels by media, and split and name of the first media by digest."""
-
-    task: Task
-    encoder: PromptEncoder | None
-    report: Report
-    digests: dict[Media, bytes | None] = field(default_factory=dict)
-    first: dict[bytes, tuple[SplitName, str]] = field(default_factory=dict)
-
-    def split(self, split: SplitName, samples: TaskSplit, indices: range) -> Iterator[None]:
+    def check_split(self, split: SplitName, samples: TaskSplit, indices: range) -> Iterator[None]:
         """Checks samples of a split; yields after each."""
-        report = self.report
-        report.samples[split], report.turns[split] = len(samples), Counter()
-        report.excluded[split] = samples.num_excluded
+        self.samples[split], self.turns[split] = len(samples), Counter()
+        self.excluded[split] = samples.num_excluded
         if not samples:
-            report.add("not readable", f"split '{split}' has no samples")
+            self.add("not readable", f"split '{split}' has no samples")
         ids: set[str] = set()
         rows: list[Prediction] = []
         examples = set(indices[:: -(-len(indices) // _CARDS) or 1])
@@ -133,19 +81,19 @@ class _Check:
             sample = samples[index]
             valid = self._media(split, sample) and bool(sample.turns)
             if not sample.turns:
-                report.add("no turns", f"{split}, {sample.id}")
+                self.add("no turns", f"{split}, {sample.id}")
             for turn in sample.turns:
                 if turn.id in ids:
-                    report.add("repeated id", f"{split}: {turn.id}")
+                    self.add("repeated id", f"{split}: {turn.id}")
                 ids.add(turn.id)
-                report.turns[split][turn.category] += 1
+                self.turns[split][turn.category] += 1
                 targets = self._targets(split, sample, turn)
                 valid = valid and bool(targets)
                 rows += targets
             if valid and index in examples:
                 # Samples often have the same questions in the same order.
                 turn = sample.turns[index % len(sample.turns)]
-                report.examples.append((split, self.task.prompt, replace(sample, turns=(turn,))))
+                self.examples.append((split, self.task.prompt, replace(sample, turns=(turn,))))
             if len(rows) >= _CHUNK or index == indices[-1]:
                 self._score(rows)
                 rows.clear()
@@ -155,53 +103,53 @@ class _Check:
         """Whether the media decode."""
         media, name = sample.media, f"{split}, {sample.id}"
         if media.modality != self.task.modality:
-            self.report.add("another modality", f"{name}: {media.modality}; that of the task is {self.task.modality}")
-        if media not in self.digests:
+            self.add("another modality", f"{name}: {media.modality}; that of the task is {self.task.modality}")
+        if media not in self._digests:
             try:
                 frames = media.load_frames()
             except MediaError as error:
-                self.report.add("does not decode", f"{name}: {error}")
-                self.digests[media] = None
+                self.add("does not decode", f"{name}: {error}")
+                self._digests[media] = None
             else:
                 digest = hashlib.blake2b(str(tuple(frames.shape)).encode(), digest_size=16)
                 digest.update(frames.numpy().data)
-                self.digests[media] = digest.digest()
-        content = self.digests[media]
+                self._digests[media] = digest.digest()
+        content = self._digests[media]
         if content is not None:
             files = " and ".join(media.sources)
-            other_split, other_files = self.first.setdefault(content, (split, files))
+            other_split, other_files = self._first.setdefault(content, (split, files))
             if other_split != split:
-                self.report.add("in two splits", f"{files} ({split}) has the pixels of {other_files} ({other_split})")
+                self.add("in two splits", f"{files} ({split}) has the pixels of {other_files} ({other_split})")
         return content is not None
 
     def _targets(self, split: SplitName, sample: Sample, turn: Turn) -> list[Prediction]:
         """A row for each target answer of a turn; none if its prompt or references are wrong."""
-        report, name = self.report, f"{split}, {turn.id}"
+        name = f"{split}, {turn.id}"
         if not turn.references:
-            report.add("no references", name)
+            self.add("no references", name)
             return []
         try:
             prompt = self.task.prompt(turn.prompt_fields)
             if self.encoder is not None:
                 for tree in self.encoder.encode_train_flat(self.task.prompt, replace(sample, turns=(turn,)), 1, 0):
                     length = sum(label != IGNORE for label in tree.labels)
-                    report.answer_lengths[length] += 1
-                    report.prompt_lengths[len(tree.labels) - length] += 1
+                    self.answer_lengths[length] += 1
+                    self.prompt_lengths[len(tree.labels) - length] += 1
                 prompt = self.encoder.render(self.task.prompt, turn, 1)
         except DataError as error:
-            report.add("no prompt", f"{name}: {error}")
+            self.add("no prompt", f"{name}: {error}")
             return []
         given = turn.category if self.task.scorer.category_is_given else ""
-        report.prompts.setdefault(given, (prompt, turn.targets[0]))
+        self.prompts.setdefault(given, (prompt, turn.targets[0]))
         choices = self.task.choices_for(turn.category)
         for answer in turn.targets:
             if self.encoder is None:
-                report.answer_lengths[len(answer.split())] += 1
-                report.prompt_lengths[len(prompt.split())] += 1
+                self.answer_lengths[len(answer.split())] += 1
+                self.prompt_lengths[len(prompt.split())] += 1
             if not answer.strip():
-                report.add("empty answer", name)
+                self.add("empty answer", name)
             elif choices and answer not in choices:
-                report.add("none of the choices", f"{name}: {answer!r}")
+                self.add("none of the choices", f"{name}: {answer!r}")
         files = sample.media.sources
         return [Prediction(name, "", files, turn.category, prompt, answer, turn.references) for answer in turn.targets]
 
@@ -213,8 +161,51 @@ class _Check:
         try:
             scores = scorer.evaluate(rows).scores
         except DataError as error:
-            self.report.add("not scored", str(error))
+            self.add("not scored", str(error))
             return
         for row, score in zip(rows, scores, strict=True):
             if score < 1:
-                self.report.add("wrong target answer", f"{row.id}: {row.text!r} is not right by {scorer.name}")
+                self.add("wrong target answer", f"{row.id}: {row.text!r} is not right by {scorer.name}")
+
+
+def check_task(
+    task: Task,
+    *,
+    limit: int | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    progress: bool = False,
+) -> TaskCheck:
+    """Reads all splits of a task.
+
+    Problems: data that are missing or not readable; splits without samples; media that do not decode, that have another
+    modality than the task, or whose pixels are in two splits; repeated ids; prompts that do not render; answers that
+    are missing, empty, none of the choices, or wrong by the task's own metric (if that is exact). `limit` samples of
+    each split are checked, spread over it. Without a tokenizer, words are counted.
+    """
+    check = TaskCheck(task, None if tokenizer is None else PromptEncoder(tokenizer))
+    for path in task.required_paths:
+        if not path.exists():
+            check.add("missing", f"{path}. Get the data: {task.download_hint}")
+    chosen: dict[SplitName, tuple[TaskSplit, range]] = {}
+    for split in () if check.problems else task.splits:
+        try:
+            samples = task.load_split(split)
+        except DataError as error:
+            check.add("not readable", str(error))
+            continue
+        step = 1 if limit is None else max(1, -(-len(samples) // limit))
+        chosen[split] = samples, range(0, len(samples), step)
+    total = sum(len(indices) for _, indices in chosen.values())
+    with progress_bar("samples", total, unit="samples", show=progress) as advance:
+        for split, (samples, indices) in chosen.items():
+            advance(0, split)
+            for _ in check.check_split(split, samples, indices):
+                advance()
+    return check
+
+
+def _counts(name: str, counts: Mapping[str, int]) -> Iterator[str]:
+    texts, limit = [f"{category} {count}" for category, count in sorted(counts.items()) if category], 4 * _MAX_LISTED
+    if texts:
+        more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
+        yield f"  {name}: {', '.join(texts[:limit])}{more}"

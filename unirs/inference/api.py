@@ -16,10 +16,8 @@ from typing import Any, overload
 
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
-from torch.utils.data import DataLoader
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs.data.batch import Batch
 from unirs.data.collator import Collator
 from unirs.data.dataset import Example
 from unirs.data.frame_cache import FrameCache
@@ -326,30 +324,19 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         frames = FrameCache(processor.image_size, processor.resize, limit=0)
         collator = Collator(processor, training=False, prompts=prompts)
         loader = make_loader(examples, collator, frames, batch_size=batch_size, num_workers=num_workers)
-        return self._complete(
-            processor, loader, progress=progress, max_new_tokens=longest, choices=choices, logprobs=details
-        )
-
-    def _complete(
-        self,
-        processor: Processor,
-        loader: DataLoader[Batch],
-        *,
-        progress: bool,
-        logprobs: bool,
-        **options: Any,  # noqa: ANN401
-    ) -> Iterator[tuple[Prediction, Completion]]:
-        count = len(loader.dataset)  # type: ignore[arg-type]
-        with progress_bar("answers", count, unit="media", show=progress) as advance, checks.evaluation_mode(self.model):
+        bar = progress_bar("answers", len(examples), unit="media", show=progress)
+        with bar as advance, checks.evaluation_mode(self.model):
             for loaded in loader:
                 with torch.no_grad():
                     batch = add_vision_features(self.model, processor, loaded.to(self.device))
-                completions = complete(self.model, processor, batch, logprobs=logprobs, **options)
-                maps = self.model.change_maps(batch) if logprobs else [None] * len(batch.modalities)
+                completions = complete(
+                    self.model, processor, batch, max_new_tokens=longest, choices=choices, logprobs=details
+                )
+                maps = self.model.change_maps(batch) if details else [None] * len(batch.modalities)
                 for query, completion, (row, _) in zip(batch.queries, completions, batch.prompt_ends, strict=True):
                     (index,) = batch.row_media[row]
                     change_map = maps[index]
-                    tokens = self.tokenizer.convert_ids_to_tokens(list(completion.token_ids)) if logprobs else ()
+                    tokens = self.tokenizer.convert_ids_to_tokens(list(completion.token_ids)) if details else ()
                     detailed = replace(
                         completion,
                         tokens=tuple(tokens),

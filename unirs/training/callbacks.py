@@ -62,14 +62,7 @@ class ThroughputLogger(Callback):
         """Starts the clock; validation between epochs does not count."""
         self._last = time.perf_counter()
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,  # noqa: ARG002
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401, ARG002
-        batch: Batch,
-        batch_idx: int,  # noqa: ARG002
-    ) -> None:
+    def on_train_batch_end(self, _: Trainer, pl_module: LightningModule, __: Any, batch: Batch, ___: int) -> None:  # noqa: ANN401
         """Logs the rate."""
         now = time.perf_counter()
         rate = len(batch.modalities) / (now - self._last)
