@@ -60,8 +60,9 @@ def _check(options: argparse.Namespace) -> None:
     from unirs.evaluation.contact_sheet import write_samples
     from unirs.evaluation.task_check import check_task
     from unirs.models.llm import LLMConfig, load_tokenizer
+    from unirs.tasks.config import TaskConfig
 
-    task: Task = plugins.create("unirs.tasks", task_spec(options.name, options.root, options.option))
+    task = TaskConfig.from_config(task_spec(options.name, options.root, options.option)).task
     tokenizer = None if options.tokenizer is None else load_tokenizer(LLMConfig(source=options.tokenizer))
     report = check_task(task, limit=options.limit, tokenizer=tokenizer, progress=True)
     for line in report.lines():

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from unirs.errors import UniRSError, did_you_mean
 from unirs.tasks.config import task_label
+from unirs.utils.io import is_file_name
 from unirs.utils.typed_yaml import StrictStruct, Text, read_yaml
 
 Config = dict[str, Any]
@@ -88,6 +89,9 @@ class AblationSuite(StrictStruct, frozen=True):
         if len(set(labels)) < len(labels):
             raise ValueError(f"base.data.tasks: names are {', '.join(labels)}. Give each task a 'label' of its own")
         _check_known("columns", self.columns, labels)
+        for name in (*self.variants, *self.prepared):
+            if not is_file_name(name):
+                raise ValueError(f"{name[:100]!r} cannot name a folder. Use letters, digits, '-' and '_'")
         overrides = {f"prepared.{name}": run.config for name, run in self.prepared.items()}
         for group_name, group in self.groups.items():
             for name, variant in group.variants.items():

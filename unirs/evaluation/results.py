@@ -16,7 +16,7 @@ import msgspec
 from unirs.errors import DataError
 from unirs.metrics.base import Evaluation, Prediction
 from unirs.metrics.bootstrap import intervals, point_estimate
-from unirs.utils.io import replacing_folder
+from unirs.utils.io import check_regular, is_file_name, replacing_folder
 from unirs.utils.tables import decimal, to_text
 
 _WIDTH = 100
@@ -138,6 +138,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
         DataError: the file is missing, is not JSON, or does not hold the tasks' numbers.
     """
     try:
+        check_regular(path)
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(
@@ -151,6 +152,9 @@ def read_metrics(path: Path) -> dict[str, Any]:
         msgspec.convert(document, _Document)
     except msgspec.ValidationError as error:
         raise DataError(f"{path} is not the metrics.json of a run ({error}). Run the evaluation again.") from error
+    for name in document["tasks"]:
+        if not is_file_name(name):
+            raise DataError(f"{path} is not the metrics.json of a run: {name[:100]!r} is no name of a task.")
     return dict(document)
 
 

@@ -1,10 +1,4 @@
-"""`UniRS`: a trained model in three lines of Python.
-
-from unirs import UniRS
-
-model = UniRS.from_pretrained("runs/quickstart")
-model.answer(("before.tif", "after.tif"), "What changed?")
-"""
+"""`UniRS`: a trained model in Python, `UniRS.from_pretrained("runs/quickstart")`."""
 
 from __future__ import annotations
 
@@ -23,7 +17,7 @@ from unirs.data.dataset import Example
 from unirs.data.frame_cache import FrameCache
 from unirs.data.loaders import make_loader
 from unirs.data.processor import Processor
-from unirs.errors import ModelError, UniRSError, did_you_mean
+from unirs.errors import UniRSError, did_you_mean
 from unirs.inference import options as checks
 from unirs.inference.clue_generator import ClueGenerator
 from unirs.inference.completion import Choices, Completion, add_vision_features, complete
@@ -69,10 +63,8 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         Args:
             pretrained_model_name_or_path: Folder of a training run or of a saved model, or a hub id.
             device: Device of the weights; None for a GPU if there is one.
-            trust_remote_code: Also run code that the model's config names by file or dotted path, instead of an
-                installed plugin's name, and use its `clue.source` and `clue.cache`.
-            clue_source: The model that generates clues, as `ClueConfig.source`; for a model trained with another
-                model's clues.
+            trust_remote_code: Run code that its config names by file or dotted path, and use its clue paths.
+            clue_source: `ClueConfig.source`, for a model that was trained with the clues of another one.
             hub: Options of `huggingface_hub.snapshot_download` for a hub id: `revision`, `token`, `cache_dir`, …
 
         Raises:
@@ -87,13 +79,10 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         folder = Path(resolve_source(source))
         if hub and folder.exists():
             raise UniRSError(f"Options of a download do not apply to the folder {folder}: {', '.join(hub)}. Omit them.")
-
-        model = cls(*load_pretrained(pretrained_model_name_or_path, trust_remote_code=trust_remote_code, **hub))
+        model = cls(*load_pretrained(source, trust_remote_code=trust_remote_code, **hub))
         if clue_source is not None:
             model.config = replace(model.config, clue=replace(model.config.clue, source=clue_source))
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        checks.move_to_device(model.model, device, source)
+        checks.move_to_device(model.model, device or ("cuda" if torch.cuda.is_available() else "cpu"), source)
         return model
 
     def save_pretrained(
@@ -271,14 +260,9 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
     @property
     def clue_generator(self) -> ClueGenerator:
         """Generates clues with the base VLM that the model was trained with."""
-        return ClueGenerator(self.config.clue, self._itself)
+        return ClueGenerator(self.config.clue, self._itself, foreign=self.config.foreign_clues)
 
     def _itself(self) -> UniRS:
-        if self.config.foreign_clues and self.config.clue.source is None:
-            raise ModelError(
-                "The clues of the model's training were another model's. Name that one "
-                "(from_pretrained(clue_source=…), --clue-source), or give the clue as a text."
-            )
         # A bound method pickles, as a lambda does not.
         return self
 

@@ -11,6 +11,7 @@ import torch
 from unirs.data.clues import BaseVLM, ClueCache, ClueConfig, generate_clues
 from unirs.data.dataset import Example
 from unirs.data.loaders import world
+from unirs.errors import ModelError
 from unirs.models.run_folder import is_unirs_model
 from unirs.models.tuning import adapters_off, base_state
 from unirs.tasks.media import Media
@@ -29,18 +30,27 @@ class ClueGenerator:
     Args:
         config: Names the base VLM and the cache.
         own: Returns the model itself, for a config that names no other.
+        foreign: The clues of the model's training were another model's, which the config must name.
         trust_remote_code: Run code that the config of another model names by file or dotted path.
     """
 
-    def __init__(self, config: ClueConfig, own: Callable[[], UniRS], *, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self, config: ClueConfig, own: Callable[[], UniRS], *, foreign: bool = False, trust_remote_code: bool = False
+    ) -> None:
         self.config = config
         self.own = own
+        self.foreign = foreign
         self.trust_remote_code = trust_remote_code
         self._vlm: BaseVLM | None = None
 
     def __call__(self, media: Sequence[Media]) -> dict[Media, str]:
         """The clue of each input; shows a progress bar while clues are missing in the cache."""
         if self.config.source is None:
+            if self.foreign:
+                raise ModelError(
+                    "The clues of the model's training were another model's. Name that one "
+                    "(from_pretrained(clue_source=…), --clue-source), or give the clue as a text."
+                )
             # Its weights change with every training step.
             vlm: BaseVLM = _UniRSBaseVLM(self.own(), plain=True)
         else:

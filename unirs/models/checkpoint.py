@@ -14,6 +14,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from unirs.errors import ModelError
 from unirs.models.llm import tokenizer_from_json
 from unirs.utils.hashing import fingerprint
+from unirs.utils.io import check_regular
 
 MODEL_PREFIX = "model."
 """Prefix of the model's weights in the state dict of the LightningModule."""
@@ -77,6 +78,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             # torch asks for reports of foreign pickles.
             warnings.simplefilter("ignore")
+            check_regular(path)
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"Checkpoint {path} does not exist.") from None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,8 +12,9 @@ from filelock import FileLock
 from unirs import plugins
 from unirs.errors import DataError, PluginError
 from unirs.ranges import PositiveInt, Range, Seed, check_ranges
-from unirs.tasks.task import Task
-from unirs.utils.io import writing
+from unirs.tasks.sample import TaskSplit
+from unirs.tasks.task import SplitName, Task
+from unirs.utils.io import is_file_name, writing
 
 ClueUse = Literal["never", "test", "always"]
 
@@ -44,6 +45,7 @@ class TaskOptions:
         synthetic: synthetic data to make if the task's data are missing.
         clue: when prompts contain a clue: `never`, for evaluation only (`test`), or for training too (`always`).
         augment: whether training media are rotated and mirrored, all frames of an input alike.
+        allow_outside_root: whether annotations may name media outside the task's `root`.
     """
 
     label: str | None = None
@@ -51,6 +53,7 @@ class TaskOptions:
     synthetic: SyntheticConfig | None = None
     clue: ClueUse = "never"
     augment: bool = False
+    allow_outside_root: bool = False
 
     def __post_init__(self) -> None:
         check_ranges(TaskOptions, self)
@@ -60,8 +63,15 @@ _OWN_OPTIONS = {entry.name for entry in fields(TaskOptions)}
 
 
 def task_label(spec: Mapping[str, Any]) -> str:
-    """The name of a task in results: its `label`, or else its plugin's name."""
-    return str(spec.get("label") or plugins.short_name(str(spec.get("name", ""))))
+    """The name of a task in results: its `label`, or else its plugin's name.
+
+    Raises:
+        PluginError: files of results cannot have this name.
+    """
+    label = str(spec.get("label") or plugins.short_name(str(spec.get("name", ""))))
+    if label and not is_file_name(label):
+        raise PluginError(f"The label {label[:100]!r} of a task cannot name a file. Use letters, digits, '-' and '_'.")
+    return label
 
 
 def check_task_options(spec: object) -> dict[str, Any]:
@@ -80,6 +90,17 @@ def check_task_options(spec: object) -> dict[str, Any]:
         **plugins.check_options(owner, TaskOptions, own),
         **plugins.check_options(owner, function, other),
     }
+
+
+@dataclass(frozen=True)
+class _InsideRoot:
+    """The `load_split` of a task, with samples whose media must be inside of a folder."""
+
+    load_split: Callable[[SplitName], TaskSplit]
+    root: Path
+
+    def __call__(self, split: SplitName) -> TaskSplit:
+        return self.load_split(split).inside(self.root)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +123,12 @@ class TaskConfig(TaskOptions):
             raise PluginError(f"Task '{name}': option 'root' is {root!r}, it must be Path.")
         root = options["root"] = Path(root)
         try:
-            return cls(name=name, root=root, task=plugins.create("unirs.tasks", options), **own)
+            config = cls(name=name, root=root, task=plugins.create("unirs.tasks", options), **own)
         except PluginError as error:
             raise PluginError(f"Task '{name}': {error}") from error
+        if config.allow_outside_root:
+            return config
+        return replace(config, task=replace(config.task, load_split=_InsideRoot(config.task.load_split, root)))
 
     @staticmethod
     def read_all(specs: Iterable[Mapping[str, Any]]) -> dict[str, TaskConfig]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from unirs.errors import MediaError
+from unirs.utils.io import check_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,6 +151,9 @@ def open_image(source: Source) -> PIL.Image.Image:
     PIL.Image.MAX_IMAGE_PIXELS = max_pixels()
     try:
         file = source if isinstance(source, Path) else io.BytesIO(source.data)
+        with _decoding(name):
+            if isinstance(source, Path):
+                check_regular(source)
         with _decoding(name), PIL.Image.open(file, formats=_FORMATS) as image:
             return _to_rgb(image, name)
     except PIL.UnidentifiedImageError as error:

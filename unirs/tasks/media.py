@@ -25,6 +25,7 @@ from unirs.tasks.image_source import (
     is_pil_image,
     open_image,
 )
+from unirs.utils.io import check_regular
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +75,7 @@ class Media(Protocol):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Paths of the files, or descriptions of content in memory, in order: written to predictions."""
+        """Paths of the files, or descriptions of content in memory as `<…>`, in order: written to predictions."""
 
     @property
     def num_frames(self) -> int:
@@ -273,6 +274,14 @@ def as_media(value: object, num_frames: int | None = None) -> Media:
     )
 
 
+def media_files(media: Media) -> list[str]:
+    """Paths of the files of media; content in memory has none."""
+    if isinstance(media, _SourceMedia):
+        return [str(source) for source in media._sources if isinstance(source, Path)]
+    # Descriptions of content in memory are in angle brackets.
+    return [source for source in media.sources if not source.startswith("<")]
+
+
 def hash_parts(*parts: str | int) -> str:
     """SHA-256 of values as hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -282,6 +291,7 @@ def _digest(source: Source) -> str:
     if isinstance(source, InMemory):
         return source.digest()
     try:
+        check_regular(source)
         with source.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import overload
 
-from unirs.tasks.media import Media
+from unirs.errors import DataError
+from unirs.tasks.media import Media, media_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class TaskSplit(Sequence[Sample]):
 
     def __init__(self, samples: Sequence[Sample], num_excluded: Mapping[str, int] | None = None) -> None:
         self._samples = samples
+        self._root: Path | None = None
         self.num_excluded = dict(num_excluded or {})
 
     def __len__(self) -> int:
@@ -93,4 +98,26 @@ class TaskSplit(Sequence[Sample]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        return self._samples[index]
+        found = self._samples[index]
+        if self._root is not None:
+            for sample in [found] if isinstance(found, Sample) else found:
+                _check_inside(sample, self._root)
+        return found
+
+    def inside(self, root: Path) -> TaskSplit:
+        """The same samples, which raise a `DataError` on access if a media file is not below `root`.
+
+        Paths are compared, so that a link of the user may lead elsewhere.
+        """
+        split = copy(self)
+        split._root = root
+        return split
+
+
+def _check_inside(sample: Sample, root: Path) -> None:
+    for path in media_files(sample.media):
+        if not os.path.abspath(path).startswith(os.path.join(os.path.abspath(root), "")):  # noqa: PTH100, PTH118
+            raise DataError(
+                f"Sample '{sample.id}' names {path}, which is outside of the task's root {root}. Correct the row, or "
+                "set 'allow_outside_root: true' for the task."
+            )

@@ -26,6 +26,9 @@ from av.video.stream import VideoStream
 from unirs.errors import MediaError
 from unirs.tasks.image_source import InMemory, Source, check_pixels, frame_indices
 
+_FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,asf"
+"""FFmpeg's names of the container formats that are read."""
+
 _SKIP, _IF_REFERENCE, _DECODE = range(3)
 """How a packet is handled: skipped; decoded if other frames may refer to it; decoded."""
 
@@ -81,8 +84,13 @@ class _Index:
 
 
 def _open(source: Source) -> InputContainer:
-    file = io.BytesIO(source.data) if isinstance(source, InMemory) else str(source)
-    return av.open(file, "r", metadata_errors="replace")
+    # A path could be read as a URL, and other formats are scripts that name further files and URLs.
+    file = io.BytesIO(source.data) if isinstance(source, InMemory) else f"file:{source}"
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+    try:
+        return av.open(file, "r", options=options, metadata_errors="replace")
+    except av.error.ArgumentError as error:
+        raise _DamageError(f"it has none of the formats {_FORMATS}") from error
 
 
 def _read_index(source: Source) -> _Index:

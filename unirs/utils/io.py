@@ -2,23 +2,39 @@
 
 import codecs
 import csv
+import errno
 import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from unirs.errors import DataError, UniRSError, did_you_mean
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a name is that of a visible file or folder in any other folder, and not a path."""
+    return 0 < len(name) <= 100 and name.isprintable() and name[0] != "." and not {"/", "\\"} & {*name}
+
+
+def check_regular(path: Path) -> None:
+    """Raises an `OSError` if a path is a FIFO, which waits for a writer, or a device or socket, which may not end."""
+    with suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
 @contextmanager
 def reading(path: Path, content: str) -> Iterator[None]:
     """Turns what a block raises while it reads a file into a `DataError`; `content` is what the file must be."""
     try:
+        check_regular(path)
         yield
     except FileNotFoundError:
         raise DataError(f"{path} does not exist. Download it, or correct its path.") from None
