@@ -6,7 +6,7 @@ import json
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -124,8 +124,10 @@ def write_results(
         (partial / "metrics.json").write_bytes(content.encode("utf-8", errors="backslashreplace"))
         (partial / "predictions").mkdir()
         for name, result in files.items():
+            rows = zip(result.rows, result.evaluation.normalized, result.evaluation.scores, strict=True)
             with (partial / "predictions" / name).open("wb") as file:
-                file.writelines(_lines(result))
+                for row, normalized, score in rows:
+                    file.write(row.to_json(normalized=normalized, score=_finite(float(score))) + b"\n")
         text = format_table(document) + "\n"
         (partial / "table.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
     return document
@@ -170,17 +172,14 @@ def format_table(document: Mapping[str, Any]) -> str:
 def _numbers(results: Sequence[TaskResult]) -> dict[str, dict[str, dict[str, float | None]]]:
     return {
         result.task: {
-            name: {key: number if math.isfinite(number) else None for key, number in numbers.items()}
-            for name, numbers in summary(result).items()
+            name: {key: _finite(number) for key, number in numbers.items()} for name, numbers in summary(result).items()
         }
         for result in results
     }
 
 
-def _lines(result: TaskResult) -> Iterator[bytes]:
-    evaluation = result.evaluation
-    for row, normalized, score in zip(result.rows, evaluation.normalized, evaluation.scores, strict=True):
-        yield row.to_json(normalized=normalized, score=float(score) if math.isfinite(score) else None) + b"\n"
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def _prediction_files(

@@ -169,11 +169,7 @@ class TaskCheck:
 
 
 def check_task(
-    task: Task,
-    *,
-    limit: int | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    progress: bool = False,
+    task: Task, *, limit: int | None = None, tokenizer: PreTrainedTokenizerBase | None = None, progress: bool = False
 ) -> TaskCheck:
     """Reads all splits of a task.
 

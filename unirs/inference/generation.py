@@ -6,6 +6,7 @@ to a row, and each answer continues its question in a branch of its own (see `un
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -87,18 +88,11 @@ def decode(
 
 
 def _split_rows(model: UniRSModel, batch: Batch, widest: int) -> Iterator[slice]:
-    """Splits the rows into chunks that fit the limits of memory.
-
-    Args:
-        model: in evaluation mode.
-        batch: An evaluation batch, with `prompt_ends`.
-        widest: Largest total number of tokens of a question's choices.
-    """
+    """Splits the rows into chunks that fit the limits of memory; `widest`: tokens of the choices of one question."""
     config = model.llm.config.get_text_config()
     vocabulary, width = model.llm.get_output_embeddings().weight.shape
-    cache_bytes = (
-        2 * config.num_hidden_layers * width * model.llm.dtype.itemsize
-    )  # per token; less with grouped-query attention
+    # Per token; less with grouped-query attention.
+    cache_bytes = 2 * config.num_hidden_layers * width * model.llm.dtype.itemsize
     shared, lengths = (batch.branch_end >= NO_END).sum(1).tolist(), batch.token_mask().sum(1).tolist()
     num_questions = Counter(row for row, _ in batch.prompt_ends)
 
@@ -283,25 +277,17 @@ def _padded_slices(values: torch.Tensor, parts: Sequence[slice]) -> torch.Tensor
     return pad_sequence([row[part] for row, part in zip(values, parts, strict=True)], batch_first=True)
 
 
+def greedy_config(max_new_tokens: int, **options: Any) -> GenerationConfig:  # noqa: ANN401 - as transformers has them
+    """The config of greedy decoding by `transformers`."""
+    return GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, use_cache=True, **options)
+
+
 def _generate_flat(
-    model: UniRSModel,
-    embeddings: torch.Tensor,
-    mask: torch.Tensor,
-    end: int,
-    max_new_tokens: int,
-    logprobs: bool,
+    model: UniRSModel, embeddings: torch.Tensor, mask: torch.Tensor, end: int, max_new_tokens: int, logprobs: bool
 ) -> list[Decoded]:
     """Generation by `transformers`, for left-padded rows with one question each."""
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        eos_token_id=end,
-        pad_token_id=end,
-        use_cache=True,
-        return_dict_in_generate=True,
-        output_logits=logprobs,
-    )
+    ends = {"eos_token_id": end, "pad_token_id": end}
+    config = greedy_config(max_new_tokens, **ends, return_dict_in_generate=True, output_logits=logprobs)
     # `transformers` takes unset values from the checkpoint's config, which may penalise or forbid tokens.
     defaults, model.llm.generation_config = model.llm.generation_config, GenerationConfig()
     try:

@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, BatchFeature, DynamicCache
 
 from unirs.errors import ModelError, did_you_mean
 from unirs.inference.completion import Choices, Completion
+from unirs.inference.generation import greedy_config
 from unirs.inference.hf_processor import UNLOADABLE, ChatProcessor, HFBatch, Inputs
 from unirs.inference.options import move_to_device
 from unirs.models.llm import check_loaded
@@ -137,14 +138,8 @@ class HFImageTextModel:
     @torch.inference_mode()
     def _generate(self, inputs: Inputs, max_new_tokens: int) -> list[Completion]:
         inputs = self._on_device(inputs, max_new_tokens)
-        config = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            eos_token_id=self._ends,
-            pad_token_id=self.chat.tokenizer.pad_token_id,
-            use_cache=True,
-        )
+        pad = self.chat.tokenizer.pad_token_id
+        config = greedy_config(max_new_tokens, eos_token_id=self._ends, pad_token_id=pad)
         out = self.model.generate(**inputs, generation_config=config)
         # The output of an encoder-decoder does not repeat the prompt.
         start = 0 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]

@@ -116,6 +116,8 @@ class HFBatch:
 class HFCollator:
     """Collates decoded examples as `HFBatch`; its prompts have no task tags."""
 
+    training = False  # `make_loader` distinguishes collators by it
+
     def __init__(self, processor: HFProcessor, *, eval_set: str = "", **_: object) -> None:
         self.chat, self.batched = processor.chat, processor.batched
         self.prompts = {name: replace(task.task.prompt, task_tag="") for name, task in processor.tasks.items()}
