@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from unirs import plugins
-from unirs.evaluation.suite import Published, Suite, read_suite
+from unirs.evaluation.suite import Published, Suite
 from unirs.metrics.base import Prediction
 from unirs.tasks.task import Task
+from unirs.utils.typed_yaml import read_yaml
 
 SUITES = Path(__file__).parents[1] / "benchmarks" / "suites"
 
@@ -79,7 +80,7 @@ ROUNDING = Decimal("0.0051")
 
 @pytest.fixture(scope="module")
 def paper() -> Suite:
-    return read_suite(SUITES / "paper.yaml")
+    return read_yaml(SUITES / "paper.yaml", Suite)
 
 
 def published(suite: Suite, label: str) -> dict[str, Published]:
@@ -178,7 +179,7 @@ def test_rsvqa_hr_averages_have_the_right_statistic(paper: Suite) -> None:
 
 
 def tasks_of(name: str) -> list[tuple[str, dict[str, object], tuple[str, ...]]]:
-    suite = read_suite(SUITES / name)
+    suite = read_yaml(SUITES / name, Suite)
     return [(task.label, dict(task.task), tuple(task.columns)) for task in suite.tasks]
 
 
@@ -207,4 +208,4 @@ def test_the_suite_in_the_docs_is_valid(tmp_path: Path) -> None:
     text = (SUITES.parents[1] / "docs" / "scoring.md").read_text(encoding="utf-8")
     path = tmp_path / "suite.yaml"
     path.write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
-    assert [entry.model for entry in read_suite(path).tasks[0].published] == ["GeoChat-7B"]
+    assert [entry.model for entry in read_yaml(path, Suite).tasks[0].published] == ["GeoChat-7B"]

@@ -29,10 +29,11 @@ def _run(options: argparse.Namespace) -> None:
     if any(seed < 0 for seed in options.seeds):
         raise UniRSError(f"--seeds must be 0 or more, got {' '.join(map(str, options.seeds))}.")
     from unirs.evaluation.ablation import run_ablations
-    from unirs.evaluation.ablation_suite import read_ablations
+    from unirs.evaluation.ablation_suite import AblationSuite
+    from unirs.utils.typed_yaml import read_yaml
 
     table = run_ablations(
-        read_ablations(options.suite),
+        read_yaml(options.suite, AblationSuite),
         options.out,
         check_config=_config_checker(),
         jobs=options.jobs,

@@ -60,9 +60,10 @@ def _run(options: argparse.Namespace) -> None:
     # Lightning's notes on devices and loggers.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     from unirs.evaluation.benchmark import BenchOptions, run_bench
-    from unirs.evaluation.suite import read_suite
+    from unirs.evaluation.suite import Suite
+    from unirs.utils.typed_yaml import read_yaml
 
     values = {entry.name: getattr(options, entry.name) for entry in fields(BenchOptions)}
     bench_options = BenchOptions(**values | {"tasks": tuple(options.tasks)})
-    table = run_bench(read_suite(options.suite), options.model, options.out, bench_options)
+    table = run_bench(read_yaml(options.suite, Suite), options.model, options.out, bench_options)
     print(f"\n{table}\n\nWritten to {options.out}: table.md, table.tex, table.csv, table.json, and a folder a model")

@@ -18,7 +18,7 @@ from msgspec import Meta
 from unirs.errors import UniRSError, did_you_mean
 from unirs.tasks.config import task_label
 from unirs.utils.io import is_file_name
-from unirs.utils.typed_yaml import StrictStruct, Text, read_yaml
+from unirs.utils.typed_yaml import StrictStruct, Text
 
 Config = dict[str, Any]
 
@@ -150,11 +150,6 @@ class Plan:
     seeds: tuple[int, ...]
     trainings: tuple[TrainingRun, ...]
     tested: Mapping[tuple[str, int], Mapping[str, str]]
-
-
-def read_ablations(path: Path) -> AblationSuite:
-    """Reads a suite, see `read_yaml`."""
-    return read_yaml(path, AblationSuite)
 
 
 def make_plan(suite: AblationSuite, seeds: Sequence[int] = (), only: Sequence[str] = ()) -> Plan:

@@ -71,7 +71,8 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
         UniRSError: an unknown task, model or device, data that are missing, or two models of one name.
     """
     chosen = _chosen(suite, options.tasks)
-    names = [model_name(model) for model in models]
+    # Also folders: the last component of a path or hub id.
+    names = [re.sub(r"[^\w.\-]", "_", Path(model).name) or "model" for model in models]
     if len(set(names)) < len(names):
         raise UniRSError(f"Two models have one name in the tables: {', '.join(names)}. Rename a folder.")
     data = UniRSDataModule(
@@ -104,11 +105,6 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
         }.items():
             write_atomically(out / f"table.{ending}", text.encode(errors="backslashreplace"))
     return tables.to_text(layout)
-
-
-def model_name(model: str) -> str:
-    """Name of a model in tables and folders: the last component of its path or hub id."""
-    return re.sub(r"^\.+|[^\w.\-]", "_", Path(model).name) or "model"
 
 
 def load_evaluation(

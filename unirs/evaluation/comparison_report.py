@@ -70,9 +70,9 @@ def _statistics(comparison: Comparison) -> Table:
     table = [["metric", "A", "B", "B - A", "95 % interval", "p", "n"]]
     for line in comparison.metrics:
         gap = line.difference
-        low, high = _number(gap.ci_low, "+"), _number(gap.ci_high, "+")
+        low, high = decimal(gap.ci_low, "+"), decimal(gap.ci_high, "+")
         interval = low if math.isnan(gap.ci_low) else f"[{low}, {high}]"
-        values = [_number(line.first), _number(line.second), _number(gap.value, "+")]
+        values = [decimal(line.first), decimal(line.second), decimal(gap.value, "+")]
         table.append([line.metric, *values, interval, _p(gap.p), str(line.n)])
     return table
 
@@ -110,9 +110,5 @@ def _changed_row(change: ChangedPrediction) -> str:
     return start + "'{}', A '{}', B '{}'".format(*(textwrap.shorten(text, width, placeholder="…") for text in texts))
 
 
-def _number(number: float, sign: str = "") -> str:
-    return f"{number:{sign}.4f}" if math.isfinite(number) else decimal(None)
-
-
 def _p(p: float) -> str:
-    return f"<{_SMALLEST_P}" if p < _SMALLEST_P else _number(p)
+    return f"<{_SMALLEST_P}" if p < _SMALLEST_P else decimal(p)

@@ -1,6 +1,8 @@
 """The callback that scores the answers of an evaluation and writes the results."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -8,12 +10,12 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from unirs.data.datamodule import UniRSDataModule
-from unirs.evaluation.baselines import most_frequent
 from unirs.evaluation.contact_sheet import write_sheet
 from unirs.evaluation.engine import EvaluationModule
 from unirs.evaluation.results import TaskResult, format_table, write_results
 from unirs.metrics.base import Prediction
 from unirs.tasks.perturbation import Perturbation
+from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName
 
 _SHEET_SAMPLES = 4
@@ -70,6 +72,22 @@ class ResultsWriter(Callback):
             rows = [row for result in results for row in _spread(result)]
             write_sheet(folder / stage / "sheet.png", rows, lambda row: _frames(data, split, row))
             print(f"\n{format_table(document)}\n\nWritten to {folder / stage}: metrics.json, predictions/, sheet.png")
+
+
+def most_frequent(train: TaskSplit, rows: Sequence[Prediction], *, by_category: bool) -> tuple[Prediction, ...]:
+    """Answers each row with the training split's most frequent answer.
+
+    Args:
+        train: training split; of equally frequent answers the alphabetically first counts.
+        rows: the questions.
+        by_category: count each category separately. Only valid if the category is known from the question.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for sample in train:
+        for turn in sample.turns:
+            counts.setdefault(turn.category if by_category else "", Counter()).update(turn.targets)
+    answers = {category: min(count, key=lambda answer: (-count[answer], answer)) for category, count in counts.items()}
+    return tuple(replace(row, text=answers.get(row.category if by_category else "", "")) for row in rows)
 
 
 def _score(data: UniRSDataModule, name: str, split: SplitName, rows: Sequence[Prediction], *, slow: bool) -> TaskResult:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from unirs.errors import did_you_mean
 from unirs.tasks.config import task_label
-from unirs.utils.typed_yaml import StrictStruct, Text, read_yaml
+from unirs.utils.typed_yaml import StrictStruct, Text
 
 
 class Published(StrictStruct, frozen=True):
@@ -103,13 +102,3 @@ class Suite(StrictStruct, frozen=True):
                         f"tasks[{index}].published[{row}].source: '{entry.source}' is not among the sources. "
                         f"{did_you_mean(entry.source, self.sources)}"
                     )
-
-
-def read_suite(path: Path) -> Suite:
-    """Reads a suite.
-
-    Raises:
-        DataError: the file is missing or is not YAML; a key is duplicate, unknown (with the nearest match), missing or
-            of the wrong type; a source or statistic does not exist; two tasks have one label. Names file and key.
-    """
-    return read_yaml(path, Suite)

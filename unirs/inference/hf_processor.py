@@ -69,14 +69,11 @@ class ChatProcessor:
         """
         images = [[PIL.Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in one] for one in frames]
         try:
-            texts = [
-                str(
-                    self._processor.apply_chat_template(
-                        _message(len(one), question), add_generation_prompt=True, enable_thinking=False
-                    )
-                )
+            chats = [
+                [{"role": "user", "content": [*[{"type": "image"}] * len(one), {"type": "text", "text": question}]}]
                 for one, question in zip(images, questions, strict=True)
             ]
+            texts = self._processor.apply_chat_template(chats, add_generation_prompt=True, enable_thinking=False)
             # A template may write the start token itself.
             bos_token = self.tokenizer.bos_token
             inputs = self._processor(
@@ -152,10 +149,6 @@ class HFProcessor(Processor):
             chat.tokenizer, None, STRETCH, (0, 0), 0, fuse_pairs=False, max_eval_turns=1, collator_type=HFCollator
         )
         self.chat, self.batched = chat, batched
-
-
-def _message(num_images: int, question: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": [*[{"type": "image"}] * num_images, {"type": "text", "text": question}]}]
 
 
 def _load_processor(source: str, *, trust_remote_code: bool) -> ProcessorMixin:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 
 Table = Sequence[Sequence[str]]
@@ -41,9 +42,9 @@ def to_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def decimal(number: float | None) -> str:
-    """A number with four decimals; a dash if it is undefined."""
-    return "-" if number is None else f"{number:.4f}"
+def decimal(number: float | None, sign: str = "") -> str:
+    """A number with four decimals; a dash if it is undefined. `sign`: `+` to write that of positive numbers."""
+    return f"{number:{sign}.4f}" if number is not None and math.isfinite(number) else "-"
 
 
 def _layout(table: Table, style: str) -> str:

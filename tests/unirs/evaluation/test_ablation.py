@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from unirs.errors import DataError, UniRSError
-from unirs.evaluation.ablation_suite import AblationSuite, make_plan, read_ablations
+from unirs.evaluation.ablation_suite import AblationSuite, make_plan
 from unirs.evaluation.ablation_tables import over_trainings
 from unirs.metrics.bootstrap import difference, interval, point_estimate
 from unirs.metrics.statistics import mean
+from unirs.utils.typed_yaml import read_yaml
 
 SUITES = Path(__file__).parents[3] / "benchmarks" / "suites"
 
@@ -61,7 +62,7 @@ def write(folder: Path, content: object) -> Path:
 
 @pytest.fixture
 def suite(tmp_path: Path, content: dict[str, Any]) -> AblationSuite:
-    return read_ablations(write(tmp_path, content))
+    return read_yaml(write(tmp_path, content), AblationSuite)
 
 
 # Reading.
@@ -127,7 +128,7 @@ def test_error_names_the_key(
         section = section[key]
     section[keys[-1]] = value
     with pytest.raises(DataError, match=message):
-        read_ablations(write(tmp_path, content))
+        read_yaml(write(tmp_path, content), AblationSuite)
 
 
 # Planning.
@@ -161,7 +162,7 @@ def test_prepared_runs_come_first_and_are_referred_to_by_folder(suite: AblationS
 
 def test_folder_name_depends_on_prepared_runs(tmp_path: Path, content: dict[str, Any]) -> None:
     def folders() -> dict[str, str]:
-        plan = make_plan(read_ablations(write(tmp_path, content)), seeds=[0])
+        plan = make_plan(read_yaml(write(tmp_path, content), AblationSuite), seeds=[0])
         return {name: folder for (name, _), tested in plan.tested.items() for folder in tested.values()}
 
     before = folders()
@@ -186,7 +187,7 @@ def test_unknown_prepared_run(tmp_path: Path, content: dict[str, Any]) -> None:
         UniRSError,
         match=r"'clued' refers to the unknown training run 'prepared:clue_modle'\. Did you mean 'clue_model'",
     ):
-        make_plan(read_ablations(write(tmp_path, content)))
+        make_plan(read_yaml(write(tmp_path, content), AblationSuite))
 
 
 # Intervals over training runs and rows.
@@ -390,7 +391,7 @@ def test_error_of_a_failed_run_contains_its_output(
 
 
 def test_suite_has_the_papers_ablations() -> None:
-    suite = read_ablations(SUITES / "ablations.yaml")
+    suite = read_yaml(SUITES / "ablations.yaml", AblationSuite)
     plan = make_plan(suite)
     assert len(suite.seeds) == 3
     assert len(suite.groups) == 4

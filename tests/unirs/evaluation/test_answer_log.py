@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from unirs.data.batch import Batch
-from unirs.evaluation.prediction_log import PredictionLog
+from unirs.evaluation.answer_log import PredictionLog
 from unirs.metrics.base import Prediction
 from unirs.training.module import UniRSModule
 

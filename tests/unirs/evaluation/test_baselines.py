@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from unirs.evaluation.baselines import most_frequent
+from unirs.evaluation.results_writer import most_frequent
 from unirs.metrics.base import Prediction
 from unirs.tasks.media import Image
 from unirs.tasks.sample import Sample, TaskSplit, Turn

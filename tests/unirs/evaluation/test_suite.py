@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from unirs.errors import DataError
-from unirs.evaluation.suite import read_suite
+from unirs.evaluation.suite import Suite
+from unirs.utils.typed_yaml import read_yaml
 
 GOOD: dict[str, Any] = {
     "title": "Two tasks",
@@ -47,7 +48,7 @@ def changed(*keys: str | int, value: object) -> dict[str, Any]:
 
 
 def test_a_suite_is_read_as_written(tmp_path: Path) -> None:
-    suite = read_suite(write(tmp_path, GOOD))
+    suite = read_yaml(write(tmp_path, GOOD), Suite)
     assert (suite.title, suite.sources) == ("Two tasks", {"ours": "A paper, 2020"})
     first, second = suite.tasks
     assert (first.label, first.title, first.task) == ("rsvqa_lr", "LR", GOOD["tasks"][0]["task"])
@@ -107,7 +108,7 @@ ENTRY = ("tasks", 0, "published", 0)
 def test_a_wrong_suite_is_an_error_that_names_file_and_key(tmp_path: Path, content: object, says: str) -> None:
     path = write(tmp_path, content)
     with pytest.raises(DataError) as caught:
-        read_suite(path)
+        read_yaml(path, Suite)
     assert str(caught.value).startswith(str(path))
     assert says in str(caught.value)
 
@@ -115,12 +116,12 @@ def test_a_wrong_suite_is_an_error_that_names_file_and_key(tmp_path: Path, conte
 @pytest.mark.parametrize("key", ["title", "tasks"])
 def test_what_is_missing_is_named(tmp_path: Path, key: str) -> None:
     with pytest.raises(DataError, match=key):
-        read_suite(write(tmp_path, {name: value for name, value in GOOD.items() if name != key}))
+        read_yaml(write(tmp_path, {name: value for name, value in GOOD.items() if name != key}), Suite)
 
 
 def test_a_missing_file_and_bytes_that_are_no_text_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"suite\.yaml does not exist"):
-        read_suite(tmp_path / "suite.yaml")
+        read_yaml(tmp_path / "suite.yaml", Suite)
     (tmp_path / "suite.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(DataError, match=r"suite\.yaml cannot be read"):
-        read_suite(tmp_path / "suite.yaml")
+        read_yaml(tmp_path / "suite.yaml", Suite)
