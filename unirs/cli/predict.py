@@ -4,14 +4,15 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
-from unirs.errors import DataError, MediaError, UniRSError
+from unirs.errors import DataError, MediaError
+from unirs.tasks.fields import parse_row
 from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Pair, as_media
-from unirs.utils.io import read_json_lines, reading, write_atomically
+from unirs.utils.io import read_json_lines, reading, write_atomically, writing
 from unirs.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
     from unirs.inference.completion import Completion
 
 _BATCH = 16
-_FIELDS = ("task", "media", "prompt", "clue", "text")
+
+
+class _Row(TypedDict):
+    """A line of `--out`."""
+
+    task: str
+    media: list[str]
+    prompt: str
+    clue: str
+    text: str
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -51,11 +61,11 @@ def _run(options: argparse.Namespace) -> None:
     from unirs.inference.api import UniRS
 
     media = _find_media(options.media, options.num_frames)
+    file = None if options.out is None else _AnswerFile(options.out)
     model = UniRS.from_pretrained(
         options.model, trust_remote_code=options.trust_remote_code, clue_source=options.clue_source
     )
-    file = _AnswerFile(options.out, _key(model, options))
-    answered = file.read()
+    answered = {} if file is None else file.resume(_key(model, options))
     remaining = [one for one in media if one.sources not in answered]
     for row in answered.values():
         _print(row)
@@ -70,8 +80,15 @@ def _run(options: argparse.Namespace) -> None:
                     errors += 1
                     print(f"unirs: no answer: {answer}", file=sys.stderr)
                 else:
-                    row = {key: getattr(answer, key) for key in _FIELDS}
-                    file.append(row)
+                    row = _Row(
+                        task=answer.task,
+                        media=list(answer.media),
+                        prompt=answer.prompt,
+                        clue=answer.clue,
+                        text=answer.text,
+                    )
+                    if file is not None:
+                        file.append(row)
                     _print(row)
                 advance()
     if errors:
@@ -90,7 +107,7 @@ def _predict(model: "UniRS", media: Sequence[Media], options: argparse.Namespace
             yield from _predict(model, [one], options)
 
 
-def _print(row: Mapping[str, Any]) -> None:
+def _print(row: _Row) -> None:
     print(f"{' -> '.join(row['media'])}: {row['text']}", flush=True)
 
 
@@ -98,59 +115,57 @@ def _key(model: "UniRS", options: argparse.Namespace) -> str:
     """A hash of all that answers depend on, besides the content of media."""
     from unirs.utils.hashing import fingerprint
 
-    weights = fingerprint(model.model.state_dict()) if options.out else ""
     given = {name: value for name, value in vars(options).items() if name not in ("model", "out", "run")}
-    values = (weights, asdict(model.config), given)
+    values = (fingerprint(model.model.state_dict()), asdict(model.config), given)
     return hashlib.sha256(json.dumps(values, default=str, sort_keys=True).encode()).hexdigest()
 
 
 class _AnswerFile:
     """JSON lines of answers, which survive an interruption; the hidden file `.<name>.key` holds their key.
 
-    Args:
-        path: the file; None to write none.
-        key: what the answers depend on. A file with another key is replaced by the first answer.
+    Raises:
+        UniRSError: the file cannot be written.
     """
 
-    def __init__(self, path: Path | None, key: str) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.key = key
-        self.resumed = False
+        self.key_file = path.with_name(f".{path.name}.key")
+        self.new_key: str | None = None
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            is_new = not path.exists()
+            path.open("ab").close()
+            if is_new:
+                path.unlink()
 
-    def read(self) -> dict[tuple[str, ...], Mapping[str, Any]]:
-        """The rows of an earlier call with the same key, by media. An incomplete last line is removed."""
-        if self.path is None or not self._key_file.is_file() or not self.path.is_file():
-            return {}
-        with reading(self._key_file, "a readable file"):
-            if self._key_file.read_bytes() != self.key.encode():
-                return {}
-        with reading(self.path, "a readable file of JSON lines"):
-            complete, end, rest = self.path.read_bytes().rpartition(b"\n")
-        if rest:
-            write_atomically(self.path, complete + end)
-        self.resumed = True
-        return {tuple(row["media"]): row for _, row in read_json_lines(self.path)}
+    def resume(self, key: str) -> dict[tuple[str, ...], _Row]:
+        """The rows of an earlier call with the same key, by media. An incomplete last line is removed.
 
-    def append(self, row: Mapping[str, Any]) -> None:
+        The first new answer replaces a file with another key.
+        """
+        if self.key_file.is_file() and self.path.is_file():
+            with reading(self.path, "a readable file of JSON lines"):
+                is_same = self.key_file.read_bytes() == key.encode()
+                complete, end, rest = self.path.read_bytes().rpartition(b"\n")
+            if is_same:
+                if rest:
+                    write_atomically(self.path, complete + end)
+                rows = (parse_row(row, _Row, where) for where, row in read_json_lines(self.path))
+                return {tuple(row["media"]): row for row in rows}
+        self.new_key = key
+        return {}
+
+    def append(self, row: _Row) -> None:
         """Adds a row."""
-        if self.path is None:
-            return
+        if self.new_key is not None:
+            with writing(self.path):
+                self.path.unlink(missing_ok=True)
+            write_atomically(self.key_file, self.new_key.encode())
+            self.new_key = None
         # Names of files may hold bytes that are not UTF-8: lone surrogates in Python, escapes in JSON.
         line = json.dumps(row, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
-        try:
-            if not self.resumed:
-                write_atomically(self.path, b"")
-                write_atomically(self._key_file, self.key.encode())
-                self.resumed = True
-            with self.path.open("ab") as file:
-                file.write(line)
-        except OSError as error:
-            raise UniRSError(f"{self.path} cannot be written ({error.strerror}). Name another file.") from error
-
-    @property
-    def _key_file(self) -> Path:
-        assert self.path is not None  # noqa: S101 - for type checkers
-        return self.path.with_name(f".{self.path.name}.key")
+        with writing(self.path), self.path.open("ab") as file:
+            file.write(line)
 
 
 def _find_media(paths: Sequence[Path], num_frames: int) -> list[Media]:

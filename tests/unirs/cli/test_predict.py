@@ -176,7 +176,9 @@ def test_an_interrupted_call_is_resumed(learnt_run: Path, cli: Cli, folder: Path
     out.write_bytes(kept + second[:-5])
     assert cli(*call) == 0
     assert out.read_bytes() == kept + second
-    # Another question replaces them.
+    # Another question replaces them, once it has an answer.
+    assert cli(*call, "--task", "video") == 1
+    assert out.read_bytes() == kept + second
     assert cli(*("Is it red?" if one == "Which colour?" else one for one in call)) == 0
     assert set(read_texts(out).values()) == {"no"}
 
