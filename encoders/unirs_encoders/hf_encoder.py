@@ -3,13 +3,11 @@
 import inspect
 import json
 from collections.abc import Sequence
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     CONFIG_MAPPING,
@@ -28,8 +26,8 @@ from unirs.ranges import PositiveInt
 from unirs.tasks import ResizeMode
 from unirs_encoders._shared import FrameEncoder, Pretrained, check_options, takes
 
-_NOT_LOADING = (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError, UnpicklingError)
-"""Raised by transformers for folders without a model, and for damaged files."""
+_INVALID = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError, StrictDataclassError)
+"""Raised by the classes of transformers for options of a wrong type or value."""
 
 
 class HiddenState(nn.Module):
@@ -186,7 +184,7 @@ def _load(source: str, name: str, dtype: str) -> PreTrainedModel:
     remedy = "Name a hub id, or a folder with config.json and weights."
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except _NOT_LOADING as error:
+    except Exception as error:  # of any class, for damaged files
         raise ModelError(f"Encoder '{name}' does not load ({error}). {remedy}") from error
     vision = _vision_class(getattr(config, "vision_config", config), name)
     # Loaded as the class that was saved, with its text model, so that every key must fit.
@@ -204,7 +202,7 @@ def _load(source: str, name: str, dtype: str) -> PreTrainedModel:
             ignore_mismatched_sizes=True,
             trust_remote_code=False,
         )
-    except _NOT_LOADING as error:
+    except Exception as error:  # of any class, for damaged files
         raise ModelError(f"Encoder '{name}' does not load ({error}). {remedy}") from error
     check_loaded(name, whole, report)
     for module in whole.modules():
@@ -227,7 +225,7 @@ def _from_config(options: dict[str, Any], dtype: str, *, check: bool) -> PreTrai
         config = AutoConfig.for_model(**options)
         vision = _vision_class(config, name)
         return vision._from_config(config, dtype=getattr(torch, dtype))  # type: ignore[no-any-return]
-    except (TypeError, ValueError, LookupError, ArithmeticError, StrictDataclassError) as error:
+    except _INVALID as error:
         raise ModelError(f"Encoder option 'config' does not describe a vision model: {error}") from error
 
 
@@ -238,7 +236,7 @@ def _normalization(
         return mean, std, size
     try:
         processor: Any = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-    except _NOT_LOADING as error:
+    except Exception as error:  # of any class, for damaged files
         raise ModelError(
             f"Encoder '{name}' has no preprocessor_config.json that loads ({error}). "
             "Set 'mean', 'std' and 'image_size'."

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, BatchFeature, DynamicCache
 from unirs.errors import ModelError, did_you_mean
 from unirs.inference.completion import Choices, Completion
 from unirs.inference.generation import greedy_config
-from unirs.inference.hf_processor import UNLOADABLE, ChatProcessor, HFBatch, Inputs
+from unirs.inference.hf_processor import ChatProcessor, HFBatch, Inputs
 from unirs.inference.options import move_to_device
 from unirs.models.llm import check_loaded
 from unirs.tasks.media import Media
@@ -168,7 +168,7 @@ def _load_model(source: str, dtype: str, *, trust_remote_code: bool) -> PreTrain
     try:
         # Weights of another shape are then listed with missing and unexpected ones.
         model, report = load(resolve_source(source), output_loading_info=True, ignore_mismatched_sizes=True, **options)
-    except UNLOADABLE as error:
+    except Exception as error:  # of any class, for damaged files
         raise ModelError(
             f"Image-text-to-text model '{source}' does not load ({error}). Name a folder with weights and processor, "
             "or a hub id."

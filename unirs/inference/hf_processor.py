@@ -8,9 +8,7 @@ from typing import Any
 
 import PIL.Image
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
-from safetensors import SafetensorError
 from transformers import AutoProcessor, ProcessorMixin
 
 from unirs.data.batch import Opaque
@@ -23,18 +21,6 @@ from unirs.utils.sources import resolve_source
 
 Inputs = dict[str, Any]
 """Arguments of a model's `forward`: tensors by name."""
-
-# Exceptions of `transformers` for files that are missing, broken or of another type of model.
-UNLOADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ImportError,
-    SafetensorError,
-    StrictDataclassError,
-)
 
 
 class ChatProcessor:
@@ -154,7 +140,7 @@ class HFProcessor(Processor):
 def _load_processor(source: str, *, trust_remote_code: bool) -> ProcessorMixin:
     try:
         processor: Any = AutoProcessor.from_pretrained(resolve_source(source), trust_remote_code=trust_remote_code)
-    except UNLOADABLE as error:
+    except Exception as error:  # of any class, for damaged files
         raise ModelError(
             f"The processor of '{source}' does not load ({error}). Name a folder or hub id of an image-text-to-text "
             "model, with its processor and tokenizer."

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from torch import nn
@@ -80,6 +81,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")
             check_regular(path)
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        # torch does not compare the checksums that it writes.
+        with ZipFile(path) as archive:
+            damaged = archive.testzip()
     except FileNotFoundError:
         raise ModelError(f"Checkpoint {path} does not exist.") from None
     except UnpicklingError as error:
@@ -88,11 +92,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "could run code."
         ) from error
     # What damaged archives raise, at the place of the damage.
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:
         raise ModelError(
             f"Checkpoint {path} cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
             "It was cut short or damaged: use another checkpoint of the run."
         ) from error
+    if damaged is not None:
+        raise ModelError(f"Checkpoint {path} is damaged at '{damaged}'. Use another checkpoint of the run.")
     if not isinstance(checkpoint, dict):
         raise ModelError(f"{path} is no checkpoint of a training: it holds {type(checkpoint).__name__}.")
     return checkpoint

@@ -22,7 +22,8 @@ from unirs import plugins
 from unirs.errors import ModelError
 from unirs.interfaces import Encoder, as_module
 from unirs.models.convert_weights import llava_names, load_exactly, read_config, read_projector, rename
-from unirs.models.llm import UNLOADABLE, LLMConfig, build_llm, check_loaded, describe_llm
+from unirs.models.llm import LLMConfig, build_llm, check_loaded, describe_llm
+from unirs.models.model_files import loading
 from unirs.models.pretrained import Pretrained, PromptConfig, UniRSConfig
 from unirs.models.unirs_model import UniRSModel, create_change, create_encoder
 from unirs.tasks.media import Modality, ResizeMode
@@ -61,10 +62,11 @@ def read_checkpoint(source: Path) -> Pretrained:
         DataError: a file of it is missing or broken.
     """
     missing = [f"{name}/config.json" for name in _VILA_FOLDERS if not (source / name / "config.json").is_file()]
-    if not missing:
-        return _read_vila(source)
-    if (source / "config.json").is_file() and read_config(source).get("model_type") == "llava":
-        return _read_llava(source)
+    with loading(source):
+        if not missing:
+            return _read_vila(source)
+        if (source / "config.json").is_file() and read_config(source).get("model_type") == "llava":
+            return _read_llava(source)
     raise ModelError(
         f"{source} is no checkpoint that UniRS reads. A training run has a config.yaml; a saved "
         "model has UniRS's config.json; LLaVA has a config.json with model_type 'llava'; of the folders of VILA-1.5 "
@@ -108,7 +110,8 @@ def _read_llava(source: Path) -> Pretrained:
         # The class maps the weight names of earlier versions of `transformers`.
         llava, report = load(source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-    except UNLOADABLE as error:
+    # Of any class, for files that are missing or damaged.
+    except Exception as error:
         raise ModelError(f"{source} does not load as LlavaForConditionalGeneration: {error}") from error
     if config.projector_hidden_act != "gelu" or not config.multimodal_projector_bias:
         raise ModelError(f"{source} has a projector without bias, or with another activation than 'gelu'.")

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -26,18 +24,6 @@ from unirs.models.tuning import Lora, TuningMode, set_tuning
 from unirs.plugins import require_trust
 from unirs.ranges import PositiveInt, check_ranges
 from unirs.utils.sources import resolve_source
-
-# Errors of `transformers` for files that are missing or broken, or belong to another model.
-UNLOADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ImportError,
-    NotImplementedError,
-    SafetensorError,
-    StrictDataclassError,
-)
 
 SPECIAL = PAD, START, END = "<pad>", "<s>", "</s>"
 
@@ -214,7 +200,8 @@ def _from_config(options: dict[str, Any], settings: LLMConfig, origin: str) -> P
             dtype=getattr(torch, settings.dtype),
             trust_remote_code=False,
         )
-    except (TypeError, ValueError, LookupError, ArithmeticError, StrictDataclassError) as error:
+    # The classes of `transformers` raise errors of any class for values that they do not expect.
+    except Exception as error:
         raise ModelError(f"{origin} does not describe a causal language model: {error}") from error
     return model
 
@@ -256,9 +243,26 @@ def load_config(settings: LLMConfig) -> PreTrainedConfig:
 def load_tokenizer(settings: LLMConfig) -> PreTrainedTokenizerBase:
     """Loads the tokenizer of the language model's source, without the weights."""
     tokenizer: PreTrainedTokenizerBase = _from_pretrained(AutoTokenizer, settings, "The tokenizer of")
-    if tokenizer.eos_token_id is None:
-        raise ModelError(f"The tokenizer of '{settings.source}' has no end-of-sequence token: answers would not end.")
+    check_tokenizer(tokenizer, str(settings.source))
     return tokenizer
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Checks that answers can end, and that the chat template can be rendered.
+
+    Raises:
+        ModelError: one of them fails; names `source`.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"The tokenizer of '{source}' has no end-of-sequence token: answers would not end.")
+    if tokenizer.chat_template:
+        try:
+            tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+        # A template is a program, and may raise errors of any class.
+        except Exception as error:
+            raise ModelError(
+                f"The chat template of '{source}' fails ({error}). Correct it, or download it again."
+            ) from error
 
 
 def _from_pretrained(auto_class: Any, settings: LLMConfig, subject: str, **options: Any) -> Any:  # noqa: ANN401
@@ -272,5 +276,6 @@ def _from_pretrained(auto_class: Any, settings: LLMConfig, subject: str, **optio
         remedy = "GGUF files need the package 'gguf': pip install 'unirs[gguf]'."
     try:
         return auto_class.from_pretrained(source, trust_remote_code=settings.trust_remote_code, **options)
-    except UNLOADABLE as error:
+    # Of any class, for files that are missing or damaged, or belong to another model.
+    except Exception as error:
         raise ModelError(f"{subject} '{settings.source}' does not load ({error}). {remedy}") from error

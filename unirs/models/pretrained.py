@@ -26,7 +26,8 @@ from unirs import plugins
 from unirs.data.clues import ClueConfig, without_paths
 from unirs.errors import DataError, ModelError
 from unirs.interfaces import Encoder, MergesAdapters
-from unirs.models.llm import rebuild_llm
+from unirs.models.llm import check_tokenizer, rebuild_llm
+from unirs.models.model_files import loading, verify_checksums, write_checksums
 from unirs.models.tuning import Lora, has_adapters, merge_adapters
 from unirs.models.unirs_model import UniRSModel, create_change, create_encoder
 from unirs.ranges import PositiveInt, check_ranges
@@ -87,7 +88,7 @@ Pretrained = tuple[UniRSModel, PreTrainedTokenizerBase, UniRSConfig]
 def is_saved_model(folder: Path) -> bool:
     """Whether a folder holds a saved UniRS model."""
     path = folder / CONFIG
-    return path.is_file() and "unirs" in read_json(path)
+    return path.is_file() and isinstance(content := read_json(path), dict) and "unirs" in content
 
 
 def write_model(folder: Path, model: UniRSModel, tokenizer: PreTrainedTokenizerBase, config: UniRSConfig) -> None:
@@ -100,6 +101,7 @@ def write_model(folder: Path, model: UniRSModel, tokenizer: PreTrainedTokenizerB
         parameter.data = parameter.data.contiguous()
     save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
     tokenizer.save_pretrained(folder)
+    write_checksums(folder)
 
 
 def download(hub_id: str, options: Mapping[str, Any]) -> Path:
@@ -116,20 +118,24 @@ def download(hub_id: str, options: Mapping[str, Any]) -> Path:
 def read_model(folder: Path) -> Pretrained:
     """Reads a model that `write_model` wrote, in evaluation mode and with frozen weights."""
     config = _read_config(folder)
-    _check_sources(folder, config)
-    encoder = create_encoder(config.encoder)
-    model = UniRSModel(encoder, create_change(config.change, encoder), rebuild_llm(config.llm), config.projector)
+    verify_checksums(folder)
+    with loading(folder / CONFIG):
+        _check_sources(folder, config)
+        encoder = create_encoder(config.encoder)
+        model = UniRSModel(encoder, create_change(config.change, encoder), rebuild_llm(config.llm), config.projector)
     path = folder / WEIGHTS
     if not path.is_file():
         raise ModelError(f"{folder} holds a config but no {WEIGHTS}. Save or download the model again.")
     try:
         load_model(model, path)
-    except (RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"The weights in {path} do not fit the model of its config.json: {error}") from error
-    try:
+    with loading(folder / "tokenizer.json"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"The tokenizer in {folder} does not load: {error}") from error
+        check_tokenizer(tokenizer, str(folder))
+        rows = model.llm.get_input_embeddings().weight.shape[0]  # type: ignore[index]
+        if (largest := max(tokenizer.vocab.values(), default=0)) >= rows:
+            raise ModelError(f"The tokenizer has the token id {largest}, but the model has {rows} embeddings.")
     return model.eval().requires_grad_(False), tokenizer, config
 
 
@@ -172,9 +178,7 @@ def _read_config(folder: Path) -> UniRSConfig:
     unknown = values.keys() ^ {entry.name for entry in fields(UniRSConfig)}
     if unknown:
         raise ModelError(f"{folder / CONFIG} has missing or unknown entries: {', '.join(sorted(unknown))}.")
-    try:
+    with loading(folder / CONFIG):
         plugins.require_plain(values)
         config = msgspec.convert(values, UniRSConfig)
-    except msgspec.ValidationError as error:
-        raise ModelError(f"{folder / CONFIG} is damaged ({error}). Save or download the model again.") from error
     return replace(config, clue=without_paths(config.clue))

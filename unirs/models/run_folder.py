@@ -14,9 +14,10 @@ from unirs.models.builder import BuiltModel, ModelConfig, build_model
 from unirs.models.checkpoint import load_checkpoint
 from unirs.models.init_model import build_from_init
 from unirs.models.llm import describe_llm
+from unirs.models.model_files import loading
 from unirs.models.pretrained import Pretrained, PromptConfig, UniRSConfig, download, is_saved_model, read_model
 from unirs.plugins import installed_only, is_trusted, require_plain, require_trust
-from unirs.ranges import PositiveInt
+from unirs.ranges import PositiveInt, check_range
 from unirs.tasks.config import TaskConfig
 from unirs.utils.sources import resolve_source
 from unirs.utils.typed_yaml import parser_mode, read_config
@@ -51,23 +52,27 @@ def load_run(run: Path) -> Pretrained:
     if not file.is_file():
         raise UniRSError(f"{run} is not the folder of a run: it has no config.yaml. Train one with 'unirs fit'.")
     checkpoint = find_checkpoint(run)
-    config = read_config(file)
-    require_plain(config.get("model"))
-    require_plain(config.get("data"))
-    # The model alone: the run's trainer may name devices that this machine does not have.
-    parser = ArgumentParser(exit_on_error=False, parser_mode=parser_mode())
-    parser.add_class_arguments(_RunConfig, "model")
-    names = {entry.name for entry in fields(_RunConfig)}
-    values = {key: value for key, value in config["model"].items() if key in names}
-    options: _RunConfig = parser.instantiate(parser.parse_object({"model": values})).model
-    clue = options.clue if is_trusted() else without_paths(options.clue)
-    built = build(options)
-    trained, _ = load_checkpoint(checkpoint, built.model)
+    with loading(file):
+        config = read_config(file)
+        require_plain(config.get("model"))
+        require_plain(config.get("data"))
+        # The model alone: the run's trainer may name devices that this machine does not have.
+        parser = ArgumentParser(exit_on_error=False, parser_mode=parser_mode())
+        parser.add_class_arguments(_RunConfig, "model")
+        names = {entry.name for entry in fields(_RunConfig)}
+        values = {key: value for key, value in config["model"].items() if key in names}
+        options: _RunConfig = parser.instantiate(parser.parse_object({"model": values})).model
+        clue = options.clue if is_trusted() else without_paths(options.clue)
+        built = build(options)
+        tasks = {task.name: task for task in map(TaskConfig.from_config, config["data"]["tasks"])}
+        max_length = config["data"]["max_length"]
+        check_range(PositiveInt, max_length, "data.max_length")
+    with loading(checkpoint):
+        trained, _ = load_checkpoint(checkpoint, built.model)
     tokenizer = built.tokenizer if trained is None else trained
     if tokenizer is None:
         raise UniRSError(f"{checkpoint} holds no tokenizer. Train the run again.")
-    tasks = {task.name: task for task in map(TaskConfig.from_config, config["data"]["tasks"])}
-    limits = {"max_new_tokens": options.max_new_tokens, "max_length": config["data"]["max_length"]}
+    limits = {"max_new_tokens": options.max_new_tokens, "max_length": max_length}
     saved = saved_config(options, built, tokenizer, tasks, clue=options.clue, **limits)
     return built.model, tokenizer, replace(saved, clue=clue)
 
@@ -84,7 +89,7 @@ def load_pretrained(source: str | Path, *, trust_remote_code: bool = False, **hu
     """
     folder = Path(resolve_source(str(source)))
     with installed_only(source, trust_remote_code=trust_remote_code):
-        if (folder / "config.yaml").is_file():
+        if (folder / "config.yaml").is_file() or (folder / "checkpoints").is_dir():
             model, tokenizer, config = load_run(folder)
             return model.eval().requires_grad_(False), tokenizer, config
         return read_model(folder if folder.exists() else download(str(source), hub))
