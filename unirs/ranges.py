@@ -65,7 +65,7 @@ def check_ranges(owner: Callable[..., Any], values: Any, prefix: str = "") -> No
     """
     has_fields = is_dataclass(owner) or not inspect.isclass(owner)
     hints = get_type_hints(owner if has_fields else owner.__init__, include_extras=True)
-    values = values if isinstance(values, Mapping) else vars(values)
+    values = values if isinstance(values, Mapping) else getattr(values, "__dict__", {})
     for name, hint in hints.items():
         if name in values:
             check_range(hint, values[name], prefix + name)

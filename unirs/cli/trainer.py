@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
+from jsonargparse import ArgumentError, Namespace
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import (
@@ -75,7 +75,12 @@ class TrainerCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401 - Lightning's type
         """Parses `args`, without Lightning's warning that they are not those of the process, and checks ranges."""
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except (UniRSError, ArgumentError):
+            raise
+        except Exception as error:  # of any class, for a damaged file
+            raise ArgumentError(None, f"The config cannot be read ({type(error).__name__}: {error})") from error
         # Before the model is built, which takes long.
         config = self.config[self._command]
         check_range(Seed | bool, config["seed_everything"], "seed_everything")
