@@ -31,6 +31,16 @@ class Opaque(Generic[T]):
         return item in self._items
 
 
+@dataclass(frozen=True)
+class SkippedSample:
+    """A sample that another one of its data set replaces, since its media or text cannot be read."""
+
+    task: str
+    id: str
+    media: tuple[str, ...]
+    error: str
+
+
 @dataclass
 class Batch:
     """A collated batch: frames, the media that they belong to, and packed token rows.
@@ -53,6 +63,7 @@ class Batch:
         media: M, the media, or None if their frames were augmented; empty for batches that are not cached.
         num_fillers: number of media items that have no weight in the loss.
         sample_ids: M, task and id of each sample, for messages.
+        skipped: samples that could not be read, and are replaced by others of this batch.
         processor_key: key of the `Processor` that made the batch; empty for batches made by hand.
         eval_set: name of the evaluation set; empty in training.
         labeled: the same examples with their answers as a training batch without frames, for a validation loss.
@@ -73,12 +84,13 @@ class Batch:
     media: Collection[Media | None] = ()
     num_fillers: int = 0
     sample_ids: tuple[str, ...] = ()
+    skipped: Collection[SkippedSample] = ()
     processor_key: str = ""
     eval_set: str = ""
     labeled: "Batch | None" = None
 
     def __post_init__(self) -> None:
-        self.queries, self.media = Opaque(self.queries), Opaque(self.media)
+        self.queries, self.media, self.skipped = Opaque(self.queries), Opaque(self.media), Opaque(self.skipped)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on a device."""

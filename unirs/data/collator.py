@@ -123,21 +123,36 @@ class Collator:
             batch,
             media=tuple(None if example.augment else example.sample.media for example in examples),
             num_fillers=sum(example.filler for example, _ in items),
+            skipped=tuple(one for example in examples for one in example.skipped),
             sample_ids=tuple(f"{example.task}: {example.sample.id}" for example, _ in items),
             processor_key=self._processor.key,
             eval_set=self._eval_set,
             labeled=labeled,
         )
 
+    def check(self, example: Example) -> None:
+        """Raises a `DataError` if the texts of an example cannot be encoded."""
+        if self.training or self._with_labels:
+            self._training_trees(example)
+        if not self.training:
+            self._prompt_trees(example)
+
+    def _training_trees(self, example: Example) -> list[TokenTree]:
+        arguments = (self._prompts[example.task], example.sample, *self._layout(example), example.clue)
+        if self._processor.supports_tree_attention:
+            return [self._prompt_encoder.encode_train(*arguments)]
+        return self._prompt_encoder.encode_train_flat(*arguments)
+
+    def _prompt_trees(self, example: Example) -> list[tuple[TokenTree, list[int]]]:
+        max_tokens = _PROMPT_TOKENS_PER_ROW if self._processor.supports_tree_attention else 0
+        prompt, layout = self._prompts[example.task], self._layout(example)
+        return self._prompt_encoder.encode_prompts(prompt, example.sample, *layout, example.clue, max_tokens)
+
     def _training_batch(self, items: Sequence[tuple[Example, VisualInput]]) -> Batch:
         trees: list[TokenTree] = []
         row_media: list[tuple[int, ...]] = []
         for index, (example, _) in enumerate(items):
-            arguments = (self._prompts[example.task], example.sample, *self._layout(example), example.clue)
-            if self._processor.supports_tree_attention:
-                encoded = [self._prompt_encoder.encode_train(*arguments)]
-            else:
-                encoded = self._prompt_encoder.encode_train_flat(*arguments)
+            encoded = self._training_trees(example)
             if example.filler:
                 for tree in encoded:
                     tree.labels = [IGNORE] * len(tree.labels)
@@ -153,12 +168,9 @@ class Collator:
         row_media: list[tuple[int, ...]] = []
         order: list[int] = []  # index of the query of each prompt, in the order of the rows
         queries: list[Prediction] = []
-        max_tokens = _PROMPT_TOKENS_PER_ROW if self._processor.supports_tree_attention else 0
         for index, (example, _) in enumerate(items):
-            prompt, (slots, tokens_per_image) = self._prompts[example.task], self._layout(example)
-            for tree, turns in self._prompt_encoder.encode_prompts(
-                prompt, example.sample, slots, tokens_per_image, example.clue, max_tokens
-            ):
+            prompt, (slots, _) = self._prompts[example.task], self._layout(example)
+            for tree, turns in self._prompt_trees(example):
                 trees.append(tree)
                 row_media.append((index,))
                 order += [len(queries) + turn for turn in turns]

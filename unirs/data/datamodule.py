@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler, Sampler
 
 from unirs import plugins
-from unirs.data.batch import Batch
+from unirs.data.batch import Batch, SkippedSample
 from unirs.data.collator import Collator
-from unirs.data.dataset import Example, TaskDataset
+from unirs.data.dataset import Example, TaskDataset, is_readable
 from unirs.data.feature_cache import FeatureCache
 from unirs.data.frame_cache import FrameCache
 from unirs.data.loaders import make_loader, world
 from unirs.data.processor import Processor
 from unirs.data.sampler import MixtureSampler
 from unirs.errors import DataError, ModelError
-from unirs.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, check_ranges
+from unirs.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, UnitInterval, check_ranges
 from unirs.tasks.config import ClueUse, TaskConfig, task_label
 from unirs.tasks.perturbation import PERTURBATIONS, Perturbation
 from unirs.tasks.sample import TaskSplit
@@ -71,6 +72,10 @@ class UniRSDataModule(LightningDataModule):
         val_samples: samples of each task in validation; all if null.
         test_samples: samples of each task in a test; all if null.
         blank_media: a test also evaluates black frames, as a baseline.
+        on_bad_sample: `raise` ends the run at a sample whose media or text cannot be read. `skip` omits it, with a
+            warning at the first one; the results list all.
+        max_bad_share: share of the samples of a split, or of the training mixture, that may be skipped; more end the
+            run.
         seed: of the order of training samples and the choice of validation samples.
         processor: of the model that the loaders are for. Not part of a config.
     """
@@ -89,6 +94,8 @@ class UniRSDataModule(LightningDataModule):
         val_samples: PositiveInt | None = 64,
         test_samples: PositiveInt | None = None,
         blank_media: bool = True,
+        on_bad_sample: Literal["raise", "skip"] = "raise",
+        max_bad_share: UnitInterval = 0.01,
         seed: Seed = 0,
         processor: Processor | None = None,
     ) -> None:
@@ -105,10 +112,14 @@ class UniRSDataModule(LightningDataModule):
         # Perturbations that a test also evaluates, on tasks of a modality that they apply to.
         blank: tuple[Perturbation, ...] = ("blank",)
         self.perturbations: Collection[Perturbation] = blank if blank_media else ()
+        self.on_bad_sample, self.max_bad_share = on_bad_sample, max_bad_share
         self.seed = seed
         # Returns the ids of the turns of an evaluation set that are answered; set to resume an evaluation.
         self.answered: Callable[[EvalSet], Collection[str]] | None = None
         self._splits: dict[tuple[str, SplitName], TaskSplit] = {}
+        # By name of an evaluation set, empty for training: number of samples, and those skipped by this process.
+        self._sizes: dict[str, int] = {}
+        self._skipped: dict[str, dict[tuple[str, str], SkippedSample]] = {}
         self._frame_cache: FrameCache | None = None
         self._processor: Processor | None = None
         if processor is not None:
@@ -181,6 +192,7 @@ class UniRSDataModule(LightningDataModule):
             for name, task in tasks.items()
         ]
         weights = [task.weight for task in tasks.values()]
+        self._begin("", sum(len(group.indices) for group in groups))
         sampler = MixtureSampler([len(group) for group in groups], weights, *world(), self.seed)
         return self._loader(ConcatDataset(groups), self.batch_size, sampler, Collator(self.processor, training=True))
 
@@ -209,6 +221,7 @@ class UniRSDataModule(LightningDataModule):
         # No clue for blank media, since it describes the original.
         if eval_set.perturbation != "blank":
             dataset = self._with_clues(dataset, "test", "always")
+        self._begin(eval_set.name, len(dataset.indices))
         if self.answered is not None and (answered := self.answered(eval_set)):
             samples = dataset.samples
             open_indices = [i for i in dataset.indices if any(turn.id not in answered for turn in samples[i].turns)]
@@ -219,12 +232,64 @@ class UniRSDataModule(LightningDataModule):
         collator = collator_type(self.processor, training=False, eval_set=eval_set.name, with_labels=split == "val")
         return self._loader(dataset, self.eval_batch_size, sampler, collator)
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401, ARG002
+        """Counts skipped samples; a Trainer calls it for each batch.
+
+        Raises:
+            DataError: more samples than `max_bad_share` are skipped.
+        """
+        name, skipped = batch.eval_set, self._skipped.setdefault(batch.eval_set, {})
+        for one in batch.skipped:
+            if not skipped:
+                warnings.warn(f"A sample is skipped: {_describe(one)} The results list all.", stacklevel=2)
+            skipped[one.task, one.id] = one
+        self._check_share(name, skipped)
+        return batch
+
+    def skipped_samples(self, *, training: bool) -> list[SkippedSample]:
+        """Samples that were skipped in training, or in evaluations. Collective: call it on every process.
+
+        Raises:
+            DataError: more samples of a set than `max_bad_share` were skipped.
+        """
+        size, _ = world()
+        found: list[Any] = [self._skipped]
+        if size > 1:
+            found *= size
+            torch.distributed.all_gather_object(found, self._skipped)
+        merged: dict[tuple[str, str], SkippedSample] = {}
+        for name in self._sizes:
+            if bool(name) != training:
+                skipped = {key: one for own in found for key, one in own.get(name, {}).items()}
+                self._check_share(name, skipped)
+                merged |= skipped
+        return [merged[key] for key in sorted(merged)]
+
+    def _begin(self, eval_set: str, size: int) -> None:
+        self._sizes[eval_set], self._skipped[eval_set] = size, {}
+
+    def _check_share(self, name: str, skipped: Mapping[tuple[str, str], SkippedSample]) -> None:
+        size = self._sizes.get(name, 0)
+        if len(skipped) > self.max_bad_share * size:
+            raise DataError(
+                f"{len(skipped)} of {size} samples of {name or 'the training mixture'} cannot be read, more than "
+                f"data.max_bad_share, {self.max_bad_share:g}. Correct the data, or raise it. The last: "
+                f"{_describe(list(skipped.values())[-1])}"
+            )
+
     def _loader(
         self, examples: Dataset[Example], batch_size: int, sampler: Sampler[Any], collator: Collator
     ) -> DataLoader[Batch]:
         frames, features = self._prepare_caches()
         return make_loader(
-            examples, collator, frames, features, batch_size=batch_size, sampler=sampler, num_workers=self.num_workers
+            examples,
+            collator,
+            frames,
+            features,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            skip=self.on_bad_sample == "skip",
         )
 
     def _task_dataset(
@@ -246,6 +311,9 @@ class UniRSDataModule(LightningDataModule):
         if self.processor.generate_clues is None:
             raise ModelError(f"Task '{dataset.task}' uses clues, but the model of this processor generates none.")
         media = dict.fromkeys(dataset.media(index) for index in dataset.indices)
+        if self.on_bad_sample == "skip":
+            # The loaders skip the others, whose clues are never read.
+            media = dict.fromkeys(one for one in media if is_readable(one))
         return replace(dataset, clues=self.processor.generate_clues(list(media)))
 
     def _prepare_caches(self) -> tuple[FrameCache, FeatureCache | None]:
@@ -262,3 +330,7 @@ class UniRSDataModule(LightningDataModule):
             limit = int(self.cache_gb * 1e9) if needed else 0
             self._frame_cache = FrameCache(processor.image_size, processor.resize, limit)
         return self._frame_cache, processor.feature_cache
+
+
+def _describe(skipped: SkippedSample) -> str:
+    return f"'{skipped.id}' of task '{skipped.task}', {', '.join(skipped.media)}: {skipped.error}"

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
+from unirs.data.batch import SkippedSample
 from unirs.data.feature_cache import FeatureCache
 from unirs.data.sampler import Draw
+from unirs.errors import DataError
 from unirs.tasks.media import Media
 from unirs.tasks.perturbation import Perturbation, PerturbedMedia
 from unirs.tasks.sample import Sample, TaskSplit
@@ -24,7 +26,8 @@ from unirs.tasks.sample import Sample, TaskSplit
 class Example:
     """A sample of a task, with the base VLM's clue.
 
-    `augment` rotates and mirrors the frames at random; a `filler` has no weight in the loss.
+    `augment` rotates and mirrors the frames at random; a `filler` has no weight in the loss. The example replaces the
+    `skipped` ones.
     """
 
     task: str
@@ -32,6 +35,7 @@ class Example:
     clue: str = ""
     augment: bool = False
     filler: bool = False
+    skipped: tuple[SkippedSample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class TaskDataset(Dataset[Example]):
         max_turns: maximum number of turns of an example; a sample with more turns is split. None for no limit.
         perturbation: change of the media for a sanity baseline, or None.
         augment: whether the frames are rotated and mirrored at random.
-        clues: clue of each media item; no clues if empty.
+        clues: clue of each media item that can be read; no clues if empty.
     """
 
     task: str
@@ -72,7 +76,8 @@ class TaskDataset(Dataset[Example]):
         # Strided, since files may group questions by type.
         turns = sample.turns[index - start :: self._ends[position] - start]
         media = self._perturbed(sample.media)
-        clue = self.clues[media] if self.clues else ""
+        # None for media that cannot be read, which the loader skips.
+        clue = self.clues.get(media, "")
         return Example(self.task, replace(sample, media=media, turns=turns), clue, self.augment)
 
     def media(self, index: int) -> Media:
@@ -94,26 +99,56 @@ class VisualInput(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
-    """Examples, of a dataset with a length, and their visual input: cached features or frames that `decode` returns."""
+    """Examples, of a dataset with a length, and their visual input: cached features or frames that `decode` returns.
+
+    With `check`, an example whose media or text cannot be read is replaced by the next one that can: batches keep their
+    size, also in training on several processes. The replacement has no weight in a training loss; in an evaluation it
+    is answered twice, and counts once. `check` raises a `DataError` for a text that cannot be encoded.
+    """
 
     examples: Dataset[Example]
     decode: Callable[[Sample], torch.Tensor]
     feature_cache: FeatureCache | None = None
+    check: Callable[[Example], object] | None = None
 
     def __len__(self) -> int:
         return len(self.examples)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int | Draw) -> tuple[Example, VisualInput]:
         draw = index if isinstance(index, Draw) else Draw(index, int(torch.randint(2**62, ())))
-        example = self.examples[draw.example]
-        if draw.filler:
-            example = replace(example, filler=True)
+        skipped: list[SkippedSample] = []
+        for step in range(len(self)):
+            example = self.examples[(draw.example + step) % len(self)]
+            try:
+                visual = self._visual_input(example, draw.seed)
+                if self.check is not None:
+                    self.check(example)
+            except DataError as error:
+                if self.check is None:
+                    raise
+                sample = example.sample
+                skipped.append(SkippedSample(example.task, sample.id, sample.media.sources, str(error)))
+            else:
+                filler = draw.filler or (isinstance(index, Draw) and bool(skipped))
+                return replace(example, filler=filler, skipped=tuple(skipped)), visual
+        raise DataError(f"None of {len(self)} samples can be read. The first error: {skipped[0].error}")
+
+    def _visual_input(self, example: Example, seed: int) -> VisualInput:
         if example.augment:
-            return example, VisualInput(_augment(self.decode(example.sample), draw.seed))
+            return VisualInput(_augment(self.decode(example.sample), seed))
         cached = None if self.feature_cache is None else self.feature_cache.get(example.sample.media)
         if cached is not None:
-            return example, VisualInput(vision_features=cached)
-        return example, VisualInput(self.decode(example.sample))
+            return VisualInput(vision_features=cached)
+        return VisualInput(self.decode(example.sample))
+
+
+def is_readable(media: Media) -> bool:
+    """Whether all frames of an input decode."""
+    try:
+        media.load_frames((8, 8))
+    except DataError:
+        return False
+    return True
 
 
 def _augment(frames: torch.Tensor, seed: int) -> torch.Tensor:

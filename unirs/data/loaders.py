@@ -58,9 +58,14 @@ def make_loader(
     batch_size: int,
     sampler: Sampler[Any] | None = None,
     num_workers: int = 0,
+    skip: bool = False,
 ) -> DataLoader[Batch]:
-    """Makes a loader of batches for one model, without a Trainer; `examples` have a length."""
-    dataset: Dataset[Any] = DecodedDataset(examples, frame_cache, feature_cache)  # type: ignore[arg-type]
+    """Makes a loader of batches for one model, without a Trainer; `examples` have a length.
+
+    With `skip`, examples that cannot be read are replaced by others, and listed in `Batch.skipped`.
+    """
+    check = collator.check if skip else None
+    dataset: Dataset[Any] = DecodedDataset(examples, frame_cache, feature_cache, check)  # type: ignore[arg-type]
     return (TrainLoader if collator.training else DataLoader)(
         dataset,
         batch_size=batch_size,

@@ -7,9 +7,9 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import msgspec
 
@@ -18,6 +18,9 @@ from unirs.metrics.base import Evaluation, Prediction
 from unirs.metrics.bootstrap import intervals, point_estimate
 from unirs.utils.io import check_regular, is_file_name, replacing_folder
 from unirs.utils.tables import decimal, to_text
+
+if TYPE_CHECKING:
+    from unirs.data.batch import SkippedSample
 
 _WIDTH = 100
 
@@ -56,6 +59,7 @@ class _Document(TypedDict):
     baselines: dict[str, _Metrics]
     excluded: dict[str, dict[str, int]]
     evaluated: dict[str, dict[str, int]]
+    skipped: NotRequired[dict[str, int]]
 
 
 def summary(result: TaskResult) -> dict[str, dict[str, float]]:
@@ -76,7 +80,11 @@ def summary(result: TaskResult) -> dict[str, dict[str, float]]:
 
 
 def to_document(
-    stage: str, step: int | None, results: Sequence[TaskResult], baselines: Mapping[str, Sequence[TaskResult]]
+    stage: str,
+    step: int | None,
+    results: Sequence[TaskResult],
+    baselines: Mapping[str, Sequence[TaskResult]],
+    skipped: Sequence[SkippedSample] = (),
 ) -> dict[str, Any]:
     """The document of `metrics.json`, with None for undefined numbers.
 
@@ -85,11 +93,14 @@ def to_document(
         step: the optimizer step of the weights; None if unknown.
         results: one per task.
         baselines: results of baselines by name, such as a constant answer.
+        skipped: samples that could not be read.
 
     Returns:
-        `{"stage", "step", "tasks", "baselines", "excluded", "evaluated"}`.
+        `{"stage", "step", "tasks", "baselines", "excluded", "evaluated"}`; if samples were skipped, also `"skipped"`,
+        their number by task.
     """
     evaluated = {result.task: Counter(row.category for row in result.rows) for result in results}
+    skipped_counts = {"skipped": dict(sorted(Counter(one.task for one in skipped).items()))} if skipped else {}
     return {
         "stage": stage,
         "step": step,
@@ -97,7 +108,13 @@ def to_document(
         "baselines": {name: _numbers(of_baseline) for name, of_baseline in sorted(baselines.items())},
         "excluded": {result.task: dict(sorted(result.excluded.items())) for result in results},
         "evaluated": {task: dict(sorted(counts.items())) for task, counts in evaluated.items()},
+        **skipped_counts,
     }
+
+
+def skipped_lines(skipped: Sequence[SkippedSample]) -> bytes:
+    """The content of `skipped.jsonl`: task, id, media and error of each skipped sample."""
+    return "".join(json.dumps(asdict(one)) + "\n" for one in skipped).encode()
 
 
 def write_results(
@@ -106,23 +123,26 @@ def write_results(
     step: int | None,
     results: Sequence[TaskResult],
     baselines: Mapping[str, Sequence[TaskResult]],
+    skipped: Sequence[SkippedSample] = (),
 ) -> dict[str, Any]:
     """Writes `metrics.json`, `table.txt` and `predictions/<task>.jsonl` into `<folder>/<stage>`.
 
     A baseline's predictions go to `predictions/<task>.<baseline>.jsonl`. The stage's folder is replaced as a whole: an
-    interrupted write leaves the former results unchanged. Equal results give equal bytes. Arguments and result are
-    those of `to_document`.
+    interrupted write leaves the former results unchanged. Equal results give equal bytes. Skipped samples, if any, are
+    listed in `skipped.jsonl`. Arguments and result are those of `to_document`.
 
     Raises:
         DataError: names of tasks and baselines do not make distinct file names.
     """
     files = _prediction_files(results, baselines)
-    document = to_document(stage, step, results, baselines)
+    document = to_document(stage, step, results, baselines, skipped)
     with replacing_folder(folder / stage) as partial:
         content = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
         # Names of files may hold lone surrogates: bytes that are not UTF-8. JSON escapes them as Python does here.
         (partial / "metrics.json").write_bytes(content.encode("utf-8", errors="backslashreplace"))
         (partial / "predictions").mkdir()
+        if skipped:
+            (partial / "skipped.jsonl").write_bytes(skipped_lines(skipped))
         for name, result in files.items():
             rows = zip(result.rows, result.evaluation.normalized, result.evaluation.scores, strict=True)
             with (partial / "predictions" / name).open("wb") as file:
@@ -237,4 +257,6 @@ def format_coverage(document: Mapping[str, Any], task: str) -> str:
         counts = document[name].get(task, {})
         by_category = ", ".join(f"{category or 'no category'} {count}" for category, count in counts.items())
         parts.append(f"{name} {sum(counts.values())}" + (f" ({by_category})" if any(counts) else ""))
+    if skipped := document.get("skipped", {}).get(task):
+        parts.append(f"skipped {skipped} that cannot be read")
     return "; ".join(parts)

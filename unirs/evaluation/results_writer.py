@@ -12,11 +12,12 @@ from lightning import Callback, LightningModule, Trainer
 from unirs.data.datamodule import UniRSDataModule
 from unirs.evaluation.contact_sheet import write_sheet
 from unirs.evaluation.engine import EvaluationModule
-from unirs.evaluation.results import TaskResult, format_table, write_results
+from unirs.evaluation.results import TaskResult, format_table, skipped_lines, write_results
 from unirs.metrics.base import Prediction
 from unirs.tasks.perturbation import Perturbation
 from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName
+from unirs.utils.io import write_atomically
 
 _SHEET_SAMPLES = 4
 
@@ -44,14 +45,24 @@ class ResultsWriter(Callback):
         """Writes the results of `unirs test` and `unirs bench`."""
         self._write(trainer, cast("EvaluationModule", pl_module), "bench" if self.bench else "test", "test")
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Writes the samples that training and its validations skipped, if any, to `skipped.jsonl`."""
+        data = cast("UniRSDataModule", trainer.datamodule)  # type: ignore[attr-defined]
+        skipped = [*data.skipped_samples(training=True), *data.skipped_samples(training=False)]  # collective
+        if skipped and trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "skipped.jsonl"
+            write_atomically(path, skipped_lines(skipped))
+            print(f"{len(skipped)} samples could not be read, and were skipped: {path}")
+
     def _write(
         self, trainer: Trainer, module: EvaluationModule, stage: Literal["validate", "test", "bench"], split: SplitName
     ) -> None:
         model_rows = module.predictions()  # collective
         answers = {name: module.predictions(name) for name in get_args(Perturbation)}  # collective
+        data = cast("UniRSDataModule", trainer.datamodule)  # type: ignore[attr-defined]
+        skipped = data.skipped_samples(training=False)  # collective
         if not trainer.is_global_zero:
             return
-        data = cast("UniRSDataModule", trainer.datamodule)  # type: ignore[attr-defined]
         if self.most_frequent:
             answers["most_frequent"] = {
                 name: most_frequent(
@@ -67,7 +78,7 @@ class ResultsWriter(Callback):
             if by_task
         }
         folder = Path(trainer.default_root_dir)
-        document = write_results(folder, stage, module.trained_steps, results, baselines)
+        document = write_results(folder, stage, module.trained_steps, results, baselines, skipped)
         if stage != "bench":
             rows = [row for result in results for row in _spread(result)]
             write_sheet(folder / stage / "sheet.png", rows, lambda row: _frames(data, split, row))

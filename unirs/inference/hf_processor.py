@@ -11,7 +11,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoProcessor, ProcessorMixin
 
-from unirs.data.batch import Opaque
+from unirs.data.batch import Opaque, SkippedSample
 from unirs.data.dataset import Example, VisualInput
 from unirs.data.processor import Processor
 from unirs.errors import ModelError
@@ -86,14 +86,16 @@ class HFBatch:
         chunks: inputs of consecutive queries, which are padded together.
         queries: Q.
         eval_set: name of the evaluation set.
+        skipped: samples that could not be read, and are replaced by others of this batch.
     """
 
     chunks: list[Inputs]
     queries: Collection[Prediction]
     eval_set: str
+    skipped: Collection[SkippedSample] = ()
 
     def __post_init__(self) -> None:
-        self.queries = Opaque(self.queries)
+        self.queries, self.skipped = Opaque(self.queries), Opaque(self.skipped)
 
 
 class HFCollator:
@@ -119,7 +121,10 @@ class HFCollator:
             self.chat.encode(frames[start : start + size], [one.prompt for one in queries[start : start + size]])  # type: ignore[arg-type]
             for start in range(0, len(queries), size)
         ]
-        return HFBatch(chunks, queries, self.eval_set)
+        return HFBatch(chunks, queries, self.eval_set, [one for example, _ in items for one in example.skipped])
+
+    def check(self, example: Example) -> None:
+        """Does nothing: any text can be encoded."""
 
 
 class HFProcessor(Processor):

@@ -170,7 +170,9 @@ class UniRSModule(EvaluationModule):
         sums = torch.stack([total.detach(), count])
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(sums)
-        mean = sums[0] / sums[1]
+        # At least one: all samples of a batch may be fillers.
+        count = sums[1].clamp(min=1)
+        mean = sums[0] / count
         if not torch.isfinite(mean):
             raise ModelError(
                 f"The loss of step {self.trainer.global_step} is {mean.item():g}. Lower 'model.optim.lr', or look at "
@@ -178,7 +180,7 @@ class UniRSModule(EvaluationModule):
             )
         self.log("train/loss", mean, prog_bar=True, batch_size=len(batch.modalities))
         # Gradients are averaged over processes, not summed.
-        return total * self.trainer.world_size / sums[1]
+        return total * self.trainer.world_size / count
 
     def on_validation_start(self) -> None:
         """Resets metrics."""

@@ -34,7 +34,7 @@ def saved(model: UniRS, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(saved: Path, tmp_path: Path) -> Path:
     """A saved model to be damaged."""
-    return Path(shutil.copytree(saved, tmp_path / "copy"))
+    return Path(shutil.copytree(saved, tmp_path / "copy", ignore=shutil.ignore_patterns("checksums.json")))
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def damage(path: Path, rng: random.Random) -> str:
 
 
 def answer(folder: Path, image: Path) -> str:
-    model = UniRS.from_pretrained(folder, device="cpu")
+    model = UniRS.from_pretrained(folder, device="cpu", trust_remote_code=True)
     text: str = model.answer(image, "Which colour?")
     return text
 
@@ -109,7 +109,10 @@ def attempts(
 @pytest.fixture(scope="session")
 def saved(build_once: Callable[[str, Callable[[Path], object]], Path], learnt_run: Path) -> Path:
     """The saved model of `learnt_run`; read-only."""
-    return build_once("saved", lambda folder: UniRS.from_pretrained(learnt_run).save_pretrained(folder / "model"))
+    return build_once(
+        "saved",
+        lambda folder: UniRS.from_pretrained(learnt_run, trust_remote_code=True).save_pretrained(folder / "model"),
+    )
 
 
 def test_saved_model(saved: Path, colours: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_components_and_tokenizer_are_kept(learnt_run: Path, saved: Path) -> Non
 
 
 def test_code_of_the_initial_model_runs_only_if_it_is_trusted(saved: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(saved, tmp_path / "copy"))
+    copy = Path(shutil.copytree(saved, tmp_path / "copy", ignore=shutil.ignore_patterns("checksums.json")))
     plugin = tmp_path / "plugin.py"
     plugin.write_text("from unirs.models.change_extractors import ChangeExtraction as build\n")
     config = json.loads((copy / "config.json").read_text())
