@@ -48,7 +48,8 @@ class ResultsWriter(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Writes the samples that training and its validations skipped, if any, to `skipped.jsonl`."""
         data = cast("UniRSDataModule", trainer.datamodule)  # type: ignore[attr-defined]
-        skipped = [*data.skipped_samples(training=True), *data.skipped_samples(training=False)]  # collective
+        # Collective, both.
+        skipped = list(dict.fromkeys([*data.skipped_samples(training=True), *data.skipped_samples(training=False)]))
         if skipped and trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "skipped.jsonl"
             write_atomically(path, skipped_lines(skipped))

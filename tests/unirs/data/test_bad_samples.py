@@ -58,7 +58,8 @@ def test_skip(
     assert "red.png" in errors["image0"]
     assert VISUAL in errors["image2"]
     assert "2 samples could not be read, and were skipped" in capsys.readouterr().out
-    assert cli("test", *options) == 0
+    with pytest.warns(UserWarning, match="A sample is skipped"):
+        assert cli("test", *options) == 0
     document = json.loads((run / "test" / "metrics.json").read_text())
     assert document["skipped"] == {"image": 2}
     assert document["tasks"]["image"]["accuracy"]["n"] == 4

@@ -53,15 +53,21 @@ def swap_type(content: bytes, rng: random.Random) -> bytes:
             return json.dumps(document).encode()
 
 
-MUTATIONS: list[Callable[[bytes, random.Random], bytes]] = [truncate, flip, garble, empty, swap_type]
+MUTATIONS: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "truncate": truncate,
+    "flip": flip,
+    "garble": garble,
+    "empty": empty,
+    "swap_type": swap_type,
+}
 
 
 def damage(path: Path, rng: random.Random) -> str:
     """Damages a file in a random way; returns the way."""
     way = rng.choice([*MUTATIONS, "delete", "folder"])
-    if callable(way):
-        path.write_bytes(way(path.read_bytes(), rng))
-        return way.__name__
+    if way in MUTATIONS:
+        path.write_bytes(MUTATIONS[way](path.read_bytes(), rng))
+        return way
     path.unlink()
     if way == "folder":
         path.mkdir()
