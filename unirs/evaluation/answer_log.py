@@ -35,10 +35,7 @@ class PredictionLog:
         return path.is_file() and bool(read_json(path) == self.key)
 
     def begin(self, *, resume: bool) -> None:
-        """Prepares the folder. Call it on one process, before others read or append.
-
-        Args:
-            resume: keep the answers of an interrupted evaluation; otherwise they are deleted.
+        """Prepares the folder, and deletes its answers unless `resume` is set. Call it on one process, before others.
 
         Raises:
             UniRSError: the answers to resume from are of another key.

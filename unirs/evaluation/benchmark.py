@@ -57,15 +57,7 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
     """Evaluates models on a suite, as `unirs test` evaluates a run on its tasks.
 
     Writes `<out>/<model>/bench/` in the format of a run's results, and the tables `<out>/table.{txt,md,tex,csv,json}`.
-
-    Args:
-        suite: the tasks and the published numbers.
-        models: training runs, saved models, or hub ids and folders of image-text-to-text models.
-        out: the folder to write to.
-        options: how to run.
-
-    Returns:
-        The table as text.
+    Returns the table as text. Models are runs, saved models, or hub ids and folders of image-text-to-text models.
 
     Raises:
         UniRSError: an unknown task, model or device, data that are missing, or two models of one name.

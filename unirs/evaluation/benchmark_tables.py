@@ -22,11 +22,9 @@ ours), the ends `ci_low` and `ci_high` of its 95 % interval, and `unclear`: it m
 
 
 def bench_tables(suite: Suite, results: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """Lays out results beside published numbers, one table for each task.
+    """Lays out results, the content of `metrics.json` by model, beside published numbers: one table for each task.
 
-    Args:
-        suite: what to show.
-        results: content of `metrics.json` by model, in the order to show. A model without results of a task has no row.
+    A model without results of a task has no row.
     """
     return [_table(suite, task, results) for task in suite.tasks]
 

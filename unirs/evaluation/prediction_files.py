@@ -38,11 +38,7 @@ class SavedRow(Prediction):
     is_answered: bool = False
 
     def answered(self) -> str:
-        """The answer.
-
-        Raises:
-            DataError: the row has none.
-        """
+        """The answer; a `DataError` if the row has none."""
         if not self.is_answered:
             raise DataError(
                 f"{self.where} has no answer: it needs one of {', '.join(map(repr, _ANSWER))}. `unirs score "
@@ -51,11 +47,7 @@ class SavedRow(Prediction):
         return self.text
 
     def scored_against(self) -> tuple[str, ...]:
-        """The references.
-
-        Raises:
-            DataError: the row has none.
-        """
+        """The references; a `DataError` if the row has none."""
         if not self.references:
             raise DataError(
                 f"{self.where} has nothing to score against: no {' or '.join(map(repr, _REFERENCES))}. "
@@ -65,11 +57,7 @@ class SavedRow(Prediction):
 
 
 def read_rows(path: Path, *, answers: bool = True) -> dict[str, SavedRow]:
-    """Reads a file of rows by id, in its order.
-
-    Args:
-        path: the file.
-        answers: whether it holds answers; `answer` is a reference if it holds references alone.
+    """Reads a file of rows by id, in its order; without `answers`, a field `answer` is a reference.
 
     Raises:
         DataError: the file is missing, empty or not JSON lines; a row has no id, the id of another row, or a field of

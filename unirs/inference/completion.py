@@ -88,18 +88,10 @@ def complete(
     choices: Choices | None = None,
     logprobs: bool = False,
 ) -> list[Completion]:
-    """Completes the prompts of an evaluation batch.
+    """Completes the prompts of an evaluation batch that `processor` made: one completion for each query.
 
-    Args:
-        model: In evaluation mode.
-        processor: The one that made the batch.
-        batch: With `prompt_ends` and `queries`.
-        max_new_tokens: Maximum length of free text in tokens.
-        choices: The choices of each query; None for free text.
-        logprobs: Whether to return the logprobs of the tokens of free text.
-
-    Returns:
-        One completion for each query.
+    Without `choices` the completions are free text of at most `max_new_tokens`, with the logprobs of its tokens if
+    `logprobs` is set. The model is in evaluation mode.
     """
     batch = add_vision_features(model, processor, batch)
     prompt_encoder = processor.prompt_encoder()

@@ -62,14 +62,9 @@ class HFImageTextModel:
         return fingerprint(self.model.state_dict())
 
     def generate(self, media: Sequence[Media], questions: Sequence[str], max_new_tokens: int) -> list[str]:
-        """Answers one question about each input greedily, in one batch.
+        """Answers one question about each input greedily, in one batch, from frames in their own size.
 
         The rest of the batch changes an answer by no more than the rounding of the dtype.
-
-        Args:
-            media: inputs; the processor gets their frames in their own size, before the question.
-            questions: as many.
-            max_new_tokens: maximum length of an answer in tokens.
 
         Raises:
             MediaError: media do not decode.
@@ -82,12 +77,7 @@ class HFImageTextModel:
         return [one.text for one in self._generate(inputs, max_new_tokens)]
 
     def complete(self, batch: HFBatch, *, max_new_tokens: int, choices: Choices | None = None) -> list[Completion]:
-        """Completes the prompts of an evaluation batch.
-
-        Args:
-            batch: made by the `HFProcessor` of this model; not `batched` if there are choices.
-            max_new_tokens: maximum length of free text in tokens.
-            choices: the choices of each query; None for free text.
+        """Completes the prompts of a batch that the model's `HFProcessor` made; not `batched` if there are choices.
 
         Raises:
             ModelError: a prompt is longer than the model allows, or the model cannot score choices.

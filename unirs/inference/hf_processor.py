@@ -44,11 +44,7 @@ class ChatProcessor:
         return self._processor.tokenizer
 
     def encode(self, frames: Sequence[torch.Tensor], questions: Sequence[str]) -> Inputs:
-        """Encodes one prompt for each question, padded on the left.
-
-        Args:
-            frames: uint8 `[k, 3, H, W]` of each input; each frame is an image of the message.
-            questions: as many.
+        """Encodes one prompt for each question and its frames, uint8 `[k, 3, H, W]`, padded on the left.
 
         Raises:
             ModelError: the processor rejects images and question.

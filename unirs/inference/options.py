@@ -20,22 +20,14 @@ SAVING_OPTIONS = {
 
 
 def check_positive(**options: object) -> None:
-    """Checks options that are counts.
-
-    Raises:
-        UniRSError: one is no positive integer.
-    """
+    """Raises a `UniRSError` for an option that is no positive integer."""
     for name, value in options.items():
         if type(value) is not int or value < 1:
             raise UniRSError(f"{name} is {value!r}. Set an integer of 1 or more.")
 
 
 def check_choices(choices: Sequence[str] | None) -> None:
-    """Checks the choices of a question.
-
-    Raises:
-        UniRSError: they are no list of different, non-empty texts.
-    """
+    """Raises a `UniRSError` if the choices of a question are no list of different, non-empty texts."""
     if choices is None:
         return
     is_list = isinstance(choices, Sequence) and not isinstance(choices, str | bytes)
@@ -46,11 +38,7 @@ def check_choices(choices: Sequence[str] | None) -> None:
 
 
 def check_names(function: str, options: Iterable[str], known: Iterable[str]) -> None:
-    """Checks the names of keyword arguments.
-
-    Raises:
-        UniRSError: one is unknown; suggests the nearest match.
-    """
+    """Raises a `UniRSError` for an unknown name of a keyword argument; suggests the nearest match."""
     names = set(known)
     for option in options:
         if option not in names:
@@ -58,11 +46,7 @@ def check_names(function: str, options: Iterable[str], known: Iterable[str]) -> 
 
 
 def move_to_device(model: nn.Module, device: str | torch.device, source: str) -> None:
-    """Moves a model that was loaded from `source` to a device.
-
-    Raises:
-        ModelError: the device does not exist, or has too little memory.
-    """
+    """Moves a model that was loaded from `source`; a `ModelError` if the device is absent or has too little memory."""
     try:
         model.to(device)
     # AssertionError: torch was built without the device.

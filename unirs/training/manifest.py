@@ -30,12 +30,12 @@ def write_manifest(
     directory, null outside of one. `dirty`: tracked files differ from that commit.
 
     Args:
-        folder: the run's folder; created if it does not exist.
-        seed: the seed of the run, or None.
+        folder: created if it does not exist.
+        seed: of the run.
         tasks: for each task, hashes such as `{"data": ..., "prompt": ...}`.
-        weights: hash of the weights; None for weights that were neither trained nor loaded.
-        decoding: options of decoding; values without a JSON type are written as their `str`.
-        command: the arguments of the command line.
+        weights: their hash; None if they were neither trained nor loaded.
+        decoding: its options; values without a JSON type are written as their `str`.
+        command: arguments of the command line.
     """
     document = {
         "command": list(command),
