@@ -10,7 +10,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForImageTextToText, BatchFeature, DynamicCache, GenerationConfig, PreTrainedModel
 
-from unirs.errors import ModelError, did_you_mean
+from unirs.errors import ModelError
 from unirs.inference.completion import Choices, Completion
 from unirs.inference.generation import greedy_config
 from unirs.inference.hf_processor import ChatProcessor, HFBatch, Inputs
@@ -20,31 +20,24 @@ from unirs.tasks.media import Media
 from unirs.utils.hashing import fingerprint
 from unirs.utils.sources import resolve_source
 
-_DTYPES = ("auto", "bfloat16", "float16", "float32")
-
 
 class HFImageTextModel:
     """A model whose processor has a chat template. A pair is two images of a message, a video its frames.
 
     Args:
         source: a hub id or a folder with weights and processor; `package:NAME/…` names files of an installed package.
-        dtype: dtype of the weights: `auto` (the checkpoint's), `float32`, `bfloat16` or `float16`.
         device: device of the weights.
         trust_remote_code: whether to run model code that comes with `source`.
 
     Raises:
         ModelError: the source does not load, its weights do not fit it, it has no processor of images and text, no
-            chat template or no end-of-sequence token, or there is no such dtype or device.
+            chat template or no end-of-sequence token, or there is no such device.
     """
 
-    def __init__(
-        self, source: str, *, dtype: str = "auto", device: str | torch.device = "cpu", trust_remote_code: bool = False
-    ) -> None:
-        if dtype not in _DTYPES:
-            raise ModelError(f"There is no dtype '{dtype}' for '{source}'. {did_you_mean(dtype, _DTYPES)}")
+    def __init__(self, source: str, *, device: str | torch.device = "cpu", trust_remote_code: bool = False) -> None:
         self._source = source
         self.chat = ChatProcessor(source, trust_remote_code=trust_remote_code)
-        self.model: Any = _load_model(source, dtype, trust_remote_code=trust_remote_code)
+        self.model: Any = _load_model(source, trust_remote_code=trust_remote_code)
         move_to_device(self.model, device, source)
         tokenizer, named = self.chat.tokenizer, self.model.generation_config.eos_token_id
         ends = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id}
@@ -152,9 +145,9 @@ class HFImageTextModel:
         return Completion(text, tuple(token_ids[:end]))
 
 
-def _load_model(source: str, dtype: str, *, trust_remote_code: bool) -> PreTrainedModel:
+def _load_model(source: str, *, trust_remote_code: bool) -> PreTrainedModel:
     load: Any = AutoModelForImageTextToText.from_pretrained
-    options = {"dtype": dtype, "trust_remote_code": trust_remote_code}
+    options = {"dtype": "auto", "trust_remote_code": trust_remote_code}
     try:
         # Weights of another shape are then listed with missing and unexpected ones.
         model, report = load(resolve_source(source), output_loading_info=True, ignore_mismatched_sizes=True, **options)
