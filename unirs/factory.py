@@ -6,7 +6,7 @@ a `PluginError` if the plugin or an option is unknown, with the nearest match, o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from unirs.plugins import create
 
@@ -19,23 +19,19 @@ if TYPE_CHECKING:
 
 def create_task(name: str, **options: Any) -> Task:  # noqa: ANN401 - the plugin's
     """Creates a task, such as `create_task("era", root="data/era")`."""
-    task: Task = create("unirs.tasks", {"name": name, **options})
-    return task
+    return cast("Task", create("unirs.tasks", {"name": name, **options}))
 
 
 def create_encoder(name: str, **options: Any) -> Encoder:  # noqa: ANN401
     """Creates an encoder, such as `create_encoder("timm", model="resnet18")`."""
-    encoder: Encoder = create("unirs.encoders", {"name": name, **options})
-    return encoder
+    return cast("Encoder", create("unirs.encoders", {"name": name, **options}))
 
 
 def create_change_extractor(name: str, grid: tuple[int, int], dim: int, **options: Any) -> ChangeExtractor:  # noqa: ANN401
     """Creates a change extractor for an encoder's `grid` (h and w of its tokens) and `dim` (their width)."""
-    change: ChangeExtractor = create("unirs.change_extractors", {"name": name, **options}, grid, dim)
-    return change
+    return cast("ChangeExtractor", create("unirs.change_extractors", {"name": name, **options}, grid, dim))
 
 
 def create_projector(name: str, grid: tuple[int, int], dim: int, out: int, **options: Any) -> nn.Module:  # noqa: ANN401
     """Creates a projector from an encoder's `grid` and `dim` to `out`, the width of the language model's embeddings."""
-    projector: nn.Module = create("unirs.projectors", {"name": name, **options}, grid, dim, out)
-    return projector
+    return cast("nn.Module", create("unirs.projectors", {"name": name, **options}, grid, dim, out))

@@ -12,7 +12,7 @@ from unirs.metrics.base import Statistic
 _DRAWS_PER_CHUNK = 2_000_000
 """Groups drawn at once; bounds memory to some tens of megabytes."""
 
-_ROUNDING = 1e-12
+_LEVEL, _ROUNDING = 0.95, 1e-12
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,16 @@ def point_estimate(statistic: Statistic) -> float:
 
 
 def interval(
-    statistic: Statistic, groups: Sequence[Hashable], resamples: int = 1000, seed: int = 0, level: float = 0.95
+    statistic: Statistic, groups: Sequence[Hashable], resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """The interval of one statistic, see `intervals`."""
-    return intervals([statistic], groups, resamples, seed, level)[0]
+    return intervals([statistic], groups, resamples, seed)[0]
 
 
 def intervals(
-    statistics: Sequence[Statistic],
-    groups: Sequence[Hashable],
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    statistics: Sequence[Statistic], groups: Sequence[Hashable], resamples: int = 1000, seed: int = 0
 ) -> list[tuple[float, float]]:
-    """Percentile bootstrap intervals (Efron and Tibshirani, 1993, chapter 13), from the same resamples.
+    """95 % percentile bootstrap intervals (Efron and Tibshirani, 1993, chapter 13), from the same resamples.
 
     Questions about one image are not independent, so whole groups are drawn with replacement, as many as there are.
     Statistics over the same groups and seed share the same resamples.
@@ -62,25 +58,19 @@ def intervals(
         groups: Label of each row; rows of equal label stay together, e.g. `[row.media for row in rows]`.
         resamples: Number of resamples. Those in which a statistic is undefined are excluded.
         seed: Equal seeds give equal intervals.
-        level: Coverage of the intervals, in 0..1.
 
     Returns:
         Lower and upper end; nan if the statistic is undefined in every resample or has no row sums (see `constant`).
         With a single group both equal the statistic's value, as its spread is unknown.
 
     Raises:
-        ValueError: The number of labels is not that of the rows, or `resamples` or `level` is out of range.
+        ValueError: The number of labels is not that of the rows, or `resamples` is below 1.
     """
-    return [_percentiles(values, level) for values in _resampled(statistics, groups, resamples, seed, level)]
+    return [_percentiles(values) for values in _resampled(statistics, groups, resamples, seed)]
 
 
 def difference(
-    first: Statistic,
-    second: Statistic,
-    groups: Sequence[Hashable],
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    first: Statistic, second: Statistic, groups: Sequence[Hashable], resamples: int = 1000, seed: int = 0
 ) -> Difference:
     """The paired bootstrap of `second` minus `first`, both over the same rows; options are those of `intervals`.
 
@@ -100,8 +90,8 @@ def difference(
         return gap
 
     both = Statistic(row_sums=np.concatenate([first.row_sums, second.row_sums], axis=1), from_sums=value, n=second.n)
-    (values,) = _resampled([both], groups, resamples, seed, level)
-    low, high = _percentiles(values, level)
+    (values,) = _resampled([both], groups, resamples, seed)
+    low, high = _percentiles(values)
     # Sums of equal columns may differ in their last bits, which does not count as a difference.
     smaller = min(np.sum(values <= _ROUNDING), np.sum(values >= -_ROUNDING))
     known = values.size and len(set(groups)) > 1
@@ -110,14 +100,14 @@ def difference(
 
 
 def _resampled(
-    statistics: Sequence[Statistic], groups: Sequence[Hashable], resamples: int, seed: int, level: float
+    statistics: Sequence[Statistic], groups: Sequence[Hashable], resamples: int, seed: int
 ) -> list[np.ndarray]:
     """Each statistic's values in the resamples in which it is defined, `[resamples or fewer]`."""
     for statistic in statistics:
         if len(groups) != len(statistic.row_sums):
             raise ValueError(f"{len(groups)} group labels for {len(statistic.row_sums)} rows: give one per row.")
-    if resamples < 1 or not 0 < level < 1:
-        raise ValueError(f"Need resamples >= 1 and 0 < level < 1, not {resamples} and {level}.")
+    if resamples < 1:
+        raise ValueError(f"Need resamples >= 1, not {resamples}.")
     if not len(groups) or not statistics:
         return [np.zeros(0) for _ in statistics]
     totals = _resampled_sums(_sums_by_group(statistics, groups), resamples, np.random.default_rng(seed))
@@ -128,10 +118,10 @@ def _resampled(
     return [each[~np.isnan(each)] if sums.shape[1] else np.zeros(0) for each, sums in zip(values, columns, strict=True)]
 
 
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
     if not values.size:
         return np.nan, np.nan
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return float(low), float(high)
 
 
