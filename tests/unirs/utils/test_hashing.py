@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import unirs
-from unirs.errors import DataError
+from unirs.errors import DataError, UniRSError
 from unirs.training.manifest import write_manifest
 from unirs.utils.hashing import fingerprint, hash_files, hash_tensors
 
@@ -81,10 +82,10 @@ def test_interrupted_write_keeps_the_previous_manifest(tmp_path: Path, monkeypat
     write(tmp_path)
 
     def fail(*_: object) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UniRSError, match="disk full"):
         write(tmp_path, seed=8)
     assert json.loads((tmp_path / "manifest.json").read_text())["seed"] == 7
 
