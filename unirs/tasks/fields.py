@@ -23,7 +23,8 @@ def parse_row(row: object, schema: type[_T], where: str) -> _T:
     """
     try:
         return msgspec.convert(row, schema)
-    except msgspec.ValidationError as error:
+    # msgspec does not take lone surrogates in names of fields.
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise DataError(f"{where}: {error}. Correct the row, or download the file again.") from error
 
 

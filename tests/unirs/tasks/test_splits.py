@@ -38,6 +38,8 @@ def test_parse_row_checks_types() -> None:
         parse_row({"a": "x", "b": [True]}, Row, "here")
     with pytest.raises(DataError, match="here: Expected `object`, got `int`"):
         parse_row(3, Row, "here")
+    with pytest.raises(DataError, match="here: 'utf-8' codec can't encode"):
+        parse_row({"\udc80": 3}, RowClass, "here")
 
 
 def test_texts() -> None:
