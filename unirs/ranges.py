@@ -57,7 +57,7 @@ def check_ranges(owner: Callable[..., Any], values: Any, prefix: str = "") -> No
     Args:
         owner: a function or class; parameters without a range take any value.
         values: its arguments by name (a mapping, or an object's attributes); others are ignored. Values of a parameter
-            that is a dataclass are checked too.
+            that is a dataclass are checked too, unless they are an object of it.
         prefix: of the names in messages, such as `data.`.
 
     Raises:
@@ -99,7 +99,8 @@ def _out_of_range(hint: Any, value: Any, name: str) -> Iterator[tuple[str, str, 
     elif isinstance(value, Sequence) and isinstance(origin, type) and issubclass(origin, Sequence):
         for index, one in enumerate(value):
             yield from _out_of_range(arguments[index % len(arguments)], one, f"{name}[{index}]")
-    elif is_dataclass(hint) and (isinstance(value, Mapping) or hasattr(value, "__dict__")):
+    # Its values in a parsed config; an object of the class has checked them itself.
+    elif is_dataclass(hint) and not is_dataclass(value):
         check_ranges(hint, value, f"{name}.")  # type: ignore[arg-type]
 
 

@@ -1,6 +1,7 @@
 """`unirs`: the command line. Only what a command needs is imported."""
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -19,6 +20,10 @@ _TRAINER_COMMANDS = {
     "validate": "score a run's best checkpoint on the validation split",
     "test": "score a run's best checkpoint on the test split, with baselines",
 }
+
+_STORAGE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
+# Messages of torch's RuntimeErrors, on the GPU, the CPU and in workers that the system has killed.
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED", "killed by signal")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +55,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader, such as `head`, has enough. The interpreter's flush at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, MemoryError, RuntimeError) as error:
+        message = _describe_limit(error)
+        if message is None:
+            raise
+        print(f"unirs: error: {message}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _describe_limit(error: Exception) -> str | None:
+    """The message for an error that a limit of the machine causes, with what to do; None for other errors."""
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, OSError) and error.errno in _STORAGE:
+        return f"{error.filename or 'A file'} cannot be read or written ({error.strerror}). Check its rights and disk."
+    if isinstance(error, MemoryError) or any(text in reason for text in _OUT_OF_MEMORY):
+        return (
+            f"Out of memory ({reason}). Lower data.batch_size, data.eval_batch_size (--batch-size), data.max_length, "
+            "data.max_turns, data.num_workers, data.cache_gb or the number of frames of videos, or set "
+            "trainer.precision to bf16-true."
+        )
+    return None
 
 
 def _train(arguments: list[str]) -> int:

@@ -33,8 +33,10 @@ from unirs.ranges import Seed, check_range, check_ranges
 from unirs.training.callbacks import ManifestWriter, ThroughputLogger
 from unirs.training.checkpointing import CheckpointConfig, LastCheckpoint, SafeCheckpointIO
 from unirs.training.module import UniRSModule
-from unirs.utils.io import write_atomically
+from unirs.utils.io import check_writable, write_atomically
 from unirs.utils.typed_yaml import parser_mode
+
+_DEFAULT_ROOT = "runs/default"
 
 
 class SaveConfig(SaveConfigCallback):
@@ -86,6 +88,10 @@ class TrainerCLI(LightningCLI):
         check_range(Seed | bool, config["seed_everything"], "seed_everything")
         check_ranges(UniRSModule, config["model"], "model.")
         check_ranges(UniRSDataModule, config["data"], "data.")
+        if not config["trainer"]["fast_dev_run"]:
+            checkpoint = "" if self._command == "fit" else ", and the run's checkpoint with --ckpt_path"
+            folder = Path(config["trainer"]["default_root_dir"] or _DEFAULT_ROOT)
+            check_writable(folder, f"Name another folder with --trainer.default_root_dir{checkpoint}.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds typed options of plugins, and the intervals of checkpoints."""
@@ -107,7 +113,7 @@ class TrainerCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - Lightning's signature
         """Builds the trainer with callbacks and loggers that write to its `default_root_dir`."""
         options = {**self._get(self.config_init, "trainer"), **kwargs}
-        root = Path(options["default_root_dir"] or "runs/default")
+        root = Path(options["default_root_dir"] or _DEFAULT_ROOT)
         options["default_root_dir"] = str(root)
         given: list[Callback] = options["callbacks"] or []
         training, barebones = self.subcommand == "fit", options["barebones"]
@@ -204,7 +210,7 @@ def _loggers(root: Path) -> list[Logger]:
 def _trainer_defaults() -> dict[str, Any]:
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return {
-        "default_root_dir": "runs/default",
+        "default_root_dir": _DEFAULT_ROOT,
         "precision": "bf16-mixed" if bf16 else "32-true",
         "gradient_clip_val": 1.0,
         "num_sanity_val_steps": 0,

@@ -38,6 +38,7 @@ class Processor:
         supports_tree_attention: whether the language model takes sequences that branch.
         train_tokenizer: trains the tokenizer of a language model that starts from scratch; else None.
         max_length: maximum length of a sequence in tokens, visual ones included.
+        context: number of positions of the language model; None if unlimited.
         max_eval_turns: maximum number of turns of an evaluation example; None for no limit.
         collator_type: makes collators of evaluation batches; `Collator` if None.
         fingerprint: identifies a frozen encoder, its numerical precision and image size; None if it may change.
@@ -56,6 +57,7 @@ class Processor:
     supports_tree_attention: bool = True
     train_tokenizer: Callable[[Iterable[str]], PreTrainedTokenizerBase] | None = None
     max_length: int = 4096
+    context: int | None = None
     max_eval_turns: int | None = None
     collator_type: Callable[..., Any] | None = None
     fingerprint: str | None = None
@@ -81,4 +83,4 @@ class Processor:
 
     def prompt_encoder(self) -> PromptEncoder:
         """The encoder of prompts and answers; raises a `ModelError` if the tokenizer has not been trained yet."""
-        return PromptEncoder(self.require_tokenizer(), self.max_length)
+        return PromptEncoder(self.require_tokenizer(), self.max_length, self.context)

@@ -49,18 +49,19 @@ class PromptEncoder:
     Args:
         tokenizer: its chat template is used if it has one, else `PLAIN_TEMPLATE`.
         max_length: maximum length of a sequence in tokens, visual ones included.
+        context: number of positions of the language model; None if unlimited.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int = 4096) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int = 4096, context: int | None = None) -> None:
         self.tokenizer = tokenizer
-        self.max_length = max_length
+        self.max_length, self.context = max_length, context
         self._token_ids = lru_cache(maxsize=100_000)(self._tokenize)
         self._rendered = lru_cache(maxsize=100_000)(self._render)
         self._prompt = lru_cache(maxsize=1_000)(self._render_prompt)
 
-    def __reduce__(self) -> tuple[type[PromptEncoder], tuple[PreTrainedTokenizerBase, int]]:
+    def __reduce__(self) -> tuple[type[PromptEncoder], tuple[PreTrainedTokenizerBase, int, int | None]]:
         # The caches do not pickle.
-        return PromptEncoder, (self.tokenizer, self.max_length)
+        return PromptEncoder, (self.tokenizer, self.max_length, self.context)
 
     def render(self, prompt: PromptTemplate, turn: Turn, num_images: int, clue: str = "") -> str:
         """The prompt as text, with `num_images` visual placeholders."""
@@ -73,7 +74,8 @@ class PromptEncoder:
         """Encodes all turns and answers of a sample as one tree, whose media take `num_images` images of visual tokens.
 
         Raises:
-            DataError: the tree is longer than `max_length`, or a text contains a marker of the prompt.
+            DataError: the tree is longer than `max_length` or the model's context, a text contains a marker of the
+                prompt, or there is no answer to train on.
             ModelError: the tokenizer's chat template cannot be trained.
         """
         turns = self._turns(prompt, sample, clue)
@@ -88,6 +90,12 @@ class PromptEncoder:
         return [self._checked(tree, sample) for tree in trees]
 
     def _turns(self, prompt: PromptTemplate, sample: Sample, clue: str) -> list[list[_Rendered]]:
+        for turn in sample.turns:
+            if not turn.targets:
+                raise DataError(
+                    f"Sample '{sample.id}' ({', '.join(sample.media.sources)}), turn '{turn.id}' has no answer to "
+                    "train on. Add one, or remove the row."
+                )
         return [
             [self._rendered(prompt(turn.prompt_fields, clue), answer) for answer in turn.targets]
             for turn in sample.turns
@@ -147,6 +155,13 @@ class PromptEncoder:
                 f"{sum(tree.visual_mask)} of them visual; max_length is {self.max_length}. Raise it, or lower "
                 "max_turns or the number of frames."
             )
+        if self.context is not None and len(tree.input_ids) > self.context and tree.depth() > self.context:
+            raise DataError(
+                f"Sample '{sample.id}' ({', '.join(sample.media.sources)}) takes {tree.depth()} positions, "
+                f"{sum(tree.visual_mask)} of them visual; the language model has {self.context}. Lower the number of "
+                "frames, shorten its texts, or choose another language model. A lower max_length finds more such "
+                "samples."
+            )
         return tree
 
     def _tokenize(self, text: str) -> list[int]:
@@ -173,7 +188,10 @@ class PromptEncoder:
             raise ModelError(
                 "The tokenizer's chat template renders the prompt differently with an answer: it cannot be trained."
             )
-        return _Rendered(prefix, suffix, conversation[len(prompt) :].split(end)[0] + end)
+        rendered = conversation[len(prompt) :].split(end)[0]
+        if answer.strip() and not rendered.strip():
+            raise ModelError(f"The tokenizer's chat template drops the answer {answer!r}: it cannot be trained.")
+        return _Rendered(prefix, suffix, rendered + end)
 
     def _render_prompt(self, content: str) -> str:
         """The conversation up to the answer.

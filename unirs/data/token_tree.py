@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -37,6 +38,14 @@ class TokenTree:
     branch_end: list[int] = field(default_factory=list)
     loss_weights: list[float] = field(default_factory=list)
     prompt_ends: list[int] = field(default_factory=list)
+
+    def depth(self) -> int:
+        """Number of tokens of the longest path, which is how many positions of the language model the tree takes."""
+        closing, open_tokens, deepest = Counter(self.branch_end), 0, 0
+        for index in range(len(self.input_ids)):
+            open_tokens += 1 - closing[index]
+            deepest = max(deepest, open_tokens)
+        return deepest
 
     def add(self, token_ids: list[int], *, learn: bool = False, visual: bool = False) -> None:
         """Appends tokens that attend to all tokens of open branches; `learn` makes them labels."""

@@ -111,6 +111,7 @@ def build_processor(
         supports_tree_attention=model.supports_tree_attention,
         train_tokenizer=None if tokenizer is not None else partial(train_tokenizer, vocab_size=vocab_size),
         max_length=max_length,
+        context=getattr(model.llm.config, "max_position_embeddings", None),
     )
 
 

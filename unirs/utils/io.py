@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -200,6 +201,25 @@ def writing(path: Path) -> Iterator[None]:
             f"{error.filename or path} cannot be written ({error.strerror or error}). Make it writable, or free space "
             "on its disk."
         ) from error
+
+
+def check_writable(folder: Path, remedy: str) -> None:
+    """Checks that files can be written to a folder, which need not exist; leaves nothing behind.
+
+    Args:
+        folder: to write to.
+        remedy: end of the error message.
+
+    Raises:
+        UniRSError: it is read-only, its disk is full, or the like.
+    """
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(bytes(4096))
+            file.flush()
+    except OSError as error:
+        raise UniRSError(f"{folder} cannot be written ({error.strerror or error}). {remedy}") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -210,6 +210,30 @@ def test_longest_sequence(tokenizer: PreTrainedTokenizerBase) -> None:
         PromptEncoder(tokenizer, max_length=11).encode_prompts(ASK, conversation, 1, 2)
 
 
+def test_context_of_the_language_model(tokenizer: PreTrainedTokenizerBase) -> None:
+    conversation = sample(ask("a?", "bb"), ask("c?", "dd"), media=Pair(Path("x.png"), Path("y.png")))
+    tree = PromptEncoder(tokenizer).encode_train(ASK, conversation, 1, 2)
+    depth = tree.depth()
+    assert depth == int(tree_attention_mask(torch.tensor([tree.branch_end]))[0].sum(1).max())
+    assert depth < len(tree.input_ids)
+    PromptEncoder(tokenizer, context=depth).encode_train(ASK, conversation, 1, 2)
+    message = rf"Sample 's' \(x\.png, y\.png\) takes {depth} positions, 2 of them visual; .* has {depth - 1}"
+    with pytest.raises(DataError, match=message):
+        PromptEncoder(tokenizer, context=depth - 1).encode_train(ASK, conversation, 1, 2)
+
+
+def test_no_answer_to_train_on(tokenizer: PreTrainedTokenizerBase) -> None:
+    conversation = sample(ask(), Turn("t2", (), {"question": "b?"}))
+    with pytest.raises(DataError, match=r"Sample 's' \(a\.png\), turn 't2' has no answer to train on"):
+        PromptEncoder(tokenizer).encode_train(ASK, conversation, 1, 2)
+
+
+def test_template_that_drops_the_answer(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = "{% for message in messages if message.role == 'user' %}{{ message.content }}{% endfor %}"
+    with pytest.raises(ModelError, match="drops the answer 'b'"):
+        PromptEncoder(tokenizer).encode_train(ASK, sample(ask()), 1, 2)
+
+
 def test_placeholder_in_a_question(tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(DataError, match="may not contain the visual placeholder"):
         PromptEncoder(tokenizer).render(ASK, ask(f"a {VISUAL}?"), 1)
