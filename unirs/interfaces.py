@@ -43,7 +43,7 @@ class ChangeExtractor(Protocol):
     """
 
     def __call__(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """Fuses `[P, L, D]` and `[P, L, D]` to `[P, L, D]`."""
+        """Fuses `[P, L, D]` and `[P, L, D]` to `[P, L, D]`; in training, P may be 0."""
         ...
 
 

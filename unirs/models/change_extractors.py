@@ -4,7 +4,7 @@ With `change: null` the language model gets the tokens of both frames instead.
 """
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional as F
 
 from unirs.errors import ModelError
@@ -109,25 +109,61 @@ class ChangeExtraction(nn.Module):
         return before, after
 
     def _to_map(self, tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *self.grid)
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *self.grid)
 
     def _cosine(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        return F.cosine_similarity(before, after, dim=-1).view(-1, *self.grid)
+        return F.cosine_similarity(before, after, dim=-1).view(before.shape[0], *self.grid)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Sums a tensor over all processes, and its gradient, too."""
+
+    @staticmethod
+    def forward(ctx: object, value: torch.Tensor) -> torch.Tensor:  # noqa: ARG004 - torch's signature
+        """Sum over processes."""
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, *gradients: torch.Tensor) -> torch.Tensor:
+        """Sum of the gradients over processes."""
+        return _SumOverProcesses.forward(ctx, gradients[0])
 
 
 class _PairBatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d that uses its running statistics for training batches with fewer than `min_pairs` pairs."""
+    """BatchNorm2d over the pairs of all processes, or by its running statistics if these are fewer than `min_pairs`.
+
+    In training, every process calls it equally often, also with no pairs of its own.
+    """
 
     def __init__(self, channels: int, min_pairs: int) -> None:
         super().__init__(channels)
         self.min_pairs = min_pairs
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the base class names it so
-        if self.training and input.shape[0] < self.min_pairs:
+        if not self.training:
+            return super().forward(input)
+        shared = distributed.is_initialized() and distributed.get_world_size() > 1
+        pairs = input.new_tensor(float(input.shape[0]))
+        if shared:
+            distributed.all_reduce(pairs)
+        if pairs < self.min_pairs:
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
-        return super().forward(input)
+        if not shared:
+            return super().forward(input)
+        # Gradients flow through the statistics of all processes, as they do in one process.
+        count = pairs * input.shape[2] * input.shape[3]
+        mean = _SumOverProcesses.apply(input.sum((0, 2, 3))) / count
+        centred = input - mean.view(1, -1, 1, 1)
+        var = _SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
+        for running, value in ((self.running_mean, mean), (self.running_var, var * count / (count - 1))):
+            running.lerp_(value.detach(), self.momentum)  # type: ignore[union-attr, arg-type]
+        self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return torch.addcmul(self.bias.view(1, -1, 1, 1), centred, scale.view(1, -1, 1, 1))
 
 
 class Concat(nn.Module):

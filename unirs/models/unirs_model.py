@@ -117,8 +117,9 @@ class UniRSModel(nn.Module):
         tokens = torch.cat(self.encode_frames(batch))  # [F, L, Dv]
         starts = [sum(batch.num_frames[:index]) for index in range(len(batch.num_frames))]
         pairs = [start for start, modality in zip(starts, batch.modalities, strict=True) if modality == "pair"]
-        if self.change is None or not pairs:
-            return list(torch.split(self.projector(tokens + self._zero_grad_anchor()), list(batch.num_frames)))
+        # In training also without pairs: data parallel training expects a gradient of every parameter on every process.
+        if self.change is None or not (pairs or self.training):
+            return list(torch.split(self.projector(tokens), list(batch.num_frames)))
         fused = self.change(tokens[pairs], tokens[[start + 1 for start in pairs]])  # [P, L, Dv]
         # A fused pair replaces its first frame; its second frame is dropped.
         slot = {start: index for index, start in enumerate(pairs)}
@@ -126,12 +127,6 @@ class UniRSModel(nn.Module):
         embeds = self.projector(torch.cat([tokens, fused])[kept])  # [N, L', D]
         slots = [1 if modality == "pair" else k for modality, k in zip(batch.modalities, batch.num_frames, strict=True)]
         return list(torch.split(embeds, slots))
-
-    def _zero_grad_anchor(self) -> torch.Tensor | float:
-        # Zero with a gradient path to the change extractor: data parallel training expects a gradient of every
-        # parameter on every process, but the batch of a process may have no pair.
-        weights = [] if self.change is None else [p for p in self.change.parameters() if p.requires_grad]
-        return 0.0 * torch.stack([weight.sum() for weight in weights]).sum() if weights else 0.0
 
     def get_inputs_embeds(self, batch: Batch) -> torch.Tensor:
         """Text embeddings with the visual tokens at the placeholders, `[B, T, D]`.
