@@ -201,7 +201,12 @@ class PromptEncoder:
         prompt = self._chat(content)
         before_answer, found, _ = self._chat(content, _PROBE).rpartition(_PROBE)
         # Some templates open a block of reasoning in the generation prompt, and close it, or have none, in answers.
-        return before_answer if found and before_answer.startswith(_OPEN_BLOCK.sub("", prompt)) else prompt
+        if not found or not before_answer.startswith(_OPEN_BLOCK.sub("", prompt)):
+            return prompt
+        # Space alone is part of the answer: it may be one token with the first word.
+        return (
+            prompt if before_answer.rstrip() == prompt.rstrip() and before_answer.startswith(prompt) else before_answer
+        )
 
     def _chat(self, content: str, answer: str | None = None) -> str:
         messages = [{"role": "user", "content": f"{VISUAL}\n{content}"}]
