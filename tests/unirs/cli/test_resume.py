@@ -15,7 +15,7 @@ import torch
 
 from unirs.training.module import UniRSModule
 
-Fit = Callable[..., Path]
+Train = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
 
 EPOCHS = {"max_epochs": 2, "log_every_n_steps": 1, "enable_model_summary": False}
@@ -66,7 +66,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, Callable[[
 
 
 @pytest.fixture
-def whole(fit: Fit, tmp_path: Path) -> Path:
+def whole(fit: Train, tmp_path: Path) -> Path:
     """A run that nothing stopped."""
     return fit(**EPOCHS).rename(tmp_path / "whole")
 
@@ -80,7 +80,7 @@ def test_a_signal_saves_and_the_run_resumes_to_the_last_bit(
     step: str,
     count: int,
     workers: int,
-    fit: Fit,
+    fit: Train,
     whole: Path,
     interrupt: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
@@ -96,7 +96,7 @@ def test_a_signal_saves_and_the_run_resumes_to_the_last_bit(
 
 @pytest.mark.parametrize(("step", "count"), [("training_step", 2), ("validation_step", 0), ("training_step", 3)])
 def test_a_crash_loses_only_the_steps_since_the_last_save(
-    step: str, count: int, fit: Fit, whole: Path, interrupt: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    step: str, count: int, fit: Train, whole: Path, interrupt: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def crash() -> None:
         raise MemoryError
@@ -109,14 +109,14 @@ def test_a_crash_loses_only_the_steps_since_the_last_save(
     assert_equal(run, whole)
 
 
-def test_the_last_checkpoint_is_of_the_last_epoch_though_no_score_improves(fit: Fit) -> None:
+def test_the_last_checkpoint_is_of_the_last_epoch_though_no_score_improves(fit: Train) -> None:
     run = fit("--model.optim.lr", 1e-9, max_epochs=3)
     steps = [int(state(run, name)["step"]) for name in ("best", "last")]
     assert steps[0] * 3 == steps[1]
 
 
 def test_training_resumes_from_the_best_checkpoint_if_there_is_no_last(
-    fit: Fit, whole: Path, interrupt: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fit: Train, whole: Path, interrupt: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     interrupt("on_train_epoch_start", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     fit(code=128 + signal.SIGTERM, **EPOCHS)
@@ -126,7 +126,7 @@ def test_training_resumes_from_the_best_checkpoint_if_there_is_no_last(
 
 
 def test_a_job_that_slurm_queued_again_resumes(
-    fit: Fit, whole: Path, interrupt: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fit: Train, whole: Path, interrupt: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     interrupt("training_step", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     fit(code=128 + signal.SIGTERM, **EPOCHS)
@@ -160,7 +160,7 @@ def _archive_with_code(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [_cut, _code, _archive_with_code, lambda path: path.write_bytes(b"")])
 def test_a_checkpoint_that_is_damaged_or_runs_code_is_one_error(
-    damage: Callable[[Path], object], fit: Fit, capfd: Capture
+    damage: Callable[[Path], object], fit: Train, capfd: Capture
 ) -> None:
     run = fit(**EPOCHS | {"max_epochs": 1})
     damage(run / "checkpoints" / "last.ckpt")
@@ -175,7 +175,7 @@ def test_a_checkpoint_that_is_damaged_or_runs_code_is_one_error(
     assert (run / "checkpoints" / "best.ckpt").read_bytes() == before
 
 
-def test_a_checkpoint_is_not_downloaded(fit: Fit, capfd: Capture) -> None:
+def test_a_checkpoint_is_not_downloaded(fit: Train, capfd: Capture) -> None:
     fit("--ckpt_path", "http://localhost/last.ckpt", code=1)
     assert "is a URL. Download it" in capfd.readouterr().err
 
@@ -191,7 +191,7 @@ def _file_size(limit: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, former)
 
 
-def test_a_full_disk_leaves_the_former_checkpoint(fit: Fit, capfd: Capture) -> None:
+def test_a_full_disk_leaves_the_former_checkpoint(fit: Train, capfd: Capture) -> None:
     run = fit(**EPOCHS | {"max_epochs": 1})
     before = {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
     capfd.readouterr()
@@ -204,19 +204,19 @@ def test_a_full_disk_leaves_the_former_checkpoint(fit: Fit, capfd: Capture) -> N
 
 
 @pytest.mark.parametrize(("option", "value"), [("every_n_steps", 0), ("every_n_minutes", -1)])
-def test_intervals_are_positive(option: str, value: int, fit: Fit, capfd: Capture) -> None:
+def test_intervals_are_positive(option: str, value: int, fit: Train, capfd: Capture) -> None:
     fit(f"--checkpoint.{option}", value, code=1)
     assert f"checkpoint.{option} is {value}" in capfd.readouterr().err
 
 
-def test_no_checkpoint_to_resume_from_is_an_error(fit: Fit, capfd: Capture) -> None:
+def test_no_checkpoint_to_resume_from_is_an_error(fit: Train, capfd: Capture) -> None:
     fit("--ckpt_path", "last", code=1)
     assert "last.ckpt" in capfd.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forks beside threads
 @pytest.mark.parametrize("loss", ["sample_mean", "token_mean"])
-def test_two_processes_train_as_one_though_their_data_are_uneven(loss: str, fit: Fit, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_though_their_data_are_uneven(loss: str, fit: Train, tmp_path: Path) -> None:
     # Eleven samples in steps of four: the last step of two processes has two samples and one.
     data = ("--data.tasks.image.weight", 0.75, "--data.feature_cache_gb", 0)
     # Batch normalisation by the pairs of both.
