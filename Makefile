@@ -8,7 +8,7 @@ RUN := runs/quickstart
 PARALLEL := -n logical --dist worksteal
 SPEED := train eval_vqa eval_choices captions media start scale roofline
 
-.PHONY: setup quickstart lint test test-all speed clean
+.PHONY: setup quickstart lint test test-all fuzz speed clean
 
 setup: $(INSTALLED)
 
@@ -38,6 +38,10 @@ test: lint
 
 test-all: lint
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term -m ''
+
+# Damaged and hostile files; FUZZ_SEED, FUZZ_COUNT, FUZZ_TARGET and FUZZ_INDEX choose cases, see tests/fuzz/test_fuzz.py.
+fuzz: $(INSTALLED)
+	FUZZ_COUNT=$(or $(FUZZ_COUNT),10000) $(BIN)/pytest $(PARALLEL) tests/fuzz
 
 # Needs an idle machine; each script can also be run alone. The package with SmolLM2's weights is installed without its
 # dependencies, which would be compiled and are not used.

@@ -13,7 +13,7 @@ from unirs import Image, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
 from unirs.metrics import VqaAccuracy
 from unirs.ranges import UnitInterval
-from unirs.tasks import FileSplits, SplitName, check_split, files_of, pick
+from unirs.tasks import FileSplits, SplitName, check_split, files_of, pick, read_text
 from unirs_tasks.rsvqa_schema import BARE, SINGLE_WORD
 
 Protocol = Literal["vlm", "crsvqa"]
@@ -74,10 +74,7 @@ def _read_split(root: Path, splits: FileSplits, split: SplitName) -> TaskSplit:
 
 def _sample(root: Path, name: str) -> Sample:
     path = root / "text" / f"{name}.txt"
-    try:
-        lines = path.read_text(encoding="utf-8-sig").lower().rstrip().splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
+    lines = read_text(path).lower().rstrip().splitlines()
     if not lines or len(lines) % 2:
         raise DataError(f"{path} holds {len(lines)} lines. It must hold a question and an answer in turn.")
     for number, line in enumerate(lines, start=1):

@@ -43,7 +43,7 @@ def test_protocols(tmp_path: Path) -> None:
     assert build(tmp_path, "crsvqa").prompt(fields) == "[vqa] where?"
     with pytest.raises(PluginError, match=r"Unknown protocol 'rsvqa'\. Did you mean 'crsvqa'"):
         build(tmp_path, "rsvqa")  # type: ignore[arg-type]
-    with pytest.raises(PluginError, match="'val_share' is -1"):
+    with pytest.raises(PluginError, match="val_share is -1"):
         build(tmp_path, val_share=-1)
 
 
@@ -90,6 +90,10 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
         build(tmp_path).load_split("test")
     (tmp_path / "text" / "b.txt").write_bytes(b"\xff\xfe\xff\n\xff")
     with pytest.raises(DataError, match=r"b\.txt is not UTF-8 text \(byte 0\)"):
+        build(tmp_path, test_share=0, val_share=0).load_split("train")
+    (tmp_path / "text" / "b.txt").unlink()
+    (tmp_path / "text" / "b.txt").symlink_to("b.txt")
+    with pytest.raises(DataError, match=r"b\.txt cannot be read"):
         build(tmp_path, test_share=0, val_share=0).load_split("train")
     (tmp_path / "text" / "c.md").touch()
     with pytest.raises(DataError, match=r"c\.md is not a \.txt file"):

@@ -73,6 +73,8 @@ def test_it_is_for_training_only(tmp_path: Path) -> None:
         ({"conversations": GOOD["conversations"]}, "row 1: Object missing required field `image`"),
         (row("<image>", "That."), r"row 1: the text of 'conversations' 0 is empty"),
         (row("What?", "  "), r"the text of 'conversations' 1 is empty"),
+        # A byte of a file name that is not UTF-8.
+        (row("What?", "That.", conversations=[{"from": "\udcff", "value": "x"}] * 2), "row 1: .*lone surrogate"),
         (
             row("What?", "That.", conversations=GOOD["conversations"][::-1]),
             "does not alternate between 'human' and 'gpt'",

@@ -18,7 +18,6 @@ from unirs.metrics.registry import METRICS, named_metric
 from unirs.metrics.scorer import Scorer
 from unirs.metrics.text_metric import as_scorer
 from unirs.tasks.config import TaskConfig
-from unirs.utils.typed_yaml import read_config
 
 _MAX_EXACT = 1000  # discordant rows for which McNemar's test is exact
 
@@ -198,8 +197,8 @@ def _scorer_of(name: str, run: Path) -> Scorer:
     """The scorer of a run's task: as its config names it, else that of the installed task of that name."""
     config, scorer = run / "config.yaml", None
     if config.is_file():
-        tasks = map(TaskConfig.from_config, read_config(config)["data"]["tasks"])
-        scorer = next((task.task.scorer for task in tasks if task.name == name), None)
+        task = TaskConfig.read_run(config).get(name)
+        scorer = None if task is None else task.task.scorer
     else:
         scorer = installed_scorer(name)
     if scorer is None:

@@ -16,7 +16,7 @@ import msgspec
 from unirs.errors import DataError
 from unirs.metrics.base import Evaluation, Prediction
 from unirs.metrics.bootstrap import intervals, point_estimate
-from unirs.utils.io import check_regular, is_file_name, replacing_folder
+from unirs.utils.io import check_regular, convert, is_file_name, replacing_folder
 from unirs.utils.tables import decimal, to_text
 
 if TYPE_CHECKING:
@@ -168,10 +168,10 @@ def read_metrics(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}). Name the metrics.json of a run.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}). Run the evaluation again.") from error
     try:
-        msgspec.convert(document, _Document)
+        convert(document, _Document)
     except msgspec.ValidationError as error:
         raise DataError(f"{path} is not the metrics.json of a run ({error}). Run the evaluation again.") from error
     for name in document["tasks"]:

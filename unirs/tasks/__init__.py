@@ -13,12 +13,21 @@ if TYPE_CHECKING:
     from unirs.tasks.sample import LazySamples, Sample, TaskSplit, Turn
     from unirs.tasks.splits import FileSplits, check_split, held_out
     from unirs.tasks.task import SplitName, Task
-    from unirs.utils.io import read_json_lines, read_row, scan_json_lines
+    from unirs.utils.io import read_json_lines, read_row, read_text, scan_json_lines
     from unirs.utils.json_stream import read_json_list
 
 __all__ = ["LazySamples", "PromptTemplate", "Sample", "SplitName", "Task", "TaskSplit", "Turn"]
 __all__ += ["Image", "Media", "Modality", "Pair", "PerturbedMedia", "ResizeMode", "ResizeSpec", "Video", "as_media"]
-__all__ += ["parse_row", "pick", "read_json_lines", "read_json_list", "read_row", "scan_json_lines", "texts"]
+__all__ += [
+    "parse_row",
+    "pick",
+    "read_json_lines",
+    "read_json_list",
+    "read_row",
+    "read_text",
+    "scan_json_lines",
+    "texts",
+]
 __all__ += ["IMAGE_SUFFIXES", "FileSplits", "check_split", "class_folders", "files_of", "held_out"]
 
 __getattr__ = lazy_names(
@@ -32,7 +41,7 @@ __getattr__ = lazy_names(
         "unirs.tasks.sample": "LazySamples Sample TaskSplit Turn",
         "unirs.tasks.splits": "FileSplits check_split held_out",
         "unirs.tasks.task": "SplitName Task",
-        "unirs.utils.io": "read_json_lines read_row scan_json_lines",
+        "unirs.utils.io": "read_json_lines read_row read_text scan_json_lines",
         "unirs.utils.json_stream": "read_json_list",
     },
 )

@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 from filelock import FileLock
 
 from unirs import plugins
-from unirs.errors import DataError, PluginError
+from unirs.errors import DataError, PluginError, UniRSError
 from unirs.ranges import PositiveInt, Range, Seed, check_ranges
 from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName, Task
 from unirs.utils.io import is_file_name, writing
+from unirs.utils.typed_yaml import read_config
 
 ClueUse = Literal["never", "test", "always"]
 
@@ -145,6 +146,18 @@ class TaskConfig(TaskOptions):
         if not tasks:
             raise PluginError("data.tasks is empty: name at least one task.")
         return tasks
+
+    @staticmethod
+    def read_run(path: Path) -> dict[str, TaskConfig]:
+        """Builds the tasks of a run, from its `config.yaml`, by name; the errors name the file."""
+        data = read_config(path).get("data")
+        specs = data.get("tasks") if isinstance(data, Mapping) else None
+        if not isinstance(specs, list):
+            raise DataError(f"{path} has no list 'data.tasks'. Name the folder of a run, or restore its config.")
+        try:
+            return TaskConfig.read_all(specs)
+        except UniRSError as error:
+            raise type(error)(f"{path}: {error}") from error
 
     def missing_paths(self) -> list[Path]:
         """The required files and folders that do not exist."""

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from unirs.errors import DataError, PluginError, did_you_mean
+from unirs.utils.io import convert
 
 _T = TypeVar("_T")
 
@@ -22,9 +23,8 @@ def parse_row(row: object, schema: type[_T], where: str) -> _T:
         DataError: a field is missing or of another type; names the row and the JSON path.
     """
     try:
-        return msgspec.convert(row, schema)
-    # msgspec does not take lone surrogates in names of fields.
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        return convert(row, schema)
+    except msgspec.ValidationError as error:
         raise DataError(f"{where}: {error}. Correct the row, or download the file again.") from error
 
 

@@ -13,9 +13,13 @@ import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+
+import msgspec
 
 from unirs.errors import DataError, UniRSError, did_you_mean
+
+_T = TypeVar("_T")
 
 
 def is_file_name(name: str) -> bool:
@@ -45,6 +49,19 @@ def reading(path: Path, content: str) -> Iterator[None]:
         raise DataError(f"{path} is nested too deeply to be an annotation file. Download it again.") from error
 
 
+def read_text(path: Path) -> str:
+    """Reads a text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        DataError: the file is missing, cannot be read, or is not UTF-8.
+    """
+    with reading(path, "a text file in UTF-8"):
+        try:
+            return path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise not_utf8(path, error.start) from error
+
+
 def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON
     """Reads a JSON file in UTF-8, with or without a byte order mark.
 
@@ -53,13 +70,19 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON
     """
     with reading(path, "a readable JSON file"):
         try:
-            return json.loads(path.read_text(encoding="utf-8-sig"))
-        except UnicodeDecodeError as error:
-            raise not_utf8(path, error.start) from error
+            return json.loads(read_text(path))
         except json.JSONDecodeError as error:
             raise broken_json(path, error) from error
         except ValueError as error:
             raise DataError(f"{path} holds an integer that is too long. Correct it.") from error
+
+
+def convert(value: object, schema: type[_T]) -> _T:
+    """Converts parsed JSON or YAML to a type; raises a `msgspec.ValidationError`."""
+    try:
+        return msgspec.convert(value, schema)
+    except UnicodeEncodeError as error:
+        raise msgspec.ValidationError("A text contains a lone surrogate, which is no character") from error
 
 
 def not_utf8(path: Path, byte: int) -> DataError:

@@ -10,7 +10,7 @@ import msgspec
 import yaml
 
 from unirs.errors import DataError, did_you_mean
-from unirs.utils.io import reading
+from unirs.utils.io import convert, reading
 
 T = TypeVar("T")
 
@@ -22,11 +22,19 @@ class StrictStruct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of the type of a YAML mapping. A `ValueError` in `__post_init__` becomes an error with file and key."""
 
 
-_MAX_NODES = 1_000_000
+_MAX_NODES, _MAX_DEPTH = 1_000_000, 100
 
 
 class _Loader(yaml.SafeLoader):
-    """Rejects duplicate keys, of which PyYAML silently takes the last, and aliases that expand without bound."""
+    """Rejects duplicate keys, of which PyYAML silently takes the last, and aliases that expand without bound.
+
+    Also rejects brackets that are nested too deeply: the time that PyYAML takes is quadratic in their depth.
+    """
+
+    def fetch_flow_collection_start(self, token: Any) -> None:  # noqa: ANN401 - as PyYAML has it
+        if self.flow_level >= _MAX_DEPTH:
+            raise yaml.YAMLError(f"brackets are nested deeper than {_MAX_DEPTH} levels")
+        super().fetch_flow_collection_start(token)
 
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
@@ -56,13 +64,13 @@ def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
 
 
 def parser_mode() -> str:
-    """The mode of jsonargparse's parsers that reads YAML and rejects aliases that expand without bound."""
+    """The mode of jsonargparse's parsers that reads YAML and rejects what `_Loader` does."""
     from jsonargparse import get_loader, set_loader
 
     mode, load = "bounded_yaml", get_loader("yaml")
 
     def load_bounded(text: str) -> Any:  # noqa: ANN401 - any YAML
-        if "&" in text and "*" in text:
+        if ("&" in text and "*" in text) or text.count("[") + text.count("{") > _MAX_DEPTH:
             yaml.compose(text, _Loader)
         return load(text)
 
@@ -96,7 +104,7 @@ def read_yaml(path: Path, struct: type[T]) -> T:
             of the wrong type. Names file and key.
     """
     try:
-        return msgspec.convert(_read(path), struct)
+        return convert(_read(path), struct)
     except msgspec.ValidationError as error:
         fault, _, key = str(error).partition(" - at `$")
         key = key.rstrip("`").lstrip(".")

@@ -259,6 +259,11 @@ def test_metric_comes_from_the_config_of_the_run(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match="not an installed plugin"):
         compare_runs(a, b)
     assert compare_runs(a, b, resamples=10, trust_remote_code=True)[0].metric == "top1"
+    configs: list[object] = [[], {}, {"data": 1}, {"data": {}}, {"data": {"tasks": spec}}, {"data": {"tasks": [7]}}]
+    for damaged in configs:
+        (a / "config.yaml").write_text(yaml.safe_dump(damaged))
+        with pytest.raises(UniRSError, match=r"config\.yaml"):
+            compare_runs(a, b)
     (a / "config.yaml").write_text(yaml.safe_dump({"data": {"tasks": [spec | {"label": "other"}]}}))
     with pytest.raises(UniRSError, match="Add --metric"):
         compare_runs(a, b, trust_remote_code=True)

@@ -234,7 +234,9 @@ GOOD = {"stage": "test", "step": 1, "tasks": {}, "baselines": {}, "excluded": {}
     [
         ("{", "not JSON"),
         ("\xff", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[]", "Expected `object`, got `array`"),
+        (json.dumps(GOOD | {"tasks": {"era": {"top1": {"\udcff": 1}}}}), "lone surrogate"),
         (json.dumps({"stage": "test"}), "missing required field `step`"),
         (json.dumps(GOOD | {"tasks": []}), "at `$.tasks`"),
         (json.dumps(GOOD | {"tasks": {"era": 1}}), "at `$.tasks[...]`"),

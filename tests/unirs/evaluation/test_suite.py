@@ -103,6 +103,8 @@ ENTRY = ("tasks", 0, "published", 0)
         ([], "Expected `object`, got `array`"),
         ("title: x\ntitle: y\n", "is not valid YAML: duplicate key"),
         ("title: [", "is not valid YAML"),
+        ("title: " + "[" * 100_000, "is not valid YAML: brackets are nested deeper than 100 levels"),
+        ('"\\udcff": 1', "lone surrogate"),
     ],
 )
 def test_a_wrong_suite_is_an_error_that_names_file_and_key(tmp_path: Path, content: object, says: str) -> None:

@@ -1,0 +1,420 @@
+"""What is fuzzed: valid files, and the code that reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import PIL.Image
+import yaml
+
+from tests.fuzz.cases import Target
+from unirs import plugins
+from unirs.errors import UniRSError
+
+if TYPE_CHECKING:
+    from unirs.training.module import UniRSModule
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(*arguments: object) -> None:
+    """Calls the command line; what it prints must be UTF-8, and is part of the message of its error."""
+    from unirs.cli.main import main
+
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8", "strict", write_through=True)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        code = main([str(argument) for argument in arguments])
+    printed = out.buffer.getvalue().decode()
+    if code:
+        if printed.count("unirs: error: ") != 1:
+            raise AssertionError(f"exit code {code} with: {printed}")
+        raise UniRSError(printed)
+
+
+def _json(folder: Path, name: str, value: object) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(value), encoding="utf-8")
+
+
+def _lines(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _image(folder: Path, name: str, shade: int = 0, options: Mapping[str, Any] | None = None) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.add.outer(np.arange(12, dtype=np.uint8) * 9, np.arange(12, dtype=np.uint8) * 5) + shade
+    PIL.Image.fromarray(np.stack([pixels, pixels[::-1], pixels.T], -1)).save(path, **options or {})
+
+
+def _video(name: str, codec: str, folder: Path, step: int = 20) -> None:
+    import av
+
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=8)
+        stream.width, stream.height, stream.pix_fmt, stream.thread_count = 32, 32, "yuv420p", 1
+        stream.gop_size = 4
+        for index in range(9):
+            frame = np.full((32, 32, 3), index * step, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+# Tasks.
+
+
+def _check(name: str, options: Mapping[str, object], folder: Path) -> None:
+    """`unirs tasks check` without the contact sheet, which takes longer than the rest."""
+    from unirs.evaluation.task_check import check_task
+
+    report = check_task(plugins.create("unirs.tasks", {"name": name, "root": folder, **options}))
+    text = "\n".join(report.lines())
+    if report.problems:
+        raise UniRSError(text)
+
+
+def _check_and_draw(folder: Path) -> None:
+    call("tasks", "check", "jsonl", "--root", folder)
+
+
+def _rsvqa(prefixes: tuple[str, ...], images: tuple[str, ...], file_names: bool, folder: Path) -> None:
+    types = ("presence", "comp") if not file_names else ("change_or_not", "increase_or_not")
+    for start, prefix in enumerate(prefixes):
+        ids = range(4 * start, 4 * start + 4)
+        rows: dict[str, list[dict[str, Any]]] = {
+            "questions": [
+                {
+                    "id": key,
+                    "img_id": key // 2,
+                    "type": types[key % 2],
+                    "question": f"Is {key} there?",
+                    "answers_ids": [key],
+                    "active": True,
+                }
+                for key in ids
+            ],
+            "answers": [
+                {"id": key, "question_id": key, "answer": ("no", "yes")[key % 2], "active": True} for key in ids
+            ],
+            "images": [{"id": key, "file_name": f"{key}.png", "active": True} for key in sorted({i // 2 for i in ids})],
+        }
+        for name, content in rows.items():
+            _json(folder, f"{prefix}_{name}.json", {name: content})
+        for row in rows["images"]:
+            for where in images:
+                _image(folder, where.format(row["id"]), 20 * int(str(row["id"])))
+
+
+def _levir(folder: Path) -> None:
+    rows = []
+    for index, split in enumerate(("train", "train", "val", "test")):
+        name = f"{split}_{index}.png"
+        for time in "AB":
+            _image(folder, f"images/{split}/{time}/{name}", 30 * index + ord(time))
+        sentences = [{"raw": f"a road {n} appears", "tokens": ["a", "road", str(n), "appears"]} for n in range(2)]
+        row = {"filepath": split, "filename": name, "split": split, "changeflag": index % 2, "sentences": sentences}
+        rows.append(row | {"imgid": index, "sentids": [0, 1]})
+    _json(folder, "LevirCCcaptions.json", {"images": rows, "dataset": "LEVIR_CC"})
+
+
+def _geochat(folder: Path) -> None:
+    rows = []
+    for index in range(3):
+        _image(folder, f"images/{index}.png", 40 * index)
+        texts = ("<image>\n[refer] Where?", "left", "And how many?", "3")
+        conversations = [{"from": ("human", "gpt")[n % 2], "value": text} for n, text in enumerate(texts)]
+        rows.append({"id": index, "image": f"{index}.png", "conversations": conversations})
+    _json(folder, "GeoChat_Instruct.json", rows)
+
+
+def _jsonl(fields: tuple[str, ...], folder: Path) -> None:
+    for start, split in enumerate(("train", "val", "test")):
+        rows = []
+        for index in range(3):
+            names = [f"{split}{index}{field}.png" for field in fields]
+            for shade, name in enumerate(names):
+                _image(folder, name, 70 * start + 20 * index + 3 * shade)
+            media = {"image": names[0]} if len(fields) == 1 else {"images": names}
+            row = {**media, "question": f"Which {index}?", "answer": "yes", "references": ["yes", "no"]}
+            rows.append(row | {"category": "yes", "id": f"{split}-{index}"})
+        _lines(folder, f"{split}.jsonl", rows)
+
+
+def _crsvqa(folder: Path) -> None:
+    (folder / "text").mkdir(parents=True)
+    for index in range(6):
+        _image(folder, f"image/{index}.png", 30 * index)
+        text = f"What is the theme of {index}?\nAirport\nHow many planes are there?\n{index}\n"
+        (folder / "text" / f"{index}.txt").write_text(text)
+    _splits(folder, [(str(index), ("train", "val", "test")[index % 3]) for index in range(6)])
+
+
+def _scenes(folder: Path) -> None:
+    names = [f"{scene}/{index}.png" for scene in ("River_Lake", "farm") for index in range(5)]
+    for index, name in enumerate(names):
+        _image(folder, f"scenes/{name}", 20 * index)
+    _splits(folder, [(name, ("train", "train", "val", "test")[index % 4]) for index, name in enumerate(names)])
+
+
+def _splits(folder: Path, rows: list[tuple[str, str]]) -> None:
+    (folder / "splits.csv").write_text("file,split\n" + "".join(f"{file},{split}\n" for file, split in rows))
+
+
+def _check_scenes(folder: Path) -> None:
+    _check("scene_folder", {"split_file": folder / "splits.csv"}, folder / "scenes")
+    _check("scene_folder", {}, folder / "scenes")
+
+
+def _era(folder: Path) -> None:
+    names = ("Train/Fire/0.mp4", "Train/Fire/1.mp4", "Train/Police_Chase/2.mp4", "Test/Parade-Protest/3.mp4")
+    for index, name in enumerate(names):
+        _video(name, "libx264", folder, 15 + index)
+
+
+# Media.
+
+_IMAGES: Mapping[str, Mapping[str, object]] = {
+    "png": {},
+    "jpg": {"exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"},
+    "tif": {"compression": "tiff_lzw"},
+    "bmp": {},
+    "gif": {},
+    "webp": {"lossless": True},
+}
+
+
+def _read_images(folder: Path) -> None:
+    from unirs.tasks.media import Image, ResizeSpec
+
+    for path in sorted(folder.iterdir()):
+        image = Image(path)
+        image.load_frames()
+        image.load_frames((8, 10), ResizeSpec("pad"))
+        image.content_key()
+
+
+def _read_videos(folder: Path) -> None:
+    from unirs.tasks.media import Video
+
+    for path in sorted(folder.iterdir()):
+        video = Video(path, 3)
+        video.load_frames((8, 8))
+        video.content_key()
+
+
+# Suites and configs.
+
+
+def _copy_yaml(source: str, folder: Path) -> None:
+    # JSON is YAML: mutations of JSON serve both.
+    content = yaml.safe_load((ROOT / source).read_text(encoding="utf-8"))
+    (folder / "config.yaml").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _read_suite(folder: Path) -> None:
+    from unirs.evaluation.benchmark_tables import bench_tables, json_report, to_text
+    from unirs.evaluation.suite import Suite
+    from unirs.utils.typed_yaml import read_yaml
+
+    suite = read_yaml(folder / "config.yaml", Suite)
+    layout = bench_tables(suite, {})
+    to_text(layout)
+    json_report(layout, suite)
+
+
+def _read_ablations(folder: Path) -> None:
+    from unirs.evaluation.ablation_suite import AblationSuite, make_plan
+    from unirs.utils.typed_yaml import read_yaml
+
+    for run in make_plan(read_yaml(folder / "config.yaml", AblationSuite)).trainings:
+        run.resolved(folder)
+
+
+def _parse_config(folder: Path) -> None:
+    if (folder / "config.yaml").is_fifo():
+        return  # A shell's <(...), which is a file for users.
+    with contextlib.suppress(SystemExit):
+        call("fit", "--config", folder / "config.yaml", "--print_config")
+
+
+# Answers.
+
+
+def _rows(folder: Path, stem: str, wrong: int) -> None:
+    rows = [
+        {
+            "id": f"q{index}",
+            "task": "fuzz",
+            "media": [f"{index // 2}.png"],
+            "category": ("presence", "comp")[index % 2],
+            "prompt": "Is it?",
+            "clue": "",
+            "text": "no" if index == wrong else "yes",
+            "normalized": "yes",
+            "references": ["yes", "a yes"],
+            "score": 1.0,
+        }
+        for index in range(4)
+    ]
+    _lines(folder, stem, rows)
+
+
+def _answers(folder: Path) -> None:
+    _rows(folder, "answers.jsonl", 1)
+    _lines(folder, "references.jsonl", [{"question_id": f"q{n}", "answer": "yes", "type": "x"} for n in range(4)])
+
+
+def _score(folder: Path) -> None:
+    path, out = folder / "answers.jsonl", folder / "out"
+    calls: tuple[tuple[object, ...], ...] = (
+        ("--metric", "vqa", "--out", out, "--allow-missing"),
+        ("--metric", "vqa", "--references", folder / "references.jsonl"),
+        ("--metric", "top1"),
+    )
+    for options in calls:
+        call("score", path, *options)
+
+
+def _runs(folder: Path) -> None:
+    for run, wrong in (("a", 1), ("b", 2)):
+        _rows(folder, f"{run}/test/predictions/fuzz.jsonl", wrong)
+        numbers = {"value": 0.75, "ci_low": 0.5, "ci_high": 1.0, "n": 4}
+        metrics = {"stage": "test", "step": 1, "tasks": {"fuzz": {"accuracy": numbers}}}
+        more: dict[str, Any] = {"baselines": {}, "excluded": {"fuzz": {}}, "evaluated": {"fuzz": {"comp": 2}}}
+        _json(folder, f"{run}/test/metrics.json", metrics | more)
+        _json(folder, f"{run}/config.yaml", {"data": {"tasks": [{"name": "jsonl", "label": "fuzz"}]}})
+
+
+def _compare(folder: Path) -> None:
+    call("compare", folder / "a", folder / "b", "--resamples", 50, "--out", folder / "out.md")
+
+
+# Models.
+
+_LLAMA = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+_MODEL: dict[str, Any] = {
+    "encoder": {
+        "name": "timm",
+        "model": "resnet18",
+        "pretrained": False,
+        "tune": "full",
+        "layer": 1,
+        "image_size": 32,
+        "options": {"channels": [8, 8, 8, 8]},
+    },
+    "change": {"name": "concat"},
+    "llm": {"config": {"model_type": "llama", **_LLAMA}, "vocab_size": 300},
+}
+_WORDS = ["yes no red green road field", "Which colour is it?"]
+
+
+def _module() -> UniRSModule:
+    from unirs.models.llm import LLMConfig
+    from unirs.training.module import UniRSModule
+
+    return UniRSModule(**_MODEL | {"llm": LLMConfig(**_MODEL["llm"])})
+
+
+def _run_folder(folder: Path) -> None:
+    """A run folder with a checkpoint, without training."""
+    import torch
+
+    from unirs.models.checkpoint import FrozenWeights
+    from unirs.models.llm import train_tokenizer
+
+    torch.manual_seed(0)
+    module = _module()
+    (folder / "checkpoints").mkdir(parents=True)
+    checkpoint = {"state_dict": module.state_dict(), "global_step": 1}
+    FrozenWeights.of(module.model).strip(checkpoint, train_tokenizer(_WORDS, 300))
+    torch.save(checkpoint, folder / "checkpoints" / "best.ckpt")
+    data = {"tasks": [{"name": "jsonl", "label": "fuzz"}], "max_length": 128}
+    _json(folder, "config.yaml", {"model": _MODEL | {"max_new_tokens": 2}, "data": data})
+
+
+def _saved_model(folder: Path) -> None:
+    from unirs import UniRS
+
+    run = folder / "run"
+    _run_folder(run)
+    UniRS.from_pretrained(run, device="cpu").save_pretrained(folder / "model")
+    shutil.rmtree(run)
+    # Damage would not get past them.
+    (folder / "model" / "checksums.json").unlink(missing_ok=True)
+    shutil.move(folder / "model", folder.with_name("model"))
+    shutil.rmtree(folder)
+    shutil.move(folder.with_name("model"), folder)
+
+
+def _load(folder: Path) -> None:
+    from unirs import UniRS
+
+    model = UniRS.from_pretrained(folder, device="cpu")
+    model.answer(np.zeros((32, 32, 3), np.uint8), "Which colour?", max_new_tokens=2)
+
+
+def _load_checkpoint(folder: Path) -> None:
+    from unirs.models.checkpoint import load_checkpoint
+
+    load_checkpoint(folder / "checkpoints" / "best.ckpt", _module().model)
+
+
+def _task(name: str, write: Callable[[Path], None], plugin: str = "", **options: object) -> Target:
+    return Target(name, write, partial(_check, plugin or name, options), keys=_SPLITS)
+
+
+_SPLITS = ("train", "val", "test")
+_LR, _HR = (tuple(f"{prefix}_split_{split}" for split in _SPLITS) for prefix in ("LR", "USGS"))
+
+TARGETS = {
+    target.name: target
+    for target in (
+        _task("rsvqa_lr", partial(_rsvqa, _LR, ("Images_LR/{}.tif",), False)),
+        _task("rsvqa_hr", partial(_rsvqa, _HR, ("Data/{}.tif",), False), protocol="rsvqa"),
+        _task("cdvqa", partial(_rsvqa, ("Train", "Val", "Test"), ("im1/{}.png", "im2/{}.png"), True)),
+        _task("levir_cc", _levir, meteor=False),
+        _task("geochat_instruct", _geochat, images="images"),
+        _task("geochat_skipping", _geochat, "geochat_instruct", images="images", skip_bad_rows=True, dialogue=True),
+        _task("jsonl_image", partial(_jsonl, ("",)), "jsonl"),
+        Target("contact_sheet", partial(_jsonl, ("",)), _check_and_draw, 1, _SPLITS),
+        _task("jsonl_pair", partial(_jsonl, ("a", "b")), "jsonl", modality="pair", metric="caption"),
+        _task("jsonl_top1", partial(_jsonl, ("",)), "jsonl", metric="top1", choices=["yes", "no"]),
+        _task("crsvqa", _crsvqa, split_file=Path("splits.csv")),
+        _task("era", _era, num_frames=2),
+        Target("scene_folder", _scenes, _check_scenes, keys=_SPLITS),
+        *(
+            Target(f"image_{ending}", partial(_image, name=f"image.{ending}", options=options), _read_images)
+            for ending, options in _IMAGES.items()
+        ),
+        *(
+            Target(f"video_{ending}", partial(_video, f"video.{ending}", codec), _read_videos)
+            for ending, codec in (("mp4", "libx264"), ("avi", "mpeg4"), ("webm", "libvpx"), ("mkv", "libx264"))
+        ),
+        Target("suite", partial(_copy_yaml, "benchmarks/suites/paper.yaml"), _read_suite),
+        Target("ablations", partial(_copy_yaml, "benchmarks/suites/ablations.yaml"), _read_ablations),
+        Target("score", _answers, _score, 20),
+        Target("compare", _runs, _compare, 20),
+        Target(
+            "fit_config",
+            partial(_copy_yaml, "configs/quickstart.yaml"),
+            _parse_config,
+            4,
+            ("model.", "data.", "trainer."),
+        ),
+        Target("saved_model", _saved_model, _load, 4),
+        Target("run_folder", _run_folder, _load, 4),
+        Target("checkpoint", _run_folder, _load_checkpoint, 4),
+    )
+}
+"""By name."""
