@@ -69,6 +69,20 @@ def test_skip(
     assert [row["id"] for row in rows] == ["image1-0", "image1-1", "image3-0", "image3-1"]
 
 
+@pytest.mark.filterwarnings("ignore:A sample is skipped")
+def test_two_processes_skip_the_same(config: Path, tmp_path: Path, cli: Callable[..., int]) -> None:
+    options = ["--config", config, "--data.on_bad_sample", "skip", "--data.max_bad_share", 0.5]
+    two = ["--trainer.devices", 2, "--trainer.strategy", "ddp_fork"]
+    assert cli("fit", *options, *two) == 0
+    run = tmp_path / "run"
+    assert list(skipped(run / "skipped.jsonl")) == ["image0", "image2"]
+    assert cli("test", *options) == 0
+    names = ("metrics.json", "skipped.jsonl", "predictions/image.jsonl")
+    one = [(run / "test" / name).read_bytes() for name in names]
+    assert cli("test", *options, *two) == 0
+    assert [(run / "test" / name).read_bytes() for name in names] == one
+
+
 def test_share(config: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.warns(UserWarning, match="A sample is skipped"):
         assert cli("fit", "--config", config, "--data.on_bad_sample", "skip") == 1
