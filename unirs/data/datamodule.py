@@ -100,7 +100,7 @@ class UniRSDataModule(LightningDataModule):
         processor: Processor | None = None,
     ) -> None:
         super().__init__()
-        check_ranges(UniRSDataModule, {name: one for name, one in locals().items() if name != "processor"}, "data.")
+        check_ranges(UniRSDataModule, locals(), "data.")
         self._specs = [plugins.normalize("unirs.tasks", spec) for spec in tasks]
         self.tasks = TaskConfig.read_all(self._specs)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
