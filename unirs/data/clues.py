@@ -9,9 +9,11 @@ import hashlib
 import json
 import re
 import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -61,15 +63,17 @@ class ClueCache:
         self.path = path
 
     def get_many(self, keys: Iterable[str]) -> dict[str, str]:
-        """The cached clues by key."""
+        """The cached clues by key, without those that do not have their checksum."""
+        query = "SELECT clue, crc32 FROM checked_clues WHERE key = ?"
         with self._open() as file:
-            rows = ((key, file.execute("SELECT clue FROM clues WHERE key = ?", (key,)).fetchone()) for key in keys)
-            return {key: row[0] for key, row in rows if row is not None}
+            rows = ((key, file.execute(query, (key,)).fetchone()) for key in keys)
+            return {key: row[0] for key, row in rows if row is not None and row[1] == _checksum(key, row[0])}
 
     def put_many(self, clues: Mapping[str, str]) -> None:
         """Stores clues by key in one transaction: an interruption stores none of them."""
         with self._open() as file, file:
-            file.executemany("INSERT OR REPLACE INTO clues VALUES (?, ?)", clues.items())
+            rows = ((key, clue, _checksum(key, clue)) for key, clue in clues.items())
+            file.executemany("INSERT OR REPLACE INTO checked_clues VALUES (?, ?, ?)", rows)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -77,7 +81,9 @@ class ClueCache:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=_TIMEOUT, isolation_level="IMMEDIATE")) as file:
-                file.execute("CREATE TABLE IF NOT EXISTS clues (key TEXT PRIMARY KEY, clue TEXT NOT NULL)")
+                file.text_factory = partial(str, encoding="utf-8", errors="replace")
+                columns = "key TEXT PRIMARY KEY, clue TEXT NOT NULL, crc32 INTEGER NOT NULL"
+                file.execute(f"CREATE TABLE IF NOT EXISTS checked_clues ({columns})")
                 yield file
         except (OSError, sqlite3.OperationalError) as error:
             remedy = "Name one in a folder that can be written, and that no other program holds."
@@ -85,6 +91,10 @@ class ClueCache:
         except sqlite3.DatabaseError as error:
             remedy = "Delete the file; its clues are generated anew."
             raise DataError(f"The clue cache {self.path} is damaged ({error}). {remedy}") from error
+
+
+def _checksum(key: str, clue: object) -> int:
+    return zlib.crc32(f"{key} {clue}".encode(errors="replace"))
 
 
 def clean_clue(text: str) -> str:

@@ -128,6 +128,16 @@ def not_text(where: str) -> DataError:
     return DataError(f"{where}: a text contains a lone surrogate, which is no character. Correct the row.")
 
 
+MAX_ROW = 4 << 20
+"""Bytes of the largest row of an annotation file: longer texts would stall tokenizers."""
+
+
+def check_row_size(where: str, size: int) -> None:
+    """Raises a `DataError` if a row has more than `MAX_ROW` bytes; `where` is its file and position."""
+    if size > MAX_ROW:
+        raise DataError(f"{where} has {size:,} bytes, more than {MAX_ROW:,}. Remove the row, or shorten its texts.")
+
+
 class Row(NamedTuple):
     """A row of an annotation file, and the range of its bytes in the file."""
 
@@ -157,6 +167,7 @@ def scan_json_lines(path: Path) -> Iterator[tuple[int, Row]]:
     start = 0
     with reading(path, "a readable file of JSON lines"), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            check_row_size(f"{path}, line {number}", len(line))
             mark = len(codecs.BOM_UTF8) if number == 1 and line.startswith(codecs.BOM_UTF8) else 0
             try:
                 text = line[mark:].decode()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from unirs.errors import DataError
-from unirs.utils.io import Row, broken_json, has_surrogate, is_text, not_text, not_utf8, reading
+from unirs.utils.io import Row, broken_json, check_row_size, has_surrogate, is_text, not_text, not_utf8, reading
 
 _CHUNK = 1 << 20
 
@@ -164,8 +164,9 @@ def _items(scanner: _Scanner) -> Iterator[Row]:
     for _ in _entries(scanner, "[]"):
         scanner.peek()
         start = scanner.byte()
-        value = scanner.value()
-        yield Row(value, start, scanner.byte())
+        value, end = scanner.value(), scanner.byte()
+        check_row_size(f"{scanner.path}, byte {start}: a row", end - start)
+        yield Row(value, start, end)
 
 
 def _entries(scanner: _Scanner, brackets: str) -> Iterator[None]:
