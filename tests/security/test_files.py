@@ -277,6 +277,15 @@ def test_checkpoints_without_end(endless: Callable[[str], Path]) -> None:
         read_checkpoint(endless("a.ckpt"))
 
 
+def test_files_of_a_model_without_end(endless: Callable[[str], Path]) -> None:
+    from unirs.models.model_files import verify_checksums
+
+    folder = endless("model/a.bin").parent
+    (folder / "checksums.json").write_text(json.dumps({"a.bin": "0"}))
+    with pytest.raises(UniRSError, match="no regular file"):
+        verify_checksums(folder)
+
+
 # Files that expand.
 
 BOMBS = {

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unirs.errors import DataError, ModelError, UniRSError
-from unirs.utils.io import read_json
+from unirs.utils.io import check_regular, read_json
 
 CHECKSUMS = "checksums.json"
 """SHA-256 of each file of a saved model, by name."""
@@ -69,5 +69,6 @@ def verify_checksums(folder: Path) -> None:
 
 
 def _digest(path: Path) -> str:
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
