@@ -73,12 +73,6 @@ def test_variants_of_ablations(
     assert not (tmp_path / "out").exists()
 
 
-def test_names_of_models() -> None:
-    from unirs.evaluation.benchmark import model_name
-
-    assert {model_name(name) for name in ("..", "a/..", "../..", ".")} <= {"_", "model"}
-
-
 def test_task_names_in_metrics(tmp_path: Path, error: Error) -> None:
     document = {"stage": "test", "step": 1, "tasks": {"../../x": {}}, "baselines": {}, "excluded": {}, "evaluated": {}}
     (tmp_path / "test").mkdir()

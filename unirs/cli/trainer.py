@@ -33,7 +33,7 @@ from unirs.ranges import Seed, check_range, check_ranges
 from unirs.training.callbacks import ManifestWriter, ThroughputLogger
 from unirs.training.checkpointing import CheckpointConfig, LastCheckpoint, SafeCheckpointIO
 from unirs.training.module import UniRSModule
-from unirs.utils.io import check_writable, write_atomically
+from unirs.utils.io import check_writable, reading, write_atomically
 from unirs.utils.typed_yaml import parser_mode
 
 _DEFAULT_ROOT = "runs/default"
@@ -77,6 +77,11 @@ class TrainerCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401 - Lightning's type
         """Parses `args`, without Lightning's warning that they are not those of the process, and checks ranges."""
+        for option, value in zip(args, [*args[1:], ""], strict=True):
+            name, separator, joined = option.partition("=")
+            if name in ("-c", "--config"):
+                with reading(Path(joined if separator else value), "a YAML file in UTF-8"):
+                    pass  # it refuses a FIFO or device, which jsonargparse would read without end
         try:
             self.config = parser.parse_args(args)
         except (UniRSError, ArgumentError):

@@ -64,7 +64,7 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
     """
     chosen = _chosen(suite, options.tasks)
     # Also folders: the last component of a path or hub id.
-    names = [re.sub(r"[^\w.\-]", "_", Path(model).name) or "model" for model in models]
+    names = [re.sub(r"^\.+|[^\w.\-]", "_", Path(model).name) or "model" for model in models]
     if len(set(names)) < len(names):
         raise UniRSError(f"Two models have one name in the tables: {', '.join(names)}. Rename a folder.")
     data = UniRSDataModule(
