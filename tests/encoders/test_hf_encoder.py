@@ -300,7 +300,7 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
         ({"config.json": '{"model_type": "bert"}'}, "is a BertModel, which takes no images"),
         (
             {"config.json": '{"model_type": "siglip_vision_model", "architectures": ["MyOwnModel"]}'},
-            "was saved as 'MyOwnModel', which transformers does not have",
+            "was saved as 'MyOwnModel', which is no model of transformers",
         ),
         ({"config.json": '{"model_type": "siglip2"}'}, "Siglip2VisionModel, which needs more than frames.*of fixed"),
         (

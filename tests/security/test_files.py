@@ -19,7 +19,7 @@ from unirs.errors import UniRSError
 from unirs.tasks.config import TaskConfig
 
 Error = Callable[..., str]
-OUTSIDE = ("../../../x", "/tmp/x", "..", ".", "a/b", "a\\b", ".hidden", "a\0b", "a\nb", "x" * 300)  # noqa: S108
+OUTSIDE = ("../../../x", "/etc/x", "..", ".", "a/b", "a\\b", ".hidden", "a\0b", "a\nb", "x" * 300)
 
 
 # Names.

@@ -99,10 +99,10 @@ def test_a_crash_loses_only_the_steps_since_the_last_save(
     step: str, count: int, fit: Train, whole: Path, interrupt: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def crash() -> None:
-        raise MemoryError
+        raise ZeroDivisionError
 
     interrupt(step, count, crash)
-    with pytest.raises(MemoryError):
+    with pytest.raises(ZeroDivisionError):
         fit("--checkpoint.every_n_steps", 1, **EPOCHS)
     monkeypatch.undo()
     run = fit("--checkpoint.every_n_steps", 1, "--ckpt_path", "last", **EPOCHS)
