@@ -20,7 +20,7 @@ from tests.fuzz.mutations import mutate
 from unirs.errors import UniRSError
 
 SECONDS = 10
-_MEMORY = 12 << 30
+_MEMORY = 8 << 30
 
 Run = Callable[[Path], None]
 
@@ -74,7 +74,9 @@ def _limits(seconds: float) -> Iterator[list[str]]:
         raise _HangError(f"no end after {seconds} s")
 
     former, memory = signal.signal(signal.SIGALRM, stop), resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, memory[1]))
+    # Address space beyond what the process has: other tests may have run in it.
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY, memory[1]))
     signal.setitimer(signal.ITIMER_REAL, seconds)
     written: list[str] = []
     _writes = written

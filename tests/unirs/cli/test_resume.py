@@ -71,9 +71,15 @@ def whole(fit: Train, tmp_path: Path) -> Path:
     return fit(**EPOCHS).rename(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize(
-    ("step", "count", "workers"), [("training_step", 1, 0), ("training_step", 1, 2), ("validation_step", 1, 0)]
+    ("number", "step", "count", "workers"),
+    [
+        (signal.SIGTERM, "training_step", 1, 0),
+        (signal.SIGTERM, "training_step", 1, 2),
+        (signal.SIGTERM, "validation_step", 1, 0),
+        (signal.SIGHUP, "training_step", 1, 0),
+        (signal.SIGINT, "training_step", 1, 0),
+    ],
 )
 def test_a_signal_saves_and_the_run_resumes_to_the_last_bit(
     number: signal.Signals,
