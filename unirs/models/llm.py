@@ -255,6 +255,10 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
     """
     if tokenizer.eos_token_id is None:
         raise ModelError(f"The tokenizer of '{source}' has no end-of-sequence token: answers would not end.")
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise ModelError(
+            f"model_max_length of the tokenizer of '{source}' is {tokenizer.model_max_length!r}, it must be a number."
+        )
     if tokenizer.chat_template:
         try:
             tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)

@@ -73,7 +73,8 @@ def load_run(run: Path) -> Pretrained:
     if tokenizer is None:
         raise UniRSError(f"{checkpoint} holds no tokenizer. Train the run again.")
     limits = {"max_new_tokens": options.max_new_tokens, "max_length": max_length}
-    saved = saved_config(options, built, tokenizer, tasks, clue=options.clue, **limits)
+    with loading(file):
+        saved = saved_config(options, built, tokenizer, tasks, clue=options.clue, **limits)
     return built.model, tokenizer, replace(saved, clue=clue)
 
 

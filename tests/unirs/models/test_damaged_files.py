@@ -137,6 +137,27 @@ def test_saved_model_without_checksums(saved: Path, colours: Path, tmp_path: Pat
     assert faults == []
 
 
+def test_a_limit_of_length_that_is_no_number(saved: Path, colours: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(saved / "model", model)
+    (model / "checksums.json").unlink()
+    path = model / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": []}))
+    with pytest.raises(UniRSError, match=rf"{tmp_path}.*model_max_length.* is \[\], it must be a number"):
+        answer(model, colours / "red.png")
+
+
+def test_a_missing_limit_of_answers_names_the_config(learnt_run: Path, colours: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(learnt_run, run, ignore=shutil.ignore_patterns("logs", "test", "last.ckpt"))
+    path = run / "config.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["model"]["max_new_tokens"] = None
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UniRSError, match=rf"{path}.*max_new_tokens"):
+        answer(run, colours / "red.png")
+
+
 def test_config_of_a_run(learnt_run: Path, colours: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(learnt_run, source, ignore=shutil.ignore_patterns("logs", "test", "last.ckpt"))
