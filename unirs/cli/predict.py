@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 from unirs.errors import DataError, MediaError
 from unirs.tasks.fields import parse_row
 from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Pair, as_media
-from unirs.utils.io import read_json_lines, reading, write_atomically, writing
+from unirs.utils.io import complete_lines, read_json_lines, reading, write_atomically, writing
 from unirs.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -146,10 +146,9 @@ class _AnswerFile:
         if self.key_file.is_file() and self.path.is_file():
             with reading(self.path, "a readable file of JSON lines"):
                 is_same = self.key_file.read_bytes() == key.encode()
-                complete, end, rest = self.path.read_bytes().rpartition(b"\n")
+                if is_same:
+                    complete_lines(self.path)
             if is_same:
-                if rest:
-                    write_atomically(self.path, complete + end)
                 rows = (parse_row(row, _Row, where) for where, row in read_json_lines(self.path))
                 return {tuple(row["media"]): row for row in rows}
         self.new_key = key

@@ -14,7 +14,7 @@ from unirs.errors import DataError, UniRSError
 from unirs.evaluation.engine import EvaluationModule
 from unirs.metrics.base import Prediction
 from unirs.utils.hashing import fingerprint, hash_files
-from unirs.utils.io import read_json, write_atomically
+from unirs.utils.io import complete_lines, read_json, write_atomically
 
 
 class PredictionLog:
@@ -66,10 +66,7 @@ class PredictionLog:
         """
         rows: dict[str, Prediction] = {}
         for path in sorted(self.folder.glob("*.jsonl")):
-            complete, end, rest = path.read_bytes().rpartition(b"\n")
-            if rest:
-                write_atomically(path, complete + end)
-            for number, line in enumerate(complete.splitlines(), start=1):
+            for number, line in enumerate(complete_lines(path), start=1):
                 try:
                     row = Prediction.from_json(line)
                 except ValueError as error:
@@ -94,13 +91,14 @@ class AnswerLog(Callback):
         self.resume = resume
         self._logs: dict[str, PredictionLog] = {}
         self._resumed: dict[str, Mapping[str, Prediction]] = {}
+        self._weights = ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Sets the datamodule to skip samples that are answered already."""
         datamodule = getattr(trainer, "datamodule", None)
         if stage not in ("test", "validate") or not isinstance(datamodule, UniRSDataModule):
             return
-        self._logs, self._resumed = {}, {}
+        self._logs, self._resumed, self._weights = {}, {}, ""
         # Called when loaders are made, since the weights are loaded after `setup`.
         datamodule.answered = lambda eval_set: self._answered(trainer, cast("EvaluationModule", pl_module), eval_set)
 
@@ -146,13 +144,15 @@ class AnswerLog(Callback):
         task = module.processor.tasks[eval_set.task]
         stage = trainer.state.fn.value if trainer.state.fn else ""
         data = cast("UniRSDataModule", trainer.datamodule)  # type: ignore[attr-defined]
+        # Once for all evaluation sets: hashing large weights takes seconds.
+        self._weights = self._weights or fingerprint(module.model.state_dict())
         key = {
             "set": eval_set.name,
             "samples": data.val_samples if stage == "validate" else data.test_samples,
             "data": hash_files(task.task.required_paths, task.root),
             "prompt": repr(task.task.prompt),
             "clue": task.clue,
-            "weights": fingerprint(module.model.state_dict()),
+            "weights": self._weights,
             "decoding": module.decoding,
             "max_new_tokens": module.max_new_tokens,
         }

@@ -7,6 +7,7 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional as F
 
+from unirs.data.loaders import world
 from unirs.errors import ModelError
 from unirs.ranges import NonNegativeInt, PositiveInt, UnitInterval
 
@@ -144,7 +145,7 @@ class _PairBatchNorm(nn.BatchNorm2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the base class names it so
         if not self.training:
             return super().forward(input)
-        shared = distributed.is_initialized() and distributed.get_world_size() > 1
+        shared = world()[0] > 1
         pairs = input.new_tensor(float(input.shape[0]))
         if shared:
             distributed.all_reduce(pairs)

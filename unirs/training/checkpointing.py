@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning import LightningModule, Trainer
@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from unirs.errors import UniRSError
 from unirs.models.checkpoint import read_checkpoint
+from unirs.ranges import PositiveInt, Range, check_ranges
 from unirs.utils.io import replacing_file
 
 
@@ -74,13 +75,11 @@ class CheckpointConfig:
         every_n_minutes: minutes between two saves within an epoch; null for none.
     """
 
-    every_n_steps: int | None = None
-    every_n_minutes: float | None = 10.0
+    every_n_steps: PositiveInt | None = None
+    every_n_minutes: Annotated[float, Range(0, open_low=True)] | None = 10.0
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None and not value > 0:
-                raise UniRSError(f"checkpoint.{name} is {value}. Give a positive number, or null for none.")
+        check_ranges(CheckpointConfig, self, "checkpoint.")
 
 
 class LastCheckpoint(Checkpoint):

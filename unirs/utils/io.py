@@ -262,6 +262,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def complete_lines(path: Path) -> list[bytes]:
+    """The lines of a file that is appended to; an incomplete last one, of an interrupted write, is removed from it."""
+    complete, end, rest = path.read_bytes().rpartition(b"\n")
+    if rest:
+        write_atomically(path, complete + end)
+    return complete.splitlines()
+
+
 @contextmanager
 def replacing_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a sibling file that replaces `path` if the block ends without an error, once it is on the disk.

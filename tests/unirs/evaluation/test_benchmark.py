@@ -16,6 +16,10 @@ Capture = pytest.CaptureFixture[str]
 BENCH = ("bench", "--trust-remote-code")
 
 
+def bench_command(suite: Path, model: Path, out: Path) -> tuple[object, ...]:
+    return (*BENCH, "--suite", suite, "--model", model, "--out", out, "--device", "cpu")
+
+
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
     """A suite of the colours, with one published number."""
@@ -36,7 +40,7 @@ def benched(
 ) -> tuple[Path, dict[str, Any]]:
     """The folder of a finished benchmark of a run, and the run's metrics; read it only."""
     out = tmp_path_factory.mktemp("bench")
-    assert cli(*BENCH, "--suite", suite, "--model", learnt_run, "--out", out, "--device", "cpu") == 0
+    assert cli(*bench_command(suite, learnt_run, out)) == 0
     return out, json.loads((out / learnt_run.name / "bench" / "metrics.json").read_text())
 
 
@@ -82,18 +86,7 @@ def test_an_interrupted_run_resumes(
 ) -> None:
     out, document = benched
     again = Path(shutil.copytree(out, tmp_path / "again"))
-    command = (
-        *BENCH,
-        "--suite",
-        suite,
-        "--model",
-        learnt_run,
-        "--out",
-        again,
-        "--device",
-        "cpu",
-        "--resume",
-    )
+    command = (*bench_command(suite, learnt_run, again), "--resume")
     answers = again / learnt_run.name / "answers"
     # One complete row remains, and half of the next.
     path = answers / "image" / "0.jsonl"
@@ -113,17 +106,7 @@ def test_an_interrupted_run_resumes(
 
 
 def test_limit_and_tasks(suite: Path, learnt_run: Path, cli: Cli, tmp_path: Path) -> None:
-    command = (
-        *BENCH,
-        "--suite",
-        suite,
-        "--model",
-        learnt_run,
-        "--out",
-        tmp_path,
-        "--device",
-        "cpu",
-    )
+    command = bench_command(suite, learnt_run, tmp_path)
     assert cli(*command, "--limit", 2, "--tasks", "video", "--no-baselines") == 0
     document = json.loads((tmp_path / learnt_run.name / "bench" / "metrics.json").read_text())
     assert list(document["tasks"]) == ["video"]
@@ -143,17 +126,7 @@ def test_results_depend_on_neither_processes_nor_batches(
     tmp_path: Path,
     options: tuple[object, ...],
 ) -> None:
-    command = (
-        *BENCH,
-        "--suite",
-        suite,
-        "--model",
-        learnt_run,
-        "--out",
-        tmp_path,
-        "--device",
-        "cpu",
-    )
+    command = bench_command(suite, learnt_run, tmp_path)
     assert cli(*command, *options) == 0
     results, expected = (out / learnt_run.name / "bench" for out in (tmp_path, benched[0]))
     names = {path.relative_to(expected) for path in expected.rglob("*") if path.is_file()}
@@ -178,16 +151,7 @@ def test_each_task_is_built_once_and_read_once(
     for task in content["tasks"]:
         task["task"]["name"] = str(plugin)
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(content))
-    command = (
-        *BENCH,
-        "--suite",
-        tmp_path / "suite.yaml",
-        "--model",
-        learnt_run,
-        "--device",
-        "cpu",
-    )
-    assert cli(*command, "--out", tmp_path / "out") == 0
+    assert cli(*bench_command(tmp_path / "suite.yaml", learnt_run, tmp_path / "out")) == 0
     calls = Counter((tmp_path / "calls").read_text().splitlines())
     expected = [f"{modality} {call}" for modality in ("image", "pair", "video") for call in ("built", "test", "train")]
     assert calls == Counter(expected)
