@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -202,7 +202,7 @@ def check_plugin(group: Group, spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_options(
-    owner: str, function: Callable[..., Any], options: Mapping[str, Any], skip: int = 0
+    owner: str, function: Callable[..., Any], options: Mapping[str, Any], skip: int = 0, others: Iterable[str] = ()
 ) -> dict[str, Any]:
     """Checks options against a function's parameters, and converts them to the parameters' types.
 
@@ -213,6 +213,7 @@ def check_options(
         function: its parameters are the options; those without a type take any value.
         options: by name.
         skip: number of leading parameters that are not options.
+        others: names of options that the owner has besides, for the message about an unknown one.
 
     Raises:
         PluginError: an option is unknown (with the nearest match) or of a wrong type.
@@ -231,7 +232,7 @@ def check_options(
                 parser = parser or _parser(function, skip)
                 checked[option] = _convert(parser, owner, option, value)
         elif not open_ended:
-            raise PluginError(f"{owner} has no option '{option}'. {did_you_mean(option, parameters)}")
+            raise PluginError(f"{owner} has no option '{option}'. {did_you_mean(option, [*parameters, *others])}")
     return checked
 
 

@@ -13,6 +13,7 @@ from unirs.errors import PluginError
 from unirs.models.builder import ProjectorConfig
 from unirs.models.change_extractors import ChangeExtraction
 from unirs.plugins import Group, create, list_plugins, load, origin, short_name
+from unirs.tasks.config import check_task_options
 from unirs.tasks.task import Task
 
 TASKS: Group = "unirs.tasks"
@@ -188,6 +189,11 @@ def test_no_name(spec: dict[str, object]) -> None:
 def test_unknown_option(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"Plugin 'rsvqa_lr' has no option 'protokol'.*Did you mean 'protocol'"):
         create(TASKS, {"name": "rsvqa_lr", "root": tmp_path, "protokol": "vlm"})
+
+
+def test_options_of_every_task_are_suggested() -> None:
+    with pytest.raises(PluginError, match=r"Task 'era' has no option 'weigt'\. Did you mean 'weight'\? Known: allow_"):
+        check_task_options({"name": "era", "weigt": 3})
 
 
 def test_projector_options_are_checked_with_the_config() -> None:

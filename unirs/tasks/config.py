@@ -89,7 +89,7 @@ def check_task_options(spec: object) -> dict[str, Any]:
     return {
         "name": options["name"],
         **plugins.check_options(owner, TaskOptions, own),
-        **plugins.check_options(owner, function, other),
+        **plugins.check_options(owner, function, other, others=_OWN_OPTIONS),
     }
 
 
@@ -115,10 +115,9 @@ class TaskConfig(TaskOptions):
     @classmethod
     def from_config(cls, spec: Mapping[str, Any]) -> TaskConfig:
         """Builds a task from its entry in a config; `root` is `data/<label>` by default. Errors are `PluginError`s."""
-        options = plugins.normalize("unirs.tasks", spec)
+        options = check_task_options(spec)
         name = task_label(options)
         own = {key: options.pop(key) for key in _OWN_OPTIONS & options.keys()}
-        own = plugins.check_options(f"Task '{name}'", TaskOptions, own)
         root = options.get("root") or Path("data") / name
         if not isinstance(root, str | Path):
             raise PluginError(f"Task '{name}': option 'root' is {root!r}, it must be Path.")
