@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unirs.data.prompt_encoder import PromptEncoder
 from unirs.errors import ModelError
 from unirs.tasks.media import Media, ResizeSpec
+from unirs.tasks.prompt import VisualFormat
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -39,6 +40,7 @@ class Processor:
         train_tokenizer: trains the tokenizer of a language model that starts from scratch; else None.
         max_length: maximum length of a sequence in tokens, visual ones included.
         context: number of positions of the language model; None if unlimited.
+        visual_format: text around the visual tokens of a prompt.
         max_eval_turns: maximum number of turns of an evaluation example; None for no limit.
         collator_type: makes collators of evaluation batches; `Collator` if None.
         fingerprint: identifies a frozen encoder, its numerical precision and image size; None if it may change.
@@ -58,6 +60,7 @@ class Processor:
     train_tokenizer: Callable[[Iterable[str]], PreTrainedTokenizerBase] | None = None
     max_length: int = 4096
     context: int | None = None
+    visual_format: VisualFormat = VisualFormat()  # noqa: RUF009 - immutable
     max_eval_turns: int | None = None
     collator_type: Callable[..., Any] | None = None
     fingerprint: str | None = None
@@ -83,4 +86,4 @@ class Processor:
 
     def prompt_encoder(self) -> PromptEncoder:
         """The encoder of prompts and answers; raises a `ModelError` if the tokenizer has not been trained yet."""
-        return PromptEncoder(self.require_tokenizer(), self.max_length, self.context)
+        return PromptEncoder(self.require_tokenizer(), self.max_length, self.context, self.visual_format)

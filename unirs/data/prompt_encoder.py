@@ -14,7 +14,7 @@ from jinja2 import TemplateError
 
 from unirs.data.token_tree import TokenTree, append_branches, partition
 from unirs.errors import DataError, ModelError
-from unirs.tasks.prompt import VISUAL, PromptTemplate
+from unirs.tasks.prompt import VISUAL, PromptTemplate, VisualFormat
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -36,7 +36,7 @@ _OPEN_BLOCK = re.compile(r"<think>\s*\Z")
 
 
 class _Rendered(NamedTuple):
-    """A turn as text: before the visual placeholders, after them, and the answer with its end token."""
+    """A turn as text: before the visual tokens, after them, and the answer with its end token."""
 
     prefix: str
     suffix: str
@@ -50,23 +50,31 @@ class PromptEncoder:
         tokenizer: its chat template is used if it has one, else `PLAIN_TEMPLATE`.
         max_length: maximum length of a sequence in tokens, visual ones included.
         context: number of positions of the language model; None if unlimited.
+        visual_format: text around the visual tokens.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int = 4096, context: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int = 4096,
+        context: int | None = None,
+        visual_format: VisualFormat = VisualFormat(),  # noqa: B008 - immutable
+    ) -> None:
         self.tokenizer = tokenizer
+        self.visual_format = visual_format
         self.max_length, self.context = max_length, context
         self._token_ids = lru_cache(maxsize=100_000)(self._tokenize)
         self._rendered = lru_cache(maxsize=100_000)(self._render)
         self._prompt = lru_cache(maxsize=1_000)(self._render_prompt)
 
-    def __reduce__(self) -> tuple[type[PromptEncoder], tuple[PreTrainedTokenizerBase, int, int | None]]:
+    def __reduce__(self) -> tuple[type[PromptEncoder], tuple[PreTrainedTokenizerBase, int, int | None, VisualFormat]]:
         # The caches do not pickle.
-        return PromptEncoder, (self.tokenizer, self.max_length, self.context)
+        return PromptEncoder, (self.tokenizer, self.max_length, self.context, self.visual_format)
 
     def render(self, prompt: PromptTemplate, turn: Turn, num_images: int, clue: str = "") -> str:
         """The prompt as text, with `num_images` visual placeholders."""
         prefix, suffix, _ = self._rendered(prompt(turn.prompt_fields, clue), None)
-        return prefix + VISUAL * num_images + suffix
+        return prefix + self._between_images.join([VISUAL] * num_images) + suffix
 
     def encode_train(
         self, prompt: PromptTemplate, sample: Sample, num_images: int, tokens_per_image: int, clue: str = ""
@@ -144,9 +152,14 @@ class PromptEncoder:
 
     def _start_tree(self, prefix: str, num_images: int, tokens_per_image: int) -> TokenTree:
         tree = TokenTree()
-        tree.add(self._token_ids(prefix))
-        tree.add([0] * (num_images * tokens_per_image), visual=True)
+        for index in range(num_images):
+            tree.add(self._token_ids(self._between_images if index else prefix))
+            tree.add([0] * tokens_per_image, visual=True)
         return tree
+
+    @property
+    def _between_images(self) -> str:
+        return self.visual_format.after + self.visual_format.before
 
     def _checked(self, tree: TokenTree, sample: Sample) -> TokenTree:
         if len(tree.input_ids) > self.max_length:
@@ -178,6 +191,7 @@ class PromptEncoder:
         prefix, placeholder, suffix = prompt.partition(VISUAL)
         if not placeholder:
             raise ModelError("The tokenizer's chat template dropped the visual placeholder.")
+        prefix, suffix = prefix + self.visual_format.before, self.visual_format.after + suffix
         if answer is None:
             return _Rendered(prefix, suffix, "")
         end = str(self.tokenizer.eos_token)
@@ -209,7 +223,7 @@ class PromptEncoder:
         )
 
     def _chat(self, content: str, answer: str | None = None) -> str:
-        messages = [{"role": "user", "content": f"{VISUAL}\n{content}"}]
+        messages = [{"role": "user", "content": f"{VISUAL}{self.visual_format.end}{content}"}]
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
         try:

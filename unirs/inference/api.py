@@ -142,7 +142,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
     @property
     def processor(self) -> Processor:
         """Describes the model's inputs."""
-        return build_processor(self.model, self.tokenizer, max_length=self.config.max_length)
+        return build_processor(self.model, self.tokenizer, self.config.visual_format, max_length=self.config.max_length)
 
     @property
     def device(self) -> torch.device:

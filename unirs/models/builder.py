@@ -17,6 +17,7 @@ from unirs.interfaces import ChangeExtractor, Encoder, HasPublishedWeights, as_m
 from unirs.models.convert_weights import load_exactly, read_projector
 from unirs.models.llm import LLMConfig, build_llm, train_tokenizer
 from unirs.models.unirs_model import UniRSModel, create_change, create_encoder
+from unirs.tasks.prompt import VisualFormat
 
 
 @dataclass
@@ -57,6 +58,8 @@ class ModelConfig:
         projector: maps vision tokens to the language model's embeddings.
         init: a training run, a saved model or a hub id to start from, instead of the sources of the components.
         trust_remote_code: run code that the config of `init` names by file or dotted path.
+        visual_format: text around the visual tokens of a prompt; by default that of `init`, or else a newline after
+            the last image.
     """
 
     encoder: dict[str, Any] | None = None
@@ -65,15 +68,17 @@ class ModelConfig:
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     init: str | None = None
     trust_remote_code: bool = False
+    visual_format: VisualFormat | None = None
 
 
 class BuiltModel(NamedTuple):
-    """A model, its tokenizer (None if it is still to be trained), and the options that build its architecture."""
+    """A model, its tokenizer (None if it is still to be trained), and what its config needs to be saved."""
 
     model: UniRSModel
     tokenizer: PreTrainedTokenizerBase | None
     encoder_config: dict[str, Any]
     change_config: dict[str, Any] | None
+    visual_format: VisualFormat
 
 
 def build_model(config: ModelConfig) -> BuiltModel:
@@ -93,11 +98,17 @@ def build_model(config: ModelConfig) -> BuiltModel:
     llm, tokenizer = build_llm(config.llm)
     model = UniRSModel(encoder, change, llm, config.projector.plugin)
     _load_projector_weights(model, config.projector)
-    return BuiltModel(model, tokenizer, {"name": config.encoder["name"], **encoder.init_config}, config.change)
+    encoder_config = {"name": config.encoder["name"], **encoder.init_config}
+    return BuiltModel(model, tokenizer, encoder_config, config.change, config.visual_format or VisualFormat())
 
 
 def build_processor(
-    model: UniRSModel, tokenizer: PreTrainedTokenizerBase | None, *, vocab_size: int = 0, max_length: int = 4096
+    model: UniRSModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    visual_format: VisualFormat,
+    *,
+    vocab_size: int = 0,
+    max_length: int = 4096,
 ) -> Processor:
     """Makes the processor of a model; `vocab_size` limits a tokenizer that is still to be trained."""
     encoder = cast("Encoder", model.encoder)
@@ -112,6 +123,7 @@ def build_processor(
         train_tokenizer=None if tokenizer is not None else partial(train_tokenizer, vocab_size=vocab_size),
         max_length=max_length,
         context=getattr(model.llm.config, "max_position_embeddings", None),
+        visual_format=visual_format,
     )
 
 

@@ -27,7 +27,7 @@ from unirs.models.model_files import loading
 from unirs.models.pretrained import Pretrained, PromptConfig, UniRSConfig
 from unirs.models.unirs_model import UniRSModel, create_change, create_encoder
 from unirs.tasks.media import Modality, ResizeMode
-from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.prompt import PromptTemplate, VisualFormat
 
 VICUNA = (
     "{{ bos_token or '' }}A chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -213,6 +213,8 @@ def _assemble(
             name: PromptConfig(modality, PromptTemplate(name if change else "", instruction))
             for name, (modality, instruction) in _PROMPTS.items()
         },
+        # Of all three: `"<image>\\n" * n` precedes the text.
+        visual_format=VisualFormat(after="\n", end=""),
         max_length=getattr(model.llm.config, "max_position_embeddings", UniRSConfig.max_length),
     )
     return model.eval().requires_grad_(False), tokenizer, config

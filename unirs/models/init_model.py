@@ -62,7 +62,8 @@ def build_from_init(
     model.projector.requires_grad_(config.projector.tune == "full")
     if model.change is not None:
         model.change.requires_grad_(True)
-    return BuiltModel(model, tokenizer, {"name": encoder_config["name"], **encoder.init_config}, change_config)
+    encoder_config = {"name": encoder_config["name"], **encoder.init_config}
+    return BuiltModel(model, tokenizer, encoder_config, change_config, config.visual_format or saved.visual_format)
 
 
 def _encoder_differences(

@@ -32,7 +32,7 @@ from unirs.models.tuning import Lora, has_adapters, merge_adapters
 from unirs.models.unirs_model import UniRSModel, create_change, create_encoder
 from unirs.ranges import PositiveInt, check_ranges
 from unirs.tasks.media import Modality
-from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.prompt import PromptTemplate, VisualFormat
 from unirs.utils.io import read_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -61,6 +61,7 @@ class UniRSConfig:
         prompts: the prompts of the tasks that the model was trained on, by task.
         max_new_tokens: maximum length of an answer in tokens.
         max_length: maximum length of a sequence in tokens.
+        visual_format: text around the visual tokens of a prompt.
         clue: how clues are generated; its `source` and `cache` are neither written nor read.
         foreign_clues: whether the clues of its training were those of another model, its `clue.source`.
         unirs: version of this format.
@@ -73,6 +74,7 @@ class UniRSConfig:
     prompts: dict[str, PromptConfig]
     max_new_tokens: PositiveInt = 48
     max_length: PositiveInt = 4096
+    visual_format: VisualFormat = field(default_factory=VisualFormat)
     clue: ClueConfig = field(default_factory=ClueConfig)
     foreign_clues: bool = False
     unirs: int = _FORMAT

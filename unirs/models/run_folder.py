@@ -122,6 +122,7 @@ def saved_config(
         prompts={
             name: PromptConfig(one.task.modality, one.task.prompt, one.clue != "never") for name, one in tasks.items()
         },
+        visual_format=built.visual_format,
         clue=clue,
         foreign_clues=clue.source is not None,
         **options,

@@ -20,6 +20,21 @@ CLUE_START, CLUE_END = "<clue>", "</clue>"
 
 
 @dataclass(frozen=True)
+class VisualFormat:
+    """Text around the visual tokens of a prompt, as the language model was trained with it.
+
+    Attributes:
+        before: precedes the visual tokens of each image.
+        after: follows the visual tokens of each image; VILA, LLaVA and the published UniRS have a newline.
+        end: between the last image and the task's text.
+    """
+
+    before: str = ""
+    after: str = ""
+    end: str = "\n"
+
+
+@dataclass(frozen=True)
 class PromptTemplate:
     """A task's prompt template.
 

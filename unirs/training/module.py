@@ -25,6 +25,7 @@ from unirs.models.run_folder import build, saved_config
 from unirs.models.unirs_model import LossReduction, UniRSModel
 from unirs.plugins import installed_only
 from unirs.ranges import PositiveInt, check_ranges
+from unirs.tasks.prompt import VisualFormat
 from unirs.training.optim import OptimConfig, build_optimizer, build_schedule
 
 
@@ -53,6 +54,8 @@ class UniRSModule(EvaluationModule):
             adapters are merged, and tuning is set anew: `encoder` needs only the options to change, such as `tune`, and
             `llm` neither `source` nor `config`.
         trust_remote_code: run code that the configs of `init` and `clue.source` name by file or dotted path.
+        visual_format: text around the visual tokens of a prompt; by default that of `init`, or else a newline after
+            the last image.
     """
 
     model: UniRSModel
@@ -72,11 +75,12 @@ class UniRSModule(EvaluationModule):
         decoding: Decoding = "generate",
         init: str | None = None,
         trust_remote_code: bool = False,
+        visual_format: VisualFormat | None = None,
     ) -> None:
         check_ranges(UniRSModule, {"max_new_tokens": max_new_tokens}, "model.")
-        config = ModelConfig(encoder, llm, change, projector, init, trust_remote_code)
+        config = ModelConfig(encoder, llm, change, projector, init, trust_remote_code, visual_format)
         built = build(config)
-        processor = build_processor(built.model, built.tokenizer, vocab_size=llm.vocab_size)
+        processor = build_processor(built.model, built.tokenizer, built.visual_format, vocab_size=llm.vocab_size)
         run = partial(complete, built.model, processor)
         super().__init__(built.model, processor, run, max_new_tokens=max_new_tokens, decoding=decoding)
         self.save_hyperparameters()

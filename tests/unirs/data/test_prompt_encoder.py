@@ -14,7 +14,7 @@ from unirs.data.token_tree import IGNORE, NO_END
 from unirs.errors import DataError, ModelError
 from unirs.plugins import create
 from unirs.tasks.media import Image, Media, Pair
-from unirs.tasks.prompt import VISUAL, PromptTemplate
+from unirs.tasks.prompt import VISUAL, PromptTemplate, VisualFormat
 from unirs.tasks.sample import Sample, Turn
 from unirs.tasks.task import Task
 
@@ -196,6 +196,33 @@ def test_tokens_of_each_image(tokenizer: PreTrainedTokenizerBase) -> None:
     ((sequence, _),) = PromptEncoder(tokenizer).encode_prompts(ASK, sample(ask()), num_images=3, tokens_per_image=4)
     assert sum(sequence.visual_mask) == 12
     assert [code for code, visual in zip(sequence.input_ids, sequence.visual_mask, strict=True) if visual] == [0] * 12
+
+
+@pytest.mark.parametrize("template", [None, CHATML])
+@pytest.mark.parametrize(
+    ("visual_format", "expected"),
+    [
+        (VisualFormat(), "....\n"),
+        (VisualFormat(after="\n", end=""), "..\n..\n"),
+        (VisualFormat("<", ">", " "), "<..><..> "),
+    ],
+)
+def test_text_around_images(
+    tokenizer: PreTrainedTokenizerBase, template: str | None, visual_format: VisualFormat, expected: str
+) -> None:
+    tokenizer.chat_template = template
+    encoder = pickle.loads(pickle.dumps(PromptEncoder(tokenizer, visual_format=visual_format)))  # noqa: S301
+    tree = encoder.encode_train(ASK, sample(ask("a?", "Y"), ask("c?", "Z")), 2, 2)
+    mask = tree_attention_mask(torch.tensor([tree.branch_end]))[0]
+    assert sum(tree.visual_mask) == 4
+    plain, head = PromptEncoder(tokenizer), expected + "[vqa] "
+    for question, label in [("a?", "Y"), ("c?", "Z")]:
+        end = tree.labels.index(ord(label))
+        attended = torch.tensor(tree.input_ids)[mask[end]].tolist()
+        start = plain.render(ASK, ask(question), 1).partition(VISUAL)[0]
+        assert text(attended).startswith(f"{start}{head}{question}")
+        rendered = encoder.render(ASK, ask(question), 2)
+        assert rendered.replace(VISUAL, "..").startswith(f"{start}{head}{question}")
 
 
 def test_longest_sequence(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -19,7 +19,7 @@ from unirs.inference.generation import decode
 from unirs.metrics.base import Prediction
 from unirs.models.builder import build_processor
 from unirs.tasks.media import Image, Media, Pair, Video
-from unirs.tasks.prompt import PromptTemplate
+from unirs.tasks.prompt import PromptTemplate, VisualFormat
 from unirs.tasks.sample import Sample, Turn
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def batch_of(model: "UniRSModel", renderer: PromptEncoder, inputs: list[Media]) 
 
 
 def processor_of(model: "UniRSModel", renderer: PromptEncoder) -> Processor:
-    return build_processor(model, renderer.tokenizer)
+    return build_processor(model, renderer.tokenizer, VisualFormat())
 
 
 def single_logprob(

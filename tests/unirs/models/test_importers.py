@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from unirs.data.batch import Batch
 from unirs.data.collator import collate
-from unirs.data.prompt_encoder import PromptEncoder
 from unirs.data.token_tree import TokenTree
 from unirs.errors import ModelError
 from unirs.inference.api import UniRS
@@ -26,8 +25,8 @@ from unirs.models import importers
 from unirs.models.convert_weights import read_projector, rename
 from unirs.models.llm import train_tokenizer
 from unirs.tasks.media import Image
-from unirs.tasks.prompt import PromptTemplate
-from unirs.tasks.sample import Turn
+from unirs.tasks.prompt import VISUAL, PromptTemplate
+from unirs.tasks.sample import Sample, Turn
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -327,9 +326,24 @@ def test_vila_that_stretches_images(tmp_path: Path) -> None:
 def test_prompt_of_vila(folders: Folders) -> None:
     converted = read_checkpoint(folders("vila-even"))
     turn = Turn("1", (), {"question": "Is it red?"})
-    text = PromptEncoder(converted.tokenizer).render(converted.config.prompts["vqa"].prompt, turn, 1)
+    encoder = converted.processor.prompt_encoder()
+    text = encoder.render(converted.config.prompts["vqa"].prompt, turn, 1)
     assert text.startswith("<s>A chat between a curious user and an artificial intelligence assistant.")
     assert text.endswith(" USER: <|visual|>\nIs it red? ASSISTANT:")
+
+
+@pytest.mark.parametrize("name", ["vila-even", "unirs-even", "llava-clip-even-default"])
+def test_newline_after_each_image(folders: Folders, tmp_path: Path, name: str) -> None:
+    converted = convert(folders(name), tmp_path / "out")
+    frames, tokens = 8, converted.model.projector.num_tokens
+    sample = Sample("1", Image(Path("a.png")), (Turn("1", (), {"question": "Is it red?"}),))
+    encoder = converted.processor.prompt_encoder()
+    ((tree, _),) = encoder.encode_prompts(PromptTemplate("", "{question}"), sample, frames, tokens)
+    newline = converted.tokenizer("\n", add_special_tokens=False)["input_ids"]
+    expected = ([0] * tokens + newline) * (frames - 1) + [0] * tokens
+    start = tree.visual_mask.index(True)
+    assert tree.input_ids[start : start + len(expected)] == expected
+    assert encoder.render(PromptTemplate("", "{question}"), sample.turns[0], frames).count(f"{VISUAL}\n") == frames
 
 
 def test_prompts_of_unirs_are_those_of_the_tasks(folders: Folders) -> None:

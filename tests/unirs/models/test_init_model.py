@@ -14,6 +14,7 @@ from unirs import Image, UniRS
 from unirs.errors import ModelError, PluginError
 from unirs.models.llm import LLMConfig
 from unirs.models.tuning import Lora, has_adapters
+from unirs.tasks.prompt import VisualFormat
 from unirs.training.module import UniRSModule
 
 
@@ -46,6 +47,20 @@ def test_code_of_the_initial_model_runs_only_if_it_is_trusted(saved: Path, tmp_p
         UniRSModule(init=str(copy))
     module = UniRSModule(init=str(copy), trust_remote_code=True)
     assert module.model.state_dict().keys() == UniRSModule(init=str(saved)).model.state_dict().keys()
+
+
+def test_text_around_images_is_kept(saved: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(saved, tmp_path / "copy", ignore=shutil.ignore_patterns("checksums.json")))
+    config = json.loads((copy / "config.json").read_text())
+    config["visual_format"] = {"before": "<", "after": ">", "end": ""}
+    (copy / "config.json").write_text(json.dumps(config))
+    module = UniRSModule(init=str(copy))
+    assert module.processor.visual_format == VisualFormat("<", ">", "")
+    module.to_inference().save_pretrained(tmp_path / "again")
+    again = UniRS.from_pretrained(tmp_path / "again", device="cpu")
+    assert again.processor.visual_format == VisualFormat("<", ">", "")
+    changed = UniRSModule(init=str(copy), visual_format=VisualFormat(after="\n", end=""))
+    assert changed.processor.visual_format == VisualFormat(after="\n", end="")
 
 
 def test_tuning_is_set_anew(saved: Path, colours: Path) -> None:
