@@ -116,7 +116,7 @@ def load_evaluation(
     else:
         vlm = HFImageTextModel(model, trust_remote_code=trust_remote_code)
         # Choices are scored for one prompt at a time.
-        hf_processor = HFProcessor(vlm.chat, batched=decoding == "generate")
+        hf_processor = HFProcessor(vlm.chat, _HF_MAX_NEW_TOKENS, batched=decoding == "generate")
         module = EvaluationModule(
             vlm.model, hf_processor, vlm.complete, max_new_tokens=_HF_MAX_NEW_TOKENS, decoding=decoding
         )

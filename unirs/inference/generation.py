@@ -50,11 +50,12 @@ def decode(
         batch: An evaluation batch, with `prompt_ends`.
         choices: For each question the token ids of its choices, end token included; empty for free text.
         end: id of the end-of-sequence token.
-        max_new_tokens: Maximum length of free text in tokens.
+        max_new_tokens: Maximum length of free text in tokens; it also ends with the model's context.
         logprobs: Whether to return the logprobs of free text.
 
     Raises:
-        ModelError: there are choices, and the attention implementation does not support tree attention.
+        ModelError: there are choices that do not fit in the model's context, or the attention implementation does not
+            support tree attention.
     """
     if not model.supports_tree_attention and any(choices):
         raise ModelError("Choice scoring needs tree attention. Set llm.attn_implementation to 'sdpa'.")
@@ -77,6 +78,7 @@ def decode(
             model, embeddings, batch.branch_end[rows], batch.row_media[rows], list(chunk.values())
         )
         questions, allowed = list(chunk), [choices[question] for question in chunk]
+        _check_choices(model, prefilled.num_positions, allowed)
         free = [index for index, options in enumerate(allowed) if not options]
         if any(allowed):
             scored = prefilled.score_choices(allowed)
@@ -145,6 +147,7 @@ class PrefilledBatch:
         last = (self._rows, positions - shared[self._rows])
         self._first_logits = model.forward_masked(_padded_slices(embeddings, own), mask, last, self._cache)  # [Q, V]
         self._mask = mask[last]  # [Q, S + W]
+        self.num_positions = self._mask.sum(1)  # [Q]
         self._length = mask.shape[2]
 
     def _prefill_prefix(
@@ -169,7 +172,7 @@ class PrefilledBatch:
         Args:
             questions: Indices of the questions; ascending.
             end: id of the end-of-sequence token.
-            max_new_tokens: Maximum length of an answer in tokens.
+            max_new_tokens: Maximum length of an answer in tokens; it also ends with the model's context.
             logprobs: Whether to return the logprobs of the answers' tokens.
         """
         decoded: list[Decoded] = [([], []) for _ in questions]
@@ -177,7 +180,9 @@ class PrefilledBatch:
         indices = torch.tensor(questions, dtype=torch.long, device=self._device)
         rows, mask, logits = self._rows[indices], self._mask[indices], self._first_logits[indices]
         cached = torch.arange(self._num_rows, device=self._device)
-        for step in range(max_new_tokens):
+        limits = _max_tokens(self._model, self.num_positions[indices], max_new_tokens)
+        ending = set(limits.tolist())
+        for length in range(1, max_new_tokens + 1):
             token_ids = logits.argmax(-1)
             if logprobs:
                 values = logits.float().log_softmax(-1).gather(1, token_ids.unsqueeze(1)).squeeze(1)
@@ -187,7 +192,10 @@ class PrefilledBatch:
             token_ids, active, rows, mask = (one[unfinished] for one in (token_ids, active, rows, mask))
             for answer, token in zip(active.tolist(), token_ids.tolist(), strict=True):
                 decoded[answer][0].append(token)
-            if not len(active) or step + 1 == max_new_tokens:
+            if length in ending:
+                unfinished = limits[active] > length
+                token_ids, active, rows, mask = (one[unfinished] for one in (token_ids, active, rows, mask))
+            if not len(active):
                 break
             # Unfinished answers of a row take adjacent slots; rows without any leave the cache.
             remaining, row, counts = torch.unique_consecutive(rows, return_inverse=True, return_counts=True)
@@ -272,6 +280,24 @@ class PrefilledBatch:
         return self._model.forward_masked(embeddings, full_mask, (row, slot), self._cache)
 
 
+def _max_tokens(model: UniRSModel, num_positions: torch.Tensor, max_new_tokens: int) -> torch.Tensor:
+    """Maximum length of the answer to each prompt, whose tokens take `num_positions`; its last token takes none."""
+    if model.context is None:
+        return torch.full_like(num_positions, max_new_tokens)
+    return (model.context + 1 - num_positions).clamp(max=max_new_tokens)
+
+
+def _check_choices(model: UniRSModel, num_positions: torch.Tensor, choices: Sequence[Sequence[list[int]]]) -> None:
+    for positions, options in zip(num_positions.tolist(), choices, strict=True):
+        longest = max(map(len, options), default=0)
+        if model.context is not None and positions + longest - 1 > model.context:
+            raise ModelError(
+                f"A prompt of {positions} tokens and a choice of {longest} do not fit in the {model.context} positions "
+                "of the language model. Shorten the prompt or the choices, lower the number of frames, or choose "
+                "another language model."
+            )
+
+
 def _padded_slices(values: torch.Tensor, parts: Sequence[slice]) -> torch.Tensor:
     """A slice of each row, moved to the left edge and zero-padded to one length."""
     return pad_sequence([row[part] for row, part in zip(values, parts, strict=True)], batch_first=True)
@@ -286,6 +312,19 @@ def _generate_flat(
     model: UniRSModel, embeddings: torch.Tensor, mask: torch.Tensor, end: int, max_new_tokens: int, logprobs: bool
 ) -> list[Decoded]:
     """Generation by `transformers`, for left-padded rows with one question each."""
+    limits = _max_tokens(model, mask.sum(1), max_new_tokens)
+    decoded: dict[int, Decoded] = {}
+    # It ends the answers of a batch at one length.
+    for limit in limits.unique().tolist():
+        rows = (limits == limit).nonzero().squeeze(1)
+        answers = _generate_rows(model, embeddings[rows], mask[rows], end, limit, logprobs)
+        decoded |= dict(zip(rows.tolist(), answers, strict=True))
+    return [decoded[row] for row in range(len(mask))]
+
+
+def _generate_rows(
+    model: UniRSModel, embeddings: torch.Tensor, mask: torch.Tensor, end: int, max_new_tokens: int, logprobs: bool
+) -> list[Decoded]:
     ends = {"eos_token_id": end, "pad_token_id": end}
     config = greedy_config(max_new_tokens, **ends, return_dict_in_generate=True, output_logits=logprobs)
     # `transformers` takes unset values from the checkpoint's config, which may penalise or forbid tokens.

@@ -15,7 +15,7 @@ from unirs.inference.completion import Choices, Completion
 from unirs.inference.generation import greedy_config
 from unirs.inference.hf_processor import ChatProcessor, HFBatch, Inputs
 from unirs.inference.options import move_to_device
-from unirs.models.llm import check_loaded
+from unirs.models.llm import check_loaded, context_length
 from unirs.tasks.media import Media
 from unirs.utils.hashing import fingerprint
 from unirs.utils.sources import resolve_source
@@ -39,6 +39,7 @@ class HFImageTextModel:
         self.chat = ChatProcessor(source, trust_remote_code=trust_remote_code)
         self.model: Any = _load_model(source, trust_remote_code=trust_remote_code)
         move_to_device(self.model, device, source)
+        self.chat.context = context_length(self.model.config)
         tokenizer, named = self.chat.tokenizer, self.model.generation_config.eos_token_id
         ends = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id}
         self._ends = sorted(ends - {None})
@@ -66,8 +67,8 @@ class HFImageTextModel:
         if not media:
             return []
         frames = {one: one.load_frames() for one in dict.fromkeys(media)}
-        inputs = self.chat.encode([frames[one] for one in media], questions)
-        return [one.text for one in self._generate(inputs, max_new_tokens)]
+        chunks = self.chat.encode_batch([frames[one] for one in media], questions, max_new_tokens)
+        return [one.text for inputs in chunks for one in self._generate(inputs, max_new_tokens)]
 
     def complete(self, batch: HFBatch, *, max_new_tokens: int, choices: Choices | None = None) -> list[Completion]:
         """Completes the prompts of a batch that the model's `HFProcessor` made; not `batched` if there are choices.
@@ -120,7 +121,9 @@ class HFImageTextModel:
 
     @torch.inference_mode()
     def _generate(self, inputs: Inputs, max_new_tokens: int) -> list[Completion]:
-        inputs = self._on_device(inputs, max_new_tokens)
+        inputs = self._on_device(inputs, 1)
+        if self.chat.context is not None:
+            max_new_tokens = min(max_new_tokens, self.chat.context + 1 - inputs["input_ids"].shape[1])
         pad = self.chat.tokenizer.pad_token_id
         config = greedy_config(max_new_tokens, eos_token_id=self._ends, pad_token_id=pad)
         out = self.model.generate(**inputs, generation_config=config)
@@ -129,12 +132,12 @@ class HFImageTextModel:
         return [self._completion(row[start:]) for row in out.tolist()]
 
     def _on_device(self, inputs: Inputs, num_new_tokens: int) -> Inputs:
-        """Inputs on the model's device and in its dtype, if the model allows so many tokens."""
-        length = inputs["input_ids"].shape[1]
-        limit = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        if limit is not None and length + num_new_tokens > limit:
+        """Inputs on the model's device and in its dtype, if so many tokens of an answer, at least, fit."""
+        length, context = inputs["input_ids"].shape[1], self.chat.context
+        # The last token is not an input.
+        if context is not None and length + num_new_tokens - 1 > context:
             raise ModelError(
-                f"A prompt of {length} tokens and {num_new_tokens} of the answer are more than the {limit} that "
+                f"A prompt of {length} tokens and {num_new_tokens} of the answer are more than the {context} that "
                 f"'{self._source}' allows. Use fewer frames, or smaller images."
             )
         return dict(BatchFeature(inputs).to(self.model.device, self.model.dtype))

@@ -30,18 +30,31 @@ class ChatProcessor:
         source: hub id or folder of the model.
         trust_remote_code: whether to run code that comes with `source`.
 
+    Attributes:
+        context: number of positions of the language model, which sets it; None if unlimited.
+
     Raises:
         ModelError: the source has no processor of images and text, or no chat template.
     """
 
     def __init__(self, source: str, *, trust_remote_code: bool = False) -> None:
         self.source = source
+        self.context: int | None = None
         self._processor: Any = _load_processor(source, trust_remote_code=trust_remote_code)
 
     @property
     def tokenizer(self) -> Any:  # noqa: ANN401 - any tokenizer of transformers
         """The language model's tokenizer."""
         return self._processor.tokenizer
+
+    def encode_batch(
+        self, frames: Sequence[torch.Tensor], questions: Sequence[str], num_new_tokens: int
+    ) -> list[Inputs]:
+        """Encodes prompts as one padded batch, or each alone if padding and answers may exceed the model's context."""
+        inputs = self.encode(frames, questions)
+        if self.context is None or inputs["input_ids"].shape[1] + num_new_tokens <= self.context or len(frames) == 1:
+            return [inputs]
+        return [self.encode([one], [question]) for one, question in zip(frames, questions, strict=True)]
 
     def encode(self, frames: Sequence[torch.Tensor], questions: Sequence[str]) -> Inputs:
         """Encodes one prompt for each question and its frames, uint8 `[k, 3, H, W]`, padded on the left.
@@ -100,7 +113,7 @@ class HFCollator:
     training = False  # `make_loader` distinguishes collators by it
 
     def __init__(self, processor: HFProcessor, *, eval_set: str = "", **_: object) -> None:
-        self.chat, self.batched = processor.chat, processor.batched
+        self.processor = processor
         self.prompts = {name: replace(task.task.prompt, task_tag="") for name, task in processor.tasks.items()}
         self.eval_set = eval_set
 
@@ -112,11 +125,12 @@ class HFCollator:
                 prompt, sources = self.prompts[example.task](turn.prompt_fields), example.sample.media.sources
                 queries.append(Prediction(turn.id, example.task, sources, turn.category, prompt, "", turn.references))
                 frames.append(visual.frames)
-        size = len(queries) if self.batched else 1
-        chunks = [
-            self.chat.encode(frames[start : start + size], [one.prompt for one in queries[start : start + size]])  # type: ignore[arg-type]
-            for start in range(0, len(queries), size)
-        ]
+        chat, longest = self.processor.chat, self.processor.max_new_tokens
+        size = len(queries) if self.processor.batched else 1
+        chunks: list[Inputs] = []
+        for start in range(0, len(queries), size):
+            prompts = [one.prompt for one in queries[start : start + size]]
+            chunks += chat.encode_batch(frames[start : start + size], prompts, longest)  # type: ignore[arg-type]
         return HFBatch(chunks, queries, self.eval_set, [one for example, _ in items for one in example.skipped])
 
     def check(self, example: Example) -> None:
@@ -128,14 +142,15 @@ class HFProcessor(Processor):
 
     Args:
         chat: encodes prompts.
+        max_new_tokens: maximum length of an answer in tokens.
         batched: whether prompts of a batch are padded together; otherwise each has inputs of its own.
     """
 
-    def __init__(self, chat: ChatProcessor, *, batched: bool = True) -> None:
+    def __init__(self, chat: ChatProcessor, max_new_tokens: int, *, batched: bool = True) -> None:
         super().__init__(
             chat.tokenizer, None, STRETCH, (0, 0), 0, fuse_pairs=False, max_eval_turns=1, collator_type=HFCollator
         )
-        self.chat, self.batched = chat, batched
+        self.chat, self.max_new_tokens, self.batched = chat, max_new_tokens, batched
 
 
 def _load_processor(source: str, *, trust_remote_code: bool) -> ProcessorMixin:

@@ -122,8 +122,8 @@ def build_processor(
         supports_tree_attention=model.supports_tree_attention,
         train_tokenizer=None if tokenizer is not None else partial(train_tokenizer, vocab_size=vocab_size),
         max_length=max_length,
-        context=getattr(model.llm.config, "max_position_embeddings", None),
         visual_format=visual_format,
+        context=model.context,
     )
 
 

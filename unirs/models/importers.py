@@ -215,6 +215,6 @@ def _assemble(
         },
         # Of all three: `"<image>\\n" * n` precedes the text.
         visual_format=VisualFormat(after="\n", end=""),
-        max_length=getattr(model.llm.config, "max_position_embeddings", UniRSConfig.max_length),
+        max_length=model.context or UniRSConfig.max_length,
     )
     return model.eval().requires_grad_(False), tokenizer, config

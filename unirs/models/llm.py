@@ -221,6 +221,12 @@ def _load(settings: LLMConfig) -> PreTrainedModel:
     return model  # type: ignore[no-any-return]
 
 
+def context_length(config: PreTrainedConfig) -> int | None:
+    """Number of positions of a language model, or of the one of a vision-language model; None if unlimited."""
+    length: int | None = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return length
+
+
 def check_loaded(source: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
     """Checks the loading report of `from_pretrained` with `output_loading_info` and `ignore_mismatched_sizes`.
 

@@ -13,6 +13,7 @@ from unirs.data.batch import Batch, group_by_length, tree_attention_mask
 from unirs.data.token_tree import IGNORE
 from unirs.errors import ModelError
 from unirs.interfaces import ChangeExtractor, Encoder, MapsChange, Projector, as_module
+from unirs.models.llm import context_length
 
 LossReduction = Literal["sample_mean", "token_mean"]
 
@@ -67,6 +68,11 @@ class UniRSModel(nn.Module):
     def supports_tree_attention(self) -> bool:
         """Whether the language model takes an attention mask per token; flash attention takes a padding mask only."""
         return bool(self.llm.config._attn_implementation != "flash_attention_2")
+
+    @property
+    def context(self) -> int | None:
+        """Number of positions of the language model; None if unlimited."""
+        return context_length(self.llm.config)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Next-token logits `[B, T, V]`."""

@@ -11,7 +11,9 @@ from unirs.data.batch import Batch, num_image_slots
 from unirs.data.collator import collate
 from unirs.data.prompt_encoder import PromptEncoder
 from unirs.data.token_tree import NO_END, TokenTree
+from unirs.errors import ModelError
 from unirs.inference.generation import Decoded, decode
+from unirs.models.llm import LLMConfig, build_llm
 from unirs.models.unirs_model import UniRSModel
 from unirs.tasks.media import Media
 from unirs.tasks.prompt import PromptTemplate
@@ -205,6 +207,49 @@ def test_longest_answer(asked: Asked) -> None:
     assert len(free) == LENGTH
     for length in (1, 3):
         assert asked.generate(asked.alone(0), 129, length) == [free[:length]]
+
+
+def limit_context(llm: Any, length: int) -> None:  # noqa: ANN401 - attributes that no type knows
+    """Cuts a model's context, and its table of positions if it has one."""
+    llm.config.max_position_embeddings = length
+    if llm.config.model_type == "gpt2":
+        llm.transformer.wpe = torch.nn.Embedding.from_pretrained(llm.transformer.wpe.weight[:length])
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def any_positions(asked: Asked, request: pytest.FixtureRequest) -> Asked:
+    """With a language model whose positions are rotations, or the rows of a table."""
+    if request.param == "gpt2":
+        torch.manual_seed(0)
+        config = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 100}
+        asked.model.llm, _ = build_llm(LLMConfig(config=config, vocab_size=130))
+        asked.model.llm.get_output_embeddings().weight.data.mul_(20)
+        asked.model.eval()
+    return asked
+
+
+@pytest.mark.parametrize("branches", [True, False])
+def test_answers_end_with_the_context(any_positions: Asked, branches: bool) -> None:
+    asked = any_positions
+    free = asked.generate(asked.batch(), 129)
+    lengths = [asked.alone(index).input_ids.shape[1] for index in range(asked.count)]
+    context = max(lengths) + 2
+    limit_context(asked.model.llm, context)
+    # The last token of an answer is predicted, but takes no position.
+    expected = [answer[: context - length + 1] for answer, length in zip(free, lengths, strict=True)]
+    assert {len(answer) for answer in expected} == {3, LENGTH}
+    with patch.object(UniRSModel, "supports_tree_attention", branches):
+        assert asked.generate(asked.batch(None if branches else 0, left=not branches), 129) == expected
+
+
+def test_choices_that_do_not_fit_in_the_context(any_positions: Asked) -> None:
+    asked = any_positions
+    length = asked.alone(0).input_ids.shape[1]
+    limit_context(asked.model.llm, length + 2)
+    ((_, scores),) = decode(asked.model, asked.alone(0), [[[7, 8, 128]]], end=128, max_new_tokens=1)
+    assert len(scores) == 1
+    with pytest.raises(ModelError, match=rf"A prompt of {length} tokens and a choice of 4 do not fit in the"):
+        decode(asked.model, asked.alone(0), [[[7, 8, 9, 128]]], end=128, max_new_tokens=1)
 
 
 @pytest.mark.parametrize("branches", [True, False])

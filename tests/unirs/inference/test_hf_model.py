@@ -37,6 +37,7 @@ from transformers import (
 from unirs.data.clues import CLUE_PROMPTS, ClueCache, clean_clue, generate_clues
 from unirs.errors import MediaError, ModelError
 from unirs.inference.hf_model import HFImageTextModel
+from unirs.inference.hf_processor import HFBatch
 from unirs.models.llm import train_tokenizer
 from unirs.tasks.media import Image, Media, Pair, Video
 
@@ -421,6 +422,23 @@ def test_more_than_the_model_allows(copy: Path, media: list[Media]) -> None:
     with pytest.raises(ModelError, match=rf"more than the {length} that .* allows\. Use fewer frames"):
         vlm.generate([video], ["?"], 2)
     assert vlm.generate(media[:1], ["?"], 2)
+
+
+def test_answers_end_with_the_context(copy: Path, media: list[Media]) -> None:
+    images, questions = [media[0], media[0]], ["?", QUESTIONS[1]]
+    vlm = HFImageTextModel(str(copy))
+    free = vlm.generate(images, questions, LENGTH)
+    lengths = [vlm.chat.encode([images[0].load_frames()], [one])["input_ids"].shape[1] for one in questions]
+    vlm.chat.context = lengths[1] + 1
+    short, long = vlm.generate(images, questions, LENGTH)
+    assert short == free[0]
+    # The last token is predicted, but takes no position.
+    inputs = vlm.chat.encode([images[1].load_frames()], questions[1:])
+    (cut,) = vlm.complete(HFBatch([inputs], [None], ""), max_new_tokens=LENGTH)  # type: ignore[list-item]
+    assert len(cut.token_ids) == 2
+    assert cut.text == long != free[1]
+    with pytest.raises(ModelError, match=r"A prompt of .* and 41 of the answer are more than"):
+        vlm.score_choices(inputs, ["a" * 40])
 
 
 def test_media_that_do_not_decode(folders: dict[str, Path], tmp_path: Path) -> None:
