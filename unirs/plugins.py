@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType, UnionType
@@ -194,11 +194,21 @@ def create(group: Group, spec: Mapping[str, Any] | str, *args: object) -> Any:  
     return function(*args, **options)
 
 
-def check_plugin(group: Group, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks the options of a plugin's entry, without calling it, as `check_options` does; returns the options."""
-    options = {key: value for key, value in spec.items() if key != "name"}
-    function = load(group, spec["name"])
-    return check_options(f"Plugin '{spec['name']}'", function, options, FRAMEWORK_ARGUMENTS.get(group, 0))
+def check_plugin(group: Group, spec: object, shared: Any = None, owner: str = "") -> dict[str, Any]:  # noqa: ANN401 - a dataclass
+    """Checks the options of a plugin's entry, without calling it, as `check_options` does; returns them with its name.
+
+    `shared` is a dataclass of options that every plugin of the group has besides its own.
+    """
+    options = normalize(group, spec)
+    name = options.pop("name")
+    owner, known = owner or f"Plugin '{name}'", [] if shared is None else [entry.name for entry in fields(shared)]
+    common = {key: options.pop(key) for key in known if key in options}
+    function = load(group, name)
+    return {
+        "name": name,
+        **({} if shared is None else check_options(owner, shared, common)),
+        **check_options(owner, function, options, FRAMEWORK_ARGUMENTS.get(group, 0), known),
+    }
 
 
 def check_options(

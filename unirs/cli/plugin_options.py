@@ -14,6 +14,7 @@ from jsonargparse._util import NestedArg
 from unirs import plugins
 from unirs.cli.plugins import describe_plugin
 from unirs.errors import PluginError, did_you_mean
+from unirs.models.change_config import check_change_options
 from unirs.plugins import Group
 from unirs.tasks.config import check_task_options, task_label
 
@@ -91,7 +92,8 @@ def _override_task(specs: list[dict[str, Any]], key: str, text: str) -> list[dic
 
 
 def _check(group: Group, spec: Mapping[str, Any]) -> dict[str, Any]:
-    return check_task_options(spec) if group == "unirs.tasks" else plugins.check_plugin(group, spec)
+    checks = {"unirs.tasks": check_task_options, "unirs.change_extractors": check_change_options}
+    return checks[group](spec) if group in checks else plugins.check_plugin(group, spec)
 
 
 def _override(group: Group, spec: Mapping[str, Any], path: str, text: str) -> dict[str, Any]:

@@ -43,6 +43,10 @@ def describe_plugin(group: Group, name: str) -> str:
         from unirs.tasks.config import TaskOptions
 
         lines += ["options of every task:", *map(_option, plugins.options_of(TaskOptions))]
+    elif group == "unirs.change_extractors":
+        from unirs.models.change_config import ChangeOptions
+
+        lines += ["options of every change extractor:", *map(_option, plugins.options_of(ChangeOptions))]
     return "\n".join(lines)
 
 

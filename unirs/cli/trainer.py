@@ -28,7 +28,7 @@ from unirs.data.datamodule import UniRSDataModule
 from unirs.errors import UniRSError
 from unirs.evaluation.answer_log import AnswerLog
 from unirs.evaluation.results_writer import ResultsWriter
-from unirs.models.run_folder import find_checkpoint
+from unirs.models.checkpoint import find_checkpoint
 from unirs.ranges import Seed, check_range, check_ranges
 from unirs.training.callbacks import ManifestWriter, ThroughputLogger
 from unirs.training.checkpointing import CheckpointConfig, LastCheckpoint, SafeCheckpointIO

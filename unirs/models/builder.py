@@ -14,6 +14,7 @@ from unirs import plugins
 from unirs.data.processor import Processor
 from unirs.errors import ModelError
 from unirs.interfaces import ChangeExtractor, Encoder, HasPublishedWeights, as_module
+from unirs.models.change_config import ChangeOptions, read_change_weights, split_change
 from unirs.models.convert_weights import load_exactly, read_projector
 from unirs.models.llm import LLMConfig, build_llm, train_tokenizer
 from unirs.models.unirs_model import UniRSModel, create_change, create_encoder
@@ -53,8 +54,8 @@ class ModelConfig:
     Attributes:
         encoder: `name` of an encoder plugin, and its options.
         llm: the language model.
-        change: `name` of a change extractor plugin, and its options; null gives the language model both frames of a
-            pair.
+        change: `name` of a change extractor plugin, its options, and `tune` and `source`; null gives the language model
+            both frames of a pair.
         projector: maps vision tokens to the language model's embeddings.
         init: a training run, a saved model or a hub id to start from, instead of the sources of the components.
         trust_remote_code: run code that the config of `init` names by file or dotted path.
@@ -93,13 +94,15 @@ def build_model(config: ModelConfig) -> BuiltModel:
             f"Encoder plugin '{config.encoder['name']}' built a {type(encoder).__name__} without image_size, resize, "
             "grid, embed_dim or init_config."
         )
-    change = create_change(config.change, encoder)
+    change_options, change_config = split_change(config.change)
+    change = create_change(change_config, encoder)
     check_components(encoder, change)
     llm, tokenizer = build_llm(config.llm)
     model = UniRSModel(encoder, change, llm, config.projector.plugin)
-    _load_projector_weights(model, config.projector)
+    pretrained = _load_projector_weights(model, config.projector)
+    tune_change(model, change_options, pretrained=pretrained)
     encoder_config = {"name": config.encoder["name"], **encoder.init_config}
-    return BuiltModel(model, tokenizer, encoder_config, config.change, config.visual_format or VisualFormat())
+    return BuiltModel(model, tokenizer, encoder_config, change_config, config.visual_format or VisualFormat())
 
 
 def build_processor(
@@ -127,11 +130,30 @@ def build_processor(
     )
 
 
-def _load_projector_weights(model: UniRSModel, config: ProjectorConfig) -> None:
+def tune_change(model: UniRSModel, options: ChangeOptions, *, pretrained: bool) -> None:
+    """Loads the weights of the change extractor's `source`, and sets whether it is trained.
+
+    `pretrained`: whether its weights are not random.
+
+    Raises:
+        ModelError: the source does not fit, or random weights would be frozen.
+    """
+    if model.change is None:
+        return
+    if options.source is not None:
+        load_exactly(model.change, read_change_weights(options.source), options.source)
+    elif options.tune == "frozen" and not pretrained and any(True for _ in model.change.parameters()):
+        raise ModelError("The change extractor is frozen with random weights. Set change.source, or 'tune: full'.")
+    # Frozen components are in evaluation mode from the start: Lightning keeps the modes that it finds.
+    model.change.requires_grad_(options.tune == "full").train(options.tune == "full")
+
+
+def _load_projector_weights(model: UniRSModel, config: ProjectorConfig) -> bool:
+    """Loads the weights of `projector.source`; returns whether it has those of the change extractor, too."""
     if config.source is None:
         if config.tune == "frozen":
             raise ModelError("The projector is frozen with random weights. Name its 'source', or set 'tune: full'.")
-        return
+        return False
     projector: object = model.projector
     if not isinstance(projector, HasPublishedWeights):
         raise ModelError(f"projector.source holds a 'downsample' projector, not '{config.name}'. See 'unirs convert'.")
@@ -139,7 +161,8 @@ def _load_projector_weights(model: UniRSModel, config: ProjectorConfig) -> None:
     load_exactly(model.projector, state, config.source)
     if change is not None and model.change is not None:
         load_exactly(model.change, change, config.source)
-    model.projector.requires_grad_(config.tune == "full")
+    model.projector.requires_grad_(config.tune == "full").train(config.tune == "full")
+    return change is not None
 
 
 @torch.no_grad()

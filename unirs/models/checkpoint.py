@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from unirs.errors import ModelError
+from unirs.errors import ModelError, UniRSError
 from unirs.models.llm import tokenizer_from_json
 from unirs.utils.hashing import fingerprint
 from unirs.utils.io import check_regular
@@ -67,6 +67,16 @@ class FrozenWeights:
         """A state dict of trained weights, with the model's frozen ones."""
         present = model.state_dict()
         return {prefix + name: present[name] for name in self.names} | dict(state)
+
+
+def find_checkpoint(run: Path, *names: str) -> Path:
+    """The first of these checkpoints that a run has; by default the best by validation score, or else the last."""
+    paths = [run / "checkpoints" / f"{name}.ckpt" for name in names or ("best", "last")]
+    for path in paths:
+        if path.is_file():
+            return path
+    missing = " nor ".join(str(path) for path in paths)
+    raise UniRSError(f"{'Neither ' * (len(paths) > 1)}{missing} exists: train first with 'unirs fit'.")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.errors import ModelError
 from unirs.interfaces import ChangeExtractor, Encoder, as_module
-from unirs.models.builder import BuiltModel, ModelConfig, check_components
+from unirs.models.builder import BuiltModel, ModelConfig, check_components, tune_change
+from unirs.models.change_config import split_change
 from unirs.models.llm import LLMConfig, load_config, rebuild_llm, set_llm_tuning
 from unirs.models.pretrained import UniRSConfig, merged
 from unirs.models.tuning import base_state
@@ -35,14 +36,16 @@ def build_from_init(
     encoder_config = options if "name" in options else saved.encoder | options
     encoder = create_encoder(encoder_config)
     change, change_config = cast("ChangeExtractor | None", init.change), saved.change
-    if config.change is not None:
-        change, change_config = create_change(config.change, encoder), config.change
+    change_options, own_change = split_change(config.change)
+    if own_change:
+        change_config = own_change if "name" in own_change else (saved.change or {}) | own_change
+        change = create_change(change_config, encoder)
     differences = [
         *_encoder_differences(encoder_config, encoder, saved, init.encoder),
         *_llm_differences(config.llm, init, tokenizer),
     ]
-    if config.change is not None and saved.change is not None and config.change["name"] != saved.change["name"]:
-        differences.append(f"change.name is '{config.change['name']}', not '{saved.change['name']}'")
+    if change_config and saved.change and change_config["name"] != saved.change["name"]:
+        differences.append(f"change.name is '{change_config['name']}', not '{saved.change['name']}'")
     if config.projector.source is not None:
         differences.append("projector.source is set, but the projector's weights are the initial model's: remove it")
     if config.projector.plugin != saved.projector:
@@ -59,9 +62,8 @@ def build_from_init(
     set_llm_tuning(llm, config.llm, [tokenizer.vocab[token] for token in config.llm.add_tokens])
     model = UniRSModel(encoder, change, llm, saved.projector)
     model.projector.load_state_dict(init.projector.state_dict())
-    model.projector.requires_grad_(config.projector.tune == "full")
-    if model.change is not None:
-        model.change.requires_grad_(True)
+    model.projector.requires_grad_(config.projector.tune == "full").train(config.projector.tune == "full")
+    tune_change(model, change_options, pretrained=init.change is not None)
     encoder_config = {"name": encoder_config["name"], **encoder.init_config}
     return BuiltModel(model, tokenizer, encoder_config, change_config, config.visual_format or saved.visual_format)
 

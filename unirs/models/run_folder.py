@@ -11,7 +11,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from unirs.data.clues import ClueConfig, without_paths
 from unirs.errors import UniRSError
 from unirs.models.builder import BuiltModel, ModelConfig, build_model
-from unirs.models.checkpoint import load_checkpoint
+from unirs.models.checkpoint import find_checkpoint, load_checkpoint
 from unirs.models.init_model import build_from_init
 from unirs.models.llm import describe_llm
 from unirs.models.model_files import loading
@@ -29,16 +29,6 @@ class _RunConfig(ModelConfig):
 
     clue: ClueConfig = field(default_factory=ClueConfig)
     max_new_tokens: PositiveInt = 48
-
-
-def find_checkpoint(run: Path, *names: str) -> Path:
-    """The first of these checkpoints that a run has; by default the best by validation score, or else the last."""
-    paths = [run / "checkpoints" / f"{name}.ckpt" for name in names or ("best", "last")]
-    for path in paths:
-        if path.is_file():
-            return path
-    missing = " nor ".join(str(path) for path in paths)
-    raise UniRSError(f"{'Neither ' * (len(paths) > 1)}{missing} exists: train first with 'unirs fit'.")
 
 
 def is_unirs_model(folder: Path) -> bool:

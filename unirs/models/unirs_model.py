@@ -1,7 +1,7 @@
 """The model in plain torch: encoder, change extractor, projector and language model."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import nn
@@ -74,6 +74,14 @@ class UniRSModel(nn.Module):
         """Number of positions of the language model; None if unlimited."""
         return context_length(self.llm.config)
 
+    def train(self, mode: bool = True) -> Self:
+        """Sets training or evaluation mode; a frozen change extractor or projector stays in evaluation mode."""
+        super().train(mode)
+        for component in (self.change, self.projector):
+            if component is not None and not any(parameter.requires_grad for parameter in component.parameters()):
+                component.eval()
+        return self
+
     def forward(self, batch: Batch) -> torch.Tensor:
         """Next-token logits `[B, T, V]`."""
         return self.logits(batch, ())
@@ -124,7 +132,7 @@ class UniRSModel(nn.Module):
         starts = [sum(batch.num_frames[:index]) for index in range(len(batch.num_frames))]
         pairs = [start for start, modality in zip(starts, batch.modalities, strict=True) if modality == "pair"]
         # In training also without pairs: data parallel training expects a gradient of every parameter on every process.
-        if self.change is None or not (pairs or self.training):
+        if self.change is None or not (pairs or self.change.training):
             return list(torch.split(self.projector(tokens), list(batch.num_frames)))
         fused = self.change(tokens[pairs], tokens[[start + 1 for start in pairs]])  # [P, L, Dv]
         # A fused pair replaces its first frame; its second frame is dropped.

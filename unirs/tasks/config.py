@@ -82,15 +82,7 @@ def check_task_options(spec: object) -> dict[str, Any]:
         PluginError: an unknown plugin or option, or a value of a wrong type.
     """
     options = plugins.normalize("unirs.tasks", spec)
-    own = {key: value for key, value in options.items() if key in _OWN_OPTIONS}
-    other = {key: value for key, value in options.items() if key not in _OWN_OPTIONS and key != "name"}
-    owner = f"Task '{task_label(options)}'"
-    function = plugins.load("unirs.tasks", options["name"])
-    return {
-        "name": options["name"],
-        **plugins.check_options(owner, TaskOptions, own),
-        **plugins.check_options(owner, function, other, others=_OWN_OPTIONS),
-    }
+    return plugins.check_plugin("unirs.tasks", options, TaskOptions, f"Task '{task_label(options)}'")
 
 
 @dataclass(frozen=True)

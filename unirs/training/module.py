@@ -37,8 +37,8 @@ class UniRSModule(EvaluationModule):
     Args:
         encoder: `name` of an encoder plugin, and its options.
         llm: the language model.
-        change: `name` of a change extractor plugin, and its options; null gives the language model both frames of a
-            pair.
+        change: `name` of a change extractor plugin, its options, and `tune` and `source`; null gives the language model
+            both frames of a pair.
         projector: maps vision tokens to the language model's embeddings.
         optim: AdamW and its schedule, and learning rates by component.
         optimizer: another optimizer than AdamW, as `class_path` and `init_args`; in Python, a function of parameter
