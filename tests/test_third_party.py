@@ -78,7 +78,7 @@ def test_installed_package_is_listed(site: Path, tmp_path: Path) -> None:
     assert line.split() == [
         "strangers_colours",
         "image",
-        "vqa_accuracy",
+        "exact",
         "missing:",
         "data/strangers_colours",
         "stranger",

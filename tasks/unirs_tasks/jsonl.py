@@ -46,7 +46,7 @@ def build(
     modality: Modality = "image",
     instruction: str = "{question}",
     tag: str = "vqa",
-    metric: str = "vqa",
+    metric: str = "exact",
     choices: Sequence[str] = (),
     num_frames: PositiveInt = 8,
     splits: Sequence[SplitName] = ("train", "val", "test"),
@@ -69,7 +69,7 @@ def build(
         modality: of the media.
         instruction: of the prompt, with the names of the lines' texts in braces.
         tag: the task tag before the instruction; none if empty.
-        metric: how answers are scored: `vqa` (exact match), `caption` (BLEU, METEOR, ROUGE-L, CIDEr-D), `top1` (the
+        metric: how answers are scored: `exact` (exact match), `caption` (BLEU, METEOR, ROUGE-L, CIDEr-D), `top1` (the
             class that the answer names), a text metric of torchmetrics (`chrf`, `rouge`, `sacrebleu`, `bertscore` ...)
             or the dotted path or file of a metric (`my_metrics.py:WordRatio`).
         choices: the closed answers; for `top1` the classes, and required.

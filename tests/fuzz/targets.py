@@ -278,9 +278,9 @@ def _answers(folder: Path) -> None:
 def _score(folder: Path) -> None:
     path, out = folder / "answers.jsonl", folder / "out"
     calls: tuple[tuple[object, ...], ...] = (
-        ("--metric", "vqa", "--out", out, "--allow-missing"),
-        ("--metric", "vqa", "--references", folder / "references.jsonl"),
-        ("--metric", "top1"),
+        ("--as", "exact", "--out", out, "--allow-missing"),
+        ("--as", "exact", "--references", folder / "references.jsonl"),
+        ("--as", "top1"),
     )
     for options in calls:
         call("score", path, *options)
@@ -388,8 +388,8 @@ TARGETS = {
         _task("geochat_skipping", _geochat, "geochat_instruct", images="images", skip_bad_rows=True, dialogue=True),
         _task("jsonl_image", partial(_jsonl, ("",)), "jsonl"),
         Target("contact_sheet", partial(_jsonl, ("",)), _check_and_draw, 1, _SPLITS),
-        _task("jsonl_pair", partial(_jsonl, ("a", "b")), "jsonl", modality="pair", metric="caption"),
-        _task("jsonl_top1", partial(_jsonl, ("",)), "jsonl", metric="top1", choices=["yes", "no"]),
+        _task("jsonl_pair", partial(_jsonl, ("a", "b")), "jsonl", modality="pair", protocol="caption"),
+        _task("jsonl_top1", partial(_jsonl, ("",)), "jsonl", protocol="top1", choices=["yes", "no"]),
         _task("crsvqa", _crsvqa, split_file=Path("splits.csv")),
         _task("era", _era, num_frames=2),
         Target("scene_folder", _scenes, _check_scenes, keys=_SPLITS),

@@ -41,22 +41,30 @@ def check_positive(options: argparse.Namespace, *names: str) -> None:
             raise UniRSError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
 
 
-def add_task_option(parser: argparse.ArgumentParser) -> None:
+def add_option(parser: argparse.ArgumentParser, owner: str = "the task") -> None:
     """Adds `--option KEY=VALUE`."""
-    text = "an option of the task, its value as in a config; can be given several times"
+    text = f"an option of {owner}, its value as in a config; can be given several times"
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help=text)
 
 
 def task_spec(name: str, root: Path | None, options: Sequence[str]) -> dict[str, Any]:
     """The `name`, `root` (default: `data/NAME`) and options of a task, as `plugins.create` takes them."""
-    import yaml
-
     from unirs.plugins import short_name
 
-    spec: dict[str, Any] = {"name": name, "root": root or Path("data") / short_name(name)}
+    return {"name": name, "root": root or Path("data") / short_name(name), **parse_options(options)}
+
+
+def parse_options(options: Sequence[str]) -> dict[str, Any]:
+    """The values of `--option KEY=VALUE`, each as in a config."""
+    import yaml
+
+    parsed: dict[str, Any] = {}
     for option in options:
         key, separator, value = option.partition("=")
         if not separator:
             raise UniRSError(f"--option needs KEY=VALUE, got '{option}'.")
-        spec[key] = yaml.safe_load(value)
-    return spec
+        try:
+            parsed[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise UniRSError(f"--option {key}: '{value}' is no value of a config ({error}).") from error
+    return parsed

@@ -13,7 +13,9 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", default="test", help="test, validate, bench or score")
     parser.add_argument("--task", help="only this task (default: all)")
     parser.add_argument(
-        "--metric",
+        "--as",
+        dest="metric",
+        metavar="PROTOCOL",
         help=f"the metric of a task that the run's config does not name: {', '.join(METRICS)}, or a dotted path",
     )
     parser.add_argument(

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from unirs import plugins
-from unirs.cli import add_task_option, check_positive, task_spec
+from unirs.cli import add_option, check_positive, task_spec
 from unirs.errors import UniRSError
 from unirs.tasks.task import Task
 
@@ -26,7 +26,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help="read a task's data and list problems")
     check.add_argument("name", metavar="NAME", help="a plugin's name, dotted path or file")
     check.add_argument("--root", type=Path, help="folder of its data (default: data/NAME)")
-    add_task_option(check)
+    add_option(check)
     check.add_argument("--tokenizer", metavar="SOURCE", help="count its tokens: hub id, folder or .gguf file")
     check.add_argument("--limit", type=int, metavar="N", help="check N samples of each split (default: all)")
     check.add_argument("--sheet", type=Path, help="the contact sheet's file (default: NAME_sheet.png)")

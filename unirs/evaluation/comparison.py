@@ -202,7 +202,7 @@ def _scorer_of(name: str, run: Path) -> Scorer:
     else:
         scorer = installed_scorer(name)
     if scorer is None:
-        raise UniRSError(f"The metric of task '{name}' in {run} is unknown. Add --metric ({', '.join(METRICS)}).")
+        raise UniRSError(f"The metric of task '{name}' in {run} is unknown. Add --as ({', '.join(METRICS)}).")
     return scorer
 
 

@@ -1,4 +1,4 @@
-"""Reads answers and references from files of rows: a run's predictions, and what other evaluation scripts write."""
+"""Reads answers and references from files of rows: a run's predictions, and what other evaluation programs write."""
 
 from __future__ import annotations
 
@@ -8,26 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from unirs.errors import DataError
+from unirs.evaluation.answer_formats import REFERENCES, AnswerFormat, format_named, recognize
 from unirs.metrics.base import Prediction
 from unirs.utils.io import read_json_lines
 
-_ID = ("id", "question_id")
-
-_ANSWER = ("text", "prediction", "answer")
-
-_REFERENCES = ("references", "ground_truth")
-
-_CATEGORY = ("category", "kind", "type")
-
-_MEDIA = ("media", "image_id", "image")
+_UNIQUE = {True: "unique", False: "not_unique"}
 
 
 @dataclass(frozen=True, slots=True)
 class SavedRow(Prediction):
     """A row of a JSON lines file; absent fields are empty.
-
-    UniRS, GeoChat and LLaVA name fields differently: the constants of this file list the names, in the order of
-    preference.
 
     Attributes:
         where: file and line, for messages.
@@ -40,32 +30,44 @@ class SavedRow(Prediction):
     def answered(self) -> str:
         """The answer; a `DataError` if the row has none."""
         if not self.is_answered:
-            raise DataError(
-                f"{self.where} has no answer: it needs one of {', '.join(map(repr, _ANSWER))}. `unirs score "
-                "--allow-missing` counts such rows as wrong."
-            )
+            raise DataError(f"{self.where} has no answer. `unirs score --allow-missing` counts such rows as wrong.")
         return self.text
 
     def scored_against(self) -> tuple[str, ...]:
         """The references; a `DataError` if the row has none."""
         if not self.references:
             raise DataError(
-                f"{self.where} has nothing to score against: no {' or '.join(map(repr, _REFERENCES))}. "
-                "Add the references, or name a file or task that has them."
+                f"{self.where} has nothing to score against. Add the references, or name a file or task that has them."
             )
         return self.references
 
 
-def read_rows(path: Path, *, answers: bool = True) -> dict[str, SavedRow]:
-    """Reads a file of rows by id, in its order; without `answers`, a field `answer` is a reference.
+def read_rows(path: Path, *, answers: bool = True, format_name: str | None = None) -> dict[str, SavedRow]:
+    """Reads a file of rows by id, in its order.
+
+    Args:
+        path: JSON lines.
+        answers: whether the file is one of answers; in a file of references, a field `answer` is a reference.
+        format_name: key of `FORMATS`; by default that of the fields of all rows. Not for references.
 
     Raises:
-        DataError: the file is missing, empty or not JSON lines; a row has no id, the id of another row, or a field of
-            the wrong type. Names file and line.
+        DataError: the file is missing, empty or not JSON lines; its format is not recognized; a row has no id, the id
+            of another row, or a field of the wrong type. Names file and line.
+        UniRSError: the format is unknown.
     """
     rows: dict[str, SavedRow] = {}
+    fixed = (None if format_name is None else format_named(format_name)) if answers else REFERENCES
     for where, fields in read_json_lines(path):
-        row = _row(where, fields, _REFERENCES if answers else (*_REFERENCES, "answer"))
+        if fixed is None:
+            name = recognize(fields.keys(), where)
+            if format_name not in (None, name):
+                first = next(iter(rows.values())).where
+                raise DataError(
+                    f"{where} has the fields of format {name}, but {first} those of {format_name}. Keep one format in "
+                    "a file, or name the format with --format."
+                )
+            format_name = name
+        row = _row(where, fields, fixed or format_named(str(format_name)))
         if row.id in rows:
             raise DataError(
                 f"{where}: the id '{row.id}' is also that of {rows[row.id].where}. Keep one answer for each question."
@@ -76,20 +78,33 @@ def read_rows(path: Path, *, answers: bool = True) -> dict[str, SavedRow]:
     return rows
 
 
-def _row(where: str, fields: Mapping[str, Any], references: Sequence[str]) -> SavedRow:
-    key, answer = _first(fields, _ID), _first(fields, _ANSWER)
-    if key is None:
-        raise DataError(f"{where} has no id: it needs 'id' or 'question_id'.")
+def _row(where: str, fields: Mapping[str, Any], names: AnswerFormat) -> SavedRow:
+    key, answer, prompt = (_first(fields, each) for each in (names.id, names.answer, names.prompt))
+    if names.id and key is None:
+        raise DataError(f"{where} has no id: it needs {' or '.join(map(repr, names.id))}.")
+    if names.all_references:
+        references = tuple(text for name in names.references for text in _texts(where, fields, (name,)) if text.strip())
+    else:
+        references = _texts(where, fields, names.references)
     return SavedRow(
         where=where,
-        id=_text(where, key, fields[key]),
+        # Rows of a file without ids are told apart by their lines.
+        id=where.rpartition("line ")[2] if key is None else _text(where, key, fields[key]),
         text="" if answer is None else _text(where, answer, fields[answer]),
         is_answered=answer is not None,
-        references=_texts(where, fields, references),
-        category="".join(_texts(where, fields, _CATEGORY)[:1]),
-        media=_texts(where, fields, _MEDIA),
-        **{name: _text(where, name, fields.get(name, "")) for name in ("task", "prompt", "clue")},
+        references=references,
+        category=_category(where, fields, names.category),
+        media=_texts(where, fields, names.media),
+        prompt="" if prompt is None else _text(where, prompt, fields[prompt]),
+        **{name: _text(where, name, fields.get(name, "")) for name in ("task", "clue")},
     )
+
+
+def _category(where: str, fields: Mapping[str, Any], names: Sequence[str]) -> str:
+    name = _first(fields, names)
+    if name == "is_unique" and fields[name] in (0, 1):
+        return _UNIQUE[bool(fields[name])]
+    return "".join(_texts(where, fields, names)[:1])
 
 
 def _first(fields: Mapping[str, Any], names: Sequence[str]) -> str | None:
@@ -109,5 +124,8 @@ def _text(where: str, name: str, value: object) -> str:
         return value
     # Ids and counts are often written as numbers.
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise DataError(f"{where}: '{name}' must be a text, it is {value!r}. Correct the row.")
+        try:
+            return str(value)
+        except ValueError:  # Python does not print integers of more than 4,300 digits.
+            raise DataError(f"{where}: '{name}' is an integer of {value.bit_length()} bits. Correct the row.") from None
+    raise DataError(f"{where}: '{name}' must be a text, it is {value!r:.200}. Correct the row.")

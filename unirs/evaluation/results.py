@@ -60,6 +60,7 @@ class _Document(TypedDict):
     excluded: dict[str, dict[str, int]]
     evaluated: dict[str, dict[str, int]]
     skipped: NotRequired[dict[str, int]]
+    notes: NotRequired[dict[str, list[str]]]
 
 
 def summary(result: TaskResult) -> dict[str, dict[str, float]]:
@@ -97,10 +98,11 @@ def to_document(
 
     Returns:
         `{"stage", "step", "tasks", "baselines", "excluded", "evaluated"}`; if samples were skipped, also `"skipped"`,
-        their number by task.
+        their number by task; if metrics have remarks, also `"notes"`, lists by task.
     """
     evaluated = {result.task: Counter(row.category for row in result.rows) for result in results}
     skipped_counts = {"skipped": dict(sorted(Counter(one.task for one in skipped).items()))} if skipped else {}
+    notes = {result.task: list(result.evaluation.notes) for result in results if result.evaluation.notes}
     return {
         "stage": stage,
         "step": step,
@@ -109,6 +111,7 @@ def to_document(
         "excluded": {result.task: dict(sorted(result.excluded.items())) for result in results},
         "evaluated": {task: dict(sorted(counts.items())) for task, counts in evaluated.items()},
         **skipped_counts,
+        **({"notes": notes} if notes else {}),
     }
 
 
@@ -184,7 +187,8 @@ def format_table(document: Mapping[str, Any]) -> str:
     """Lays out the numbers of `write_results` or `read_metrics` as plain text for a terminal of 100 columns.
 
     For each task: a line per metric with its value, its 95 % interval, the value of each baseline and the number of
-    rows it covers; then the numbers of evaluated and excluded rows by category. A dash is an undefined number.
+    rows it covers; then the numbers of evaluated and excluded rows by category, and the metric's remarks. A dash is an
+    undefined number.
     """
     return "\n\n".join(_format_task(document, task) for task in document["tasks"])
 
@@ -235,7 +239,11 @@ def _format_task(document: Mapping[str, Any], task: str) -> str:
         [
             f"{task} ({document['stage']}{step})",
             to_text(table),
-            *textwrap.wrap(format_coverage(document, task), _WIDTH, initial_indent="  ", subsequent_indent="    "),
+            *(
+                line
+                for text in (format_coverage(document, task), *document.get("notes", {}).get(task, ()))
+                for line in textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ")
+            ),
         ]
     )
 

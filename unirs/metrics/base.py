@@ -100,12 +100,14 @@ class Evaluation:
         statistics: Corpus metrics by name, in the order to print.
         primary_metric: Name of the statistic that represents the task in the mean validation score; the first by
             default.
+        notes: Remarks that the numbers need, one sentence each, e.g. how many answers could not be parsed.
     """
 
     normalized: Sequence[str]
     scores: Sequence[float]
     statistics: Mapping[str, Statistic]
     primary_metric: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.primary_metric:

@@ -80,31 +80,24 @@ class CaptionMetrics(Scorer):
 
     name = "caption"
 
+    def mismatch(self, rows: Sequence[Prediction]) -> str:
+        """Each row must have several references."""
+        return caption_mismatch(rows)
+
     def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:
         """Scores captions; without METEOR if `slow` is false."""
         import numpy as np
 
-        from unirs.metrics.meteor import meteor_rows, meteor_value
-        from unirs.metrics.ngram import ORDER, bleu_and_cider, bleu_value, rouge_l
         from unirs.metrics.statistics import mean
 
         captions = [tokenize(row.answer) for row in rows]
         references = [[tokenize(reference) for reference in row.references] for row in rows]
-        counts, cider = bleu_and_cider(captions, references)
-        corpus = {
-            f"bleu_{order}": Statistic(counts, functools.partial(bleu_value, order=order), len(rows))
-            for order in range(1, ORDER + 1)
-        }
-        alignments = meteor_rows(captions, references) if slow and self.meteor else None
-        if alignments is not None:
-            corpus["meteor"] = Statistic(alignments, meteor_value, len(rows))
-        corpus["rouge_l"] = mean(rouge_l(captions, references))
-        corpus["cider"] = mean(cider)
+        corpus, cider = caption_statistics(captions, references, meteor=slow and self.meteor)
         statistics = dict(corpus)
         masks = {name: np.array([row.category == name for row in rows]) for name in ("changed", "unchanged")}
         for category, mask in masks.items():
             if mask.any():
-                statistics |= {f"{name}/{category}": _restrict(statistic, mask) for name, statistic in corpus.items()}
+                statistics |= {f"{name}/{category}": restrict(statistic, mask) for name, statistic in corpus.items()}
         known = masks["changed"] | masks["unchanged"]
         if known.any():
             right = [
@@ -115,6 +108,36 @@ class CaptionMetrics(Scorer):
         return Evaluation(captions, cider.tolist(), statistics, "cider")
 
 
-def _restrict(statistic: Statistic, mask: np.ndarray) -> Statistic:
+def caption_statistics(
+    captions: Sequence[str], references: Sequence[Sequence[str]], *, meteor: bool
+) -> tuple[dict[str, Statistic], np.ndarray]:
+    """BLEU, METEOR (if Java runs), ROUGE-L and CIDEr-D of texts of words separated by single spaces.
+
+    Also returns the CIDEr-D of each row, float64 `[n]`.
+    """
+    from unirs.metrics.meteor import meteor_rows, meteor_value
+    from unirs.metrics.ngram import ORDER, bleu_and_cider, bleu_value, rouge_l
+    from unirs.metrics.statistics import mean
+
+    counts, cider = bleu_and_cider(captions, references)
+    statistics = {
+        f"bleu_{order}": Statistic(counts, functools.partial(bleu_value, order=order), len(captions))
+        for order in range(1, ORDER + 1)
+    }
+    alignments = meteor_rows(captions, references) if meteor else None
+    if alignments is not None:
+        statistics["meteor"] = Statistic(alignments, meteor_value, len(captions))
+    statistics["rouge_l"] = mean(rouge_l(captions, references))
+    statistics["cider"] = mean(cider)
+    return statistics, cider
+
+
+def caption_mismatch(rows: Sequence[Prediction]) -> str:
+    """Why rows are no captions with several references each; empty if they are."""
+    single = sum(len(row.references) < 2 for row in rows)
+    return f"{single} of {len(rows)} rows have a single reference" if single else ""
+
+
+def restrict(statistic: Statistic, mask: np.ndarray) -> Statistic:
     """The statistic over the rows that the bool mask `[n]` selects."""
     return replace(statistic, row_sums=statistic.row_sums * mask[:, None], n=int(mask.sum()))

@@ -46,6 +46,14 @@ class Top1(Scorer):
             by_words[key] = name
         object.__setattr__(self, "_by_words", by_words)
 
+    def mismatch(self, rows: Sequence[Prediction]) -> str:
+        """Each row's category must be a class, which its reference names."""
+        others = sum(
+            not row.category or not row.references or self._class_in(_words(row.references[0])) != row.category
+            for row in rows
+        )
+        return f"the references of {others} of {len(rows)} rows do not name their category, the class" if others else ""
+
     def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:  # noqa: ARG002 (nothing is slow)
         """Scores rows 1 (right) or 0; `slow` has no effect.
 

@@ -42,8 +42,20 @@ class Scorer(ABC):
         Training sets `slow` to false, which omits statistics that are slow to compute.
         """
 
+    def mismatch(self, rows: Sequence[Prediction]) -> str:  # noqa: ARG002 (for subclasses)
+        """Why the references of these rows are not those that the rule is for; empty if they are.
+
+        Decides which protocols `unirs score --as all` applies. `evaluate` scores such rows nevertheless.
+        """
+        return ""
+
     def __call__(self, *, slow: bool = True) -> PredictionMetric:
         """Makes a torchmetrics metric that gathers rows from all processes and scores them by `evaluate`."""
         from unirs.metrics.gather import PredictionMetric
 
         return PredictionMetric(partial(self.evaluate, slow=slow))
+
+
+def unparsed_note(unparsed: int, rows: int, meaning: str) -> tuple[str, ...]:
+    """A remark on the number of answers that a rule cannot parse; none if there are none."""
+    return (f"{unparsed} of {rows} answers {meaning}.",) if unparsed else ()

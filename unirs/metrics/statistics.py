@@ -16,19 +16,30 @@ def mean(values: Sequence[float] | np.ndarray, mask: np.ndarray | None = None) -
     return Statistic(row_sums=rows, from_sums=_ratio, n=int(weights.sum()))
 
 
+def ratio(pairs: np.ndarray, n: int) -> Statistic:
+    """The sum of the first column of `pairs` `[rows, 2]` over that of the second; nan if that is 0."""
+    return Statistic(row_sums=np.asarray(pairs, dtype=np.float64), from_sums=_ratio, n=n)
+
+
+def total(values: Sequence[float] | np.ndarray) -> Statistic:
+    """The sum of `values` `[n]`, such as the number of rows without a number."""
+    column = np.asarray(values, dtype=np.float64)[:, None]
+    return Statistic(row_sums=column, from_sums=lambda sums: sums[..., 0], n=len(column))
+
+
 def constant(value: float, n: int) -> Statistic:
     """A value of all `n` rows together, which has no interval."""
     return Statistic(row_sums=np.zeros((n, 0)), from_sums=lambda sums: np.full(sums.shape[:-1], value), n=n)
 
 
 def accuracies(
-    name: str, correct: Sequence[bool], categories: Sequence[str], order: Sequence[str] = ()
+    name: str, correct: Sequence[float], categories: Sequence[str], order: Sequence[str] = ()
 ) -> dict[str, Statistic]:
     """Accuracy over all rows, the mean over categories, and the accuracy of each category.
 
     Args:
         name: Name of the accuracy over all rows; the others are `<name>_macro` and `<name>/<category>`.
-        correct: Whether each row is right.
+        correct: Whether each row is right, or to which degree, 0..1.
         categories: Category of each row. Rows of category `""` count for the accuracy over all rows only.
         order: Categories to print first, in this order; the others follow by name.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unirs.metrics.answer_rules import not_short_answers
 from unirs.metrics.base import Evaluation, Prediction
 from unirs.metrics.scorer import Scorer
 from unirs.metrics.text import fold, strip_punctuation
@@ -35,9 +36,13 @@ class VqaAccuracy(Scorer):
 
     categories: tuple[str, ...] = ()
 
-    name = "vqa_accuracy"
+    name = "exact"
     category_is_given = True
     is_exact = True
+
+    def mismatch(self, rows: Sequence[Prediction]) -> str:
+        """Each row must have one reference, which is no box."""
+        return not_short_answers(rows)
 
     def evaluate(self, rows: Sequence[Prediction], *, slow: bool = True) -> Evaluation:  # noqa: ARG002 (nothing is slow)
         """Scores rows 1 (right) or 0; `slow` has no effect."""

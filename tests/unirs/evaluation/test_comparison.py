@@ -229,8 +229,8 @@ def test_all_tasks_of_two_runs_are_compared(tmp_path: Path, monkeypatch: pytest.
     a, b = save(tmp_path / "a", lr, hr), save(tmp_path / "b", lr, hr)
     comparisons = compare_runs(a, b, resamples=10)
     assert [(one.task, one.metric) for one in comparisons] == [
-        ("rsvqa_lr", "vqa_accuracy"),
-        ("rsvqa_hr", "vqa_accuracy"),
+        ("rsvqa_lr", "exact"),
+        ("rsvqa_hr", "exact"),
     ]
     assert [one.task for one in compare_runs(a, b, task="rsvqa_hr", resamples=10)] == ["rsvqa_hr"]
     with pytest.raises(UniRSError, match=r"no task 'rsvqa-hr' in common\. Did you mean 'rsvqa_hr'"):
@@ -251,9 +251,9 @@ def test_metric_comes_from_the_config_of_the_run(tmp_path: Path) -> None:
     )
     rows = [replace(row, category="yes", task="mine") for row in answers([True, False])]
     a, b = save(tmp_path / "a", rows), save(tmp_path / "b", rows)
-    with pytest.raises(UniRSError, match=r"metric of task 'mine' .* unknown\. Add --metric"):
+    with pytest.raises(UniRSError, match=r"metric of task 'mine' .* unknown\. Add --as"):
         compare_runs(a, b)
-    assert compare_runs(a, b, metric="vqa", resamples=10)[0].metric == "vqa_accuracy"
+    assert compare_runs(a, b, metric="exact", resamples=10)[0].metric == "exact"
     spec = {"name": str(plugin), "label": "mine", "names": ["yes", "no"]}
     (a / "config.yaml").write_text(yaml.safe_dump({"data": {"tasks": [spec]}}))
     with pytest.raises(PluginError, match="not an installed plugin"):
@@ -265,7 +265,7 @@ def test_metric_comes_from_the_config_of_the_run(tmp_path: Path) -> None:
         with pytest.raises(UniRSError, match=r"config\.yaml"):
             compare_runs(a, b)
     (a / "config.yaml").write_text(yaml.safe_dump({"data": {"tasks": [spec | {"label": "other"}]}}))
-    with pytest.raises(UniRSError, match="Add --metric"):
+    with pytest.raises(UniRSError, match="Add --as"):
         compare_runs(a, b, trust_remote_code=True)
 
 

@@ -74,7 +74,7 @@ def test_rows_of_a_run_have_the_scores_of_the_run(tmp_path: Path, monkeypatch: p
     ]
     result = TaskResult("levir_cc", rows, CaptionMetrics().evaluate(rows, slow=False), {})
     write_results(tmp_path, "test", 5, [result], {})
-    scored = score(tmp_path / "test/predictions/levir_cc.jsonl", metric="caption")
+    scored = score(tmp_path / "test/predictions/levir_cc.jsonl", protocol="caption")
     assert scored.result.task == "levir_cc"
     assert list(scored.result.rows) == rows
     assert list(scored.result.evaluation.scores) == list(result.evaluation.scores)
@@ -141,7 +141,7 @@ def test_llava_answers_are_joined_with_a_file_of_references(tmp_path: Path) -> N
     ]
     references[0]["answer"] = "two"
     scored = score(
-        write(tmp_path / "llava.jsonl", answers), metric="vqa", references=write(tmp_path / "r.jsonl", references)
+        write(tmp_path / "llava.jsonl", answers), protocol="exact", references=write(tmp_path / "r.jsonl", references)
     )
     assert [(row.id, row.text, row.references, row.category) for row in scored.result.rows] == [
         ("1", "Two", ("two",), "count"),
@@ -158,7 +158,7 @@ def test_classes_come_from_ground_truth_in_the_answers(tmp_path: Path) -> None:
         {"question_id": f"{n}.png", "image_id": f"{n}.png", "answer": text, "ground_truth": truth}
         for n, (text, truth) in enumerate([("Forest.", "forest"), ("field", "forest"), ("river, lake", "lake")])
     ]
-    scored = score(write(tmp_path / "scenes.jsonl", rows), metric="top1")
+    scored = score(write(tmp_path / "scenes.jsonl", rows), protocol="top1")
     assert values(scored) == pytest.approx({"top1": 2 / 3, "top1_macro": 0.75, "top1/forest": 0.5, "top1/lake": 1.0})
     assert [row.media for row in scored.result.rows] == [("0.png",), ("1.png",), ("2.png",)]
 
@@ -183,8 +183,8 @@ def test_null_answers_are_missing(tmp_path: Path) -> None:
     rows = [{"id": str(number), "text": text, "references": ["yes"]} for number, text in enumerate(["yes", None, ""])]
     path = write(tmp_path / "answers.jsonl", rows)
     with pytest.raises(DataError, match=r"line 2 has no answer.*--allow-missing"):
-        score(path, metric="vqa")
-    scored = score(path, metric="vqa", allow_missing=True)
+        score(path, protocol="exact")
+    scored = score(path, protocol="exact", allow_missing=True)
     assert values(scored)["accuracy"] == pytest.approx(1 / 3)
     assert any("1 of 3 answers are missing and count as wrong: 1." in note for note in scored.notes)
 
@@ -215,7 +215,7 @@ GOOD = {"id": "1", "prediction": "yes", "references": ["yes"]}
         ("\n\n", "a.jsonl has no rows"),
         (json.dumps([GOOD]), "a.jsonl, line 1 is not a JSON object"),
         (json.dumps(GOOD) + "\n\n{'id': 2}", "a.jsonl, line 3 is not JSON"),
-        (json.dumps({"answer": "yes"}), "a.jsonl, line 1 has no id"),
+        (json.dumps({"answer": "yes"}), "a.jsonl, line 1 has the fields of no format (answer). Formats need: unirs: id;"),
         (json.dumps(GOOD) + "\n" + json.dumps(GOOD | {"id": 1}), "line 2: the id '1' is also that of {}, line 1"),
         (json.dumps({"id": 1, "references": "yes"}), "a.jsonl, line 1 has no answer"),
         (json.dumps({"id": 1, "answer": "yes"}), "a.jsonl, line 1 has nothing to score against"),
@@ -230,18 +230,18 @@ def test_error_names_the_row(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(text)
     with pytest.raises(DataError) as caught:
-        score(path, metric="vqa")
+        score(path, protocol="exact")
     assert message.format(path) in str(caught.value)
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.jsonl does not exist"):
-        score(tmp_path / "nowhere.jsonl", metric="vqa")
+        score(tmp_path / "nowhere.jsonl", protocol="exact")
 
 
 def test_undetermined_metric_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [GOOD])
-    with pytest.raises(UniRSError, match=r"no task\. Add --metric"):
+    with pytest.raises(UniRSError, match=r"no task\. Add --as"):
         score(path)
     assert "mine" not in plugins.list_plugins("unirs.tasks")
     with pytest.raises(UniRSError, match="'mine', which is no installed task"):
@@ -253,7 +253,7 @@ def test_task_excludes_metric_and_references(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(UniRSError, match="brings its metric"):
         score(path, task={"name": "era", "root": tmp_path}, references=path)
     with pytest.raises(SystemExit):
-        main(["score", str(path), "--task", "era", "--metric", "vqa"])
+        main(["score", str(path), "--task", "era", "--as", "exact"])
     capsys.readouterr()
     for arguments, message in (
         (["--root", "x"], "add --task"),

@@ -129,8 +129,8 @@ def test_target_answers(task: Task, tmp_path: Path) -> None:
         "empty answer": ["test, d"],
         "repeated id": ["test: a"],
         "wrong target answer": [
-            "test, c: 'no' is not right by vqa_accuracy",
-            "test, d: ' ' is not right by vqa_accuracy",
+            "test, c: 'no' is not right by exact",
+            "test, d: ' ' is not right by exact",
         ],
     }
 
