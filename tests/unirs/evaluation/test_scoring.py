@@ -215,7 +215,10 @@ GOOD = {"id": "1", "prediction": "yes", "references": ["yes"]}
         ("\n\n", "a.jsonl has no rows"),
         (json.dumps([GOOD]), "a.jsonl, line 1 is not a JSON object"),
         (json.dumps(GOOD) + "\n\n{'id': 2}", "a.jsonl, line 3 is not JSON"),
-        (json.dumps({"answer": "yes"}), "a.jsonl, line 1 has the fields of no format (answer). Formats need: unirs: id;"),
+        (
+            json.dumps({"answer": "yes"}),
+            "a.jsonl, line 1 has the fields of no format (answer). Formats need: unirs: id;",
+        ),
         (json.dumps(GOOD) + "\n" + json.dumps(GOOD | {"id": 1}), "line 2: the id '1' is also that of {}, line 1"),
         (json.dumps({"id": 1, "references": "yes"}), "a.jsonl, line 1 has no answer"),
         (json.dumps({"id": 1, "answer": "yes"}), "a.jsonl, line 1 has nothing to score against"),
