@@ -24,7 +24,14 @@ from unirs.ranges import check_range, describe_range
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-Group = Literal["unirs.tasks", "unirs.encoders", "unirs.change_extractors", "unirs.projectors", "unirs.vision_towers"]
+Group = Literal[
+    "unirs.tasks",
+    "unirs.encoders",
+    "unirs.change_extractors",
+    "unirs.projectors",
+    "unirs.video_readers",
+    "unirs.vision_towers",
+]
 
 FRAMEWORK_ARGUMENTS: Mapping[Group, int] = {"unirs.change_extractors": 2, "unirs.projectors": 3}
 """Number of arguments that the framework passes to the plugins of a group before their options; 0 by default."""

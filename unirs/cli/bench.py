@@ -5,7 +5,7 @@ import logging
 from dataclasses import fields
 from pathlib import Path
 
-from unirs.cli import add_generation_options, check_positive, generation_options
+from unirs.cli import add_video_reader, check_positive
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +29,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, default=8, help="samples of a batch, or questions for Hugging Face models"
     )
     parser.add_argument("--num-workers", type=int, default=0, help="processes that decode media")
+    add_video_reader(parser)
     parser.add_argument(
         "--feature-cache",
         type=Path,
@@ -43,7 +44,6 @@ def register(parser: argparse.ArgumentParser) -> None:
         default="generate",
         help="free text, or the likeliest choice if a task has choices",
     )
-    add_generation_options(parser)
     parser.add_argument(
         "--no-baselines",
         action="store_false",
@@ -64,7 +64,6 @@ def _run(options: argparse.Namespace) -> None:
     from unirs.evaluation.suite import Suite
     from unirs.utils.typed_yaml import read_yaml
 
-    options.generation = generation_options(options)
     values = {entry.name: getattr(options, entry.name) for entry in fields(BenchOptions)}
     bench_options = BenchOptions(**values | {"tasks": tuple(options.tasks)})
     table = run_bench(read_yaml(options.suite, Suite), options.model, options.out, bench_options)

@@ -4,15 +4,17 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, get_args
 
-from unirs.cli import add_generation_options, generation_options
+from unirs.cli import add_video_reader
 from unirs.errors import DataError, MediaError
 from unirs.tasks.fields import parse_row
 from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Pair, as_media
+from unirs.tasks.video_reader import FrameSampling, describe_reader
 from unirs.utils.io import complete_lines, read_json_lines, reading, write_atomically, writing
 from unirs.utils.progress import progress_bar
 
@@ -46,10 +48,12 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--question", help="the question (default: the task's own instruction)")
     parser.add_argument("--task", help="the task whose prompt is used (default: the first one of the media's modality)")
     parser.add_argument("--num-frames", type=int, default=8, help="frames of a video")
+    text = "which frames: spread to the last one, or as VILA has them"
+    parser.add_argument("--frame-sampling", choices=get_args(FrameSampling), default="uniform", help=text)
+    add_video_reader(parser)
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run code that the model's config names by file or dotted path"
     )
-    add_generation_options(parser)
     parser.add_argument("--clue-source", help="the model that generates clues, if they were another's in training")
     parser.add_argument(
         "--out",
@@ -62,7 +66,10 @@ def register(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> None:
     from unirs.inference.api import UniRS
 
-    media = _find_media(options.media, options.num_frames)
+    # Its version is one of the options that answers depend on.
+    reader, options.video_reader = options.video_reader, describe_reader(options.video_reader)
+    to_media = partial(as_media, num_frames=options.num_frames, reader=reader, frame_sampling=options.frame_sampling)
+    media = _find_media(options.media, to_media)
     file = None if options.out is None else _AnswerFile(options.out)
     model = UniRS.from_pretrained(
         options.model, trust_remote_code=options.trust_remote_code, clue_source=options.clue_source
@@ -100,14 +107,7 @@ def _run(options: argparse.Namespace) -> None:
 def _predict(model: "UniRS", media: Sequence[Media], options: argparse.Namespace) -> Iterator["Completion | DataError"]:
     """Answers, or errors of media that have none, in the order of the media."""
     try:
-        yield from model.predict(
-            media,
-            options.question,
-            task=options.task,
-            details=False,
-            generation=generation_options(options),
-            batch_size=_BATCH,
-        )
+        yield from model.predict(media, options.question, task=options.task, details=False, batch_size=_BATCH)
     except DataError as error:
         if len(media) == 1:
             yield error
@@ -176,7 +176,7 @@ class _AnswerFile:
             file.write(line)
 
 
-def _find_media(paths: Sequence[Path], num_frames: int) -> list[Media]:
+def _find_media(paths: Sequence[Path], to_media: Callable[[Path], Media]) -> list[Media]:
     """The media that paths name: all of one modality, sorted by path."""
     for path in paths:
         if not path.exists():
@@ -189,11 +189,11 @@ def _find_media(paths: Sequence[Path], num_frames: int) -> list[Media]:
         )
     folder = paths[0]
     if not folder.is_dir():
-        return [as_media(folder, num_frames)]
+        return [to_media(folder)]
     if (folder / "A").is_dir() and (folder / "B").is_dir():
         return _find_pairs(folder)
     readable = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    media = [as_media(file, num_frames) for file in sorted(folder.iterdir()) if file.suffix.lower() in readable]
+    media = [to_media(file) for file in sorted(folder.iterdir()) if file.suffix.lower() in readable]
     if not media:
         raise MediaError(f"{folder} holds no image or video ({', '.join(sorted(readable))}).")
     if len({one.modality for one in media}) > 1:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from unirs import plugins
-from unirs.cli import add_option, check_positive, task_spec
+from unirs.cli import add_option, add_video_reader, check_positive, task_spec
 from unirs.errors import UniRSError
 from unirs.tasks.task import Task
 
@@ -29,6 +29,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     add_option(check)
     check.add_argument("--tokenizer", metavar="SOURCE", help="count its tokens: hub id, folder or .gguf file")
     check.add_argument("--limit", type=int, metavar="N", help="check N samples of each split (default: all)")
+    add_video_reader(check)
     check.add_argument("--sheet", type=Path, help="the contact sheet's file (default: NAME_sheet.png)")
     check.set_defaults(run=_check)
 
@@ -64,7 +65,9 @@ def _check(options: argparse.Namespace) -> None:
 
     task = TaskConfig.from_config(task_spec(options.name, options.root, options.option)).task
     tokenizer = None if options.tokenizer is None else load_tokenizer(LLMConfig(source=options.tokenizer))
-    report = check_task(task, limit=options.limit, tokenizer=tokenizer, progress=True)
+    report = check_task(
+        task, limit=options.limit, tokenizer=tokenizer, video_reader=options.video_reader, progress=True
+    )
     for line in report.lines():
         print(line)
     name = plugins.short_name(options.name)

@@ -30,6 +30,7 @@ from unirs.evaluation.answer_log import AnswerLog
 from unirs.evaluation.results_writer import ResultsWriter
 from unirs.models.checkpoint import find_checkpoint
 from unirs.ranges import Seed, check_range, check_ranges
+from unirs.tasks.video_reader import create_reader
 from unirs.training.callbacks import ManifestWriter, ThroughputLogger
 from unirs.training.checkpointing import CheckpointConfig, LastCheckpoint, SafeCheckpointIO
 from unirs.training.module import UniRSModule
@@ -93,6 +94,7 @@ class TrainerCLI(LightningCLI):
         check_range(Seed | bool, config["seed_everything"], "seed_everything")
         check_ranges(UniRSModule, config["model"], "model.")
         check_ranges(UniRSDataModule, config["data"], "data.")
+        create_reader(config["data"]["video_reader"])
         if not config["trainer"]["fast_dev_run"]:
             checkpoint = "" if self._command == "fit" else ", and the run's checkpoint with --ckpt_path"
             folder = Path(config["trainer"]["default_root_dir"] or _DEFAULT_ROOT)

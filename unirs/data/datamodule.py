@@ -27,6 +27,7 @@ from unirs.tasks.config import ClueUse, TaskConfig, task_label
 from unirs.tasks.perturbation import PERTURBATIONS, Perturbation
 from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName
+from unirs.tasks.video_reader import DEFAULT_READER, create_reader
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class UniRSDataModule(LightningDataModule):
             samples.
         max_length: maximum length of a sequence in tokens, visual ones included; a longer one is an error.
         num_workers: processes of each loader that decode media and encode prompts.
+        video_reader: decodes videos: `pyav`, `decord`, `torchcodec`, or another plugin of `unirs.video_readers`.
         cache_gb: memory in GB for decoded and resized frames of media without cached features, in each training
             process and shared by its workers.
         feature_cache: folder for the features of frozen encoders, shared by epochs and runs; keyed by the media's
@@ -88,6 +90,7 @@ class UniRSDataModule(LightningDataModule):
         max_turns: PositiveInt = 8,
         max_length: PositiveInt = 4096,
         num_workers: NonNegativeInt = 0,
+        video_reader: str = DEFAULT_READER,
         cache_gb: NonNegativeFloat = 1.0,
         feature_cache: Path = Path("runs/features"),
         feature_cache_gb: NonNegativeFloat = 10.0,
@@ -106,6 +109,8 @@ class UniRSDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.max_turns, self.max_length = max_turns, max_length
         self.num_workers = num_workers
+        create_reader(video_reader)  # to raise its errors early
+        self.video_reader = video_reader
         self.cache_gb, self.feature_cache_gb = cache_gb, feature_cache_gb
         self.feature_cache = feature_cache
         self.val_samples, self.test_samples = val_samples, test_samples
@@ -162,7 +167,7 @@ class UniRSDataModule(LightningDataModule):
     def split(self, name: str, split: SplitName) -> TaskSplit:
         """A split of a task, which is read once; raises a `DataError` if it is empty or has invalid rows."""
         if (name, split) not in self._splits:
-            samples = self.tasks[name].task.load_split(split)
+            samples = self.tasks[name].task.load_split(split).with_video_reader(self.video_reader)
             if not samples:
                 raise DataError(f"Task '{name}' has no samples in split '{split}'.")
             self._splits[name, split] = samples

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +13,7 @@ from unirs.data.datamodule import EvalSet, UniRSDataModule
 from unirs.errors import DataError, UniRSError
 from unirs.evaluation.engine import EvaluationModule
 from unirs.metrics.base import Prediction
+from unirs.tasks.video_reader import describe_reader
 from unirs.utils.hashing import fingerprint, hash_files
 from unirs.utils.io import complete_lines, read_json, write_atomically
 
@@ -151,12 +151,12 @@ class AnswerLog(Callback):
             "set": eval_set.name,
             "samples": data.val_samples if stage == "validate" else data.test_samples,
             "data": hash_files(task.task.required_paths, task.root),
+            "video_reader": describe_reader(data.video_reader),
             "prompt": repr(task.task.prompt),
             "clue": task.clue,
             "weights": self._weights,
             "decoding": module.decoding,
             "max_new_tokens": module.max_new_tokens,
-            "generation": asdict(module.generation),
         }
         folder = self.folder or Path(trainer.default_root_dir) / f"{stage}.answers"
         log = PredictionLog(folder / eval_set.name, key)

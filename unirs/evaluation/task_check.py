@@ -17,9 +17,11 @@ from unirs.tasks.media import Media
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample, TaskSplit, Turn
 from unirs.tasks.task import SplitName, Task
+from unirs.tasks.video_reader import DEFAULT_READER, RefusedVideoError, create_reader
 from unirs.utils.progress import progress_bar
 
 if TYPE_CHECKING:
+    import torch
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 _CARDS = 8  # samples of each split on the contact sheet
@@ -33,6 +35,8 @@ class TaskCheck:
 
     task: Task
     encoder: PromptEncoder | None  # lengths are counted in tokens, without visual tokens; without it in words
+    video_reader: str = DEFAULT_READER  # its frames are compared with those of the default
+    videos: Counter[str] = field(default_factory=Counter)  # that were compared, differ, or are refused
     samples: dict[SplitName, int] = field(default_factory=dict)  # with those that the limit excludes
     turns: dict[SplitName, Counter[str]] = field(default_factory=dict)  # by category
     excluded: dict[SplitName, Mapping[str, int]] = field(default_factory=dict)  # turns, by the protocol
@@ -62,6 +66,9 @@ class TaskCheck:
             if lengths:
                 mean = sum(length * count for length, count in lengths.items()) / lengths.total()
                 yield f"{unit} of {name}: mean {mean:.1f}, max {max(lengths)}"
+        if self.videos:
+            counts = ", ".join(f"{self.videos[name]} {name}" for name in ("compared", "differ", "refused"))
+            yield f"videos of the reader {self.video_reader}: {counts}"
         for problem, found in self.problems.items():
             yield f"{problem}: {len(found)}"
             yield from (f"  {description}" for description in found[:_MAX_LISTED])
@@ -77,9 +84,11 @@ class TaskCheck:
         ids: set[str] = set()
         rows: list[Prediction] = []
         examples = set(indices[:: -(-len(indices) // _CARDS) or 1])
+        exact = samples.with_video_reader(DEFAULT_READER)
+        samples = samples.with_video_reader(self.video_reader)
         for index in indices:
             sample = samples[index]
-            valid = self._media(split, sample) and bool(sample.turns)
+            valid = self._media(split, sample, exact[index].media) and bool(sample.turns)
             if not sample.turns:
                 self.add("no turns", f"{split}, {sample.id}")
             for turn in sample.turns:
@@ -99,8 +108,8 @@ class TaskCheck:
                 rows.clear()
             yield
 
-    def _media(self, split: SplitName, sample: Sample) -> bool:
-        """Whether the media decode."""
+    def _media(self, split: SplitName, sample: Sample, exact: Media) -> bool:
+        """Whether the media decode. Videos of another reader are compared with `exact`, those of the default reader."""
         media, name = sample.media, f"{split}, {sample.id}"
         if media.modality != self.task.modality:
             self.add("another modality", f"{name}: {media.modality}; that of the task is {self.task.modality}")
@@ -108,9 +117,13 @@ class TaskCheck:
             try:
                 frames = media.load_frames()
             except MediaError as error:
-                self.add("does not decode", f"{name}: {error}")
+                refused = isinstance(error, RefusedVideoError)
+                self.videos.update(["refused"] if refused else [])
+                self.add("refused" if refused else "does not decode", f"{name}: {error}")
                 self._digests[media] = None
             else:
+                if media != exact:
+                    self._compare(name, frames, exact)
                 digest = hashlib.blake2b(str(tuple(frames.shape)).encode(), digest_size=16)
                 digest.update(frames.numpy().data)
                 self._digests[media] = digest.digest()
@@ -121,6 +134,21 @@ class TaskCheck:
             if other_split != split:
                 self.add("in two splits", f"{files} ({split}) has the pixels of {other_files} ({other_split})")
         return content is not None
+
+    def _compare(self, name: str, frames: torch.Tensor, exact: Media) -> None:
+        """Compares the frames of a video with those of the default reader."""
+        self.videos.update(["compared"])
+        try:
+            expected = exact.load_frames()
+        except MediaError as error:
+            problem = f"{DEFAULT_READER} does not decode it: {error}"
+        else:
+            if frames.equal(expected):
+                return
+            differing = sum(not one.equal(other) for one, other in zip(frames, expected, strict=True))
+            problem = f"{differing} of {len(frames)} frames of {', '.join(exact.sources)}"
+        self.videos.update(["differ"])
+        self.add(f"differs from {DEFAULT_READER}", f"{name}: {problem}")
 
     def _targets(self, split: SplitName, sample: Sample, turn: Turn) -> list[Prediction]:
         """A row for each target answer of a turn; none if its prompt or references are wrong."""
@@ -169,7 +197,12 @@ class TaskCheck:
 
 
 def check_task(
-    task: Task, *, limit: int | None = None, tokenizer: PreTrainedTokenizerBase | None = None, progress: bool = False
+    task: Task,
+    *,
+    limit: int | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    video_reader: str = DEFAULT_READER,
+    progress: bool = False,
 ) -> TaskCheck:
     """Reads all splits of a task.
 
@@ -177,8 +210,12 @@ def check_task(
     modality than the task, or whose pixels are in two splits; repeated ids; prompts that do not render; answers that
     are missing, empty, none of the choices, or wrong by the task's own metric (if that is exact). `limit` samples of
     each split are checked, spread over it. Without a tokenizer, words are counted.
+
+    The frames that another `video_reader` than the default decodes are compared with those of the default; videos that
+    differ, or that it refuses, are problems.
     """
-    check = TaskCheck(task, None if tokenizer is None else PromptEncoder(tokenizer))
+    create_reader(video_reader)  # to raise its errors early
+    check = TaskCheck(task, None if tokenizer is None else PromptEncoder(tokenizer), video_reader)
     for path in task.required_paths:
         if not path.exists():
             check.add("missing", f"{path}. Get the data: {task.download_hint}")

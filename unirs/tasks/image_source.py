@@ -279,7 +279,49 @@ def _why_unidentified(source: Source, name: str) -> str:
     )
 
 
-def frame_indices(total: int, num_frames: int) -> list[int]:
-    """Indices that are spread evenly from the first to the last of `total` frames."""
-    step = (total - 1) / max(num_frames - 1, 1)
-    return [round(index * step) for index in range(num_frames)]
+def digest(source: Source) -> str:
+    """SHA-256 of the content of a source.
+
+    Raises:
+        MediaError: a file cannot be read.
+    """
+    if isinstance(source, InMemory):
+        return source.digest()
+    try:
+        check_regular(source)
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MediaError(f"{source} cannot be read ({error.strerror}). Add the file, or correct its folder.") from error
+
+
+def resize_image(
+    image: PIL.Image.Image, size: tuple[int, int] | None, mode: str, fill: tuple[int, int, int]
+) -> np.ndarray:
+    """Resizes an image to `size`, height and width; see `ResizeSpec` for `mode` and `fill`."""
+    import numpy as np
+    import PIL.Image
+    import PIL.ImageOps
+
+    target = (size[1], size[0]) if size else image.size
+    if image.size != target:
+        bicubic = PIL.Image.Resampling.BICUBIC
+        if mode == "stretch":
+            image = image.resize(target, bicubic)
+        elif mode == "pad":
+            image = PIL.ImageOps.pad(image, target, bicubic, color=fill)
+        else:
+            image = PIL.ImageOps.fit(image, target, bicubic)
+    return np.asarray(image)
+
+
+def stack_images(images: list[np.ndarray]) -> torch.Tensor:
+    """Stacks images `[H, W, 3]` to `[k, 3, H, W]`."""
+    import numpy as np
+    import torch
+
+    height, width, channels = images[0].shape
+    stacked = np.empty((len(images), channels, height, width), np.uint8)
+    for output, image in zip(stacked, images, strict=True):
+        output[:] = image.transpose(2, 0, 1)
+    return torch.from_numpy(stacked)

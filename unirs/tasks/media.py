@@ -12,20 +12,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
-from unirs.errors import MediaError
+from unirs.errors import MediaError, did_you_mean
 from unirs.tasks.image_source import (
     ImageLike,
-    InMemory,
     Source,
     as_array,
     as_source,
-    frame_indices,
+    digest,
     is_pil_image,
     open_image,
+    resize_image,
+    stack_images,
 )
-from unirs.utils.io import check_regular
+from unirs.tasks.video_reader import DEFAULT_READER, FrameSampling, describe_reader, read_frames, sample_frames
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,15 +131,20 @@ class _SourceMedia:
                     f"The images of a {self.modality} differ in size: {self.sources[0]} is {images[0].width}x"
                     f"{images[0].height}, {source} is {image.width}x{image.height}. Crop or resample them to one grid."
                 )
-        return _stack([_resize(image, size, resize) for image in images])
+        return stack_images([resize_image(image, size, resize.mode, resize.fill) for image in images])
 
     def _open(self) -> list[PIL.Image.Image]:
         return [open_image(source) for source in self._sources]
 
     def content_key(self) -> str:
         """See `Media.content_key`."""
-        # Named after the rule of decoding: features of images that were not turned by EXIF are not those of today.
-        return hash_parts(self.modality, self.num_frames, "oriented", *map(_digest, self._sources))
+        return hash_parts(self.modality, self.num_frames, *self._decoding, *map(digest, self._sources))
+
+    @property
+    def _decoding(self) -> tuple[str, ...]:
+        """What the pixels depend on besides the sources."""
+        # Features of images that were not turned by EXIF are not those of today.
+        return ("oriented",)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -188,12 +194,15 @@ class Pair(_SourceMedia):
 
 @dataclass(frozen=True, slots=True, init=False)
 class Video(_SourceMedia):
-    """Frames of a video, spread evenly from its first to its last.
+    """Frames of a video.
 
     Args:
         video: A path, the bytes of a video file, or the frames in time order: a sequence of what `Image` takes, or an
             array or tensor with one more axis, `[T, H, W, C]` or `[T, C, H, W]`.
         num_frames: Number of frames that the model gets; None for 8 of a file, or for all given frames.
+        reader: Plugin of the group `unirs.video_readers` that decodes a file; None for `data.video_reader`, which is
+            `pyav` by default.
+        frame_sampling: Which frames: see `unirs.tasks.video_reader.sample_frames`.
 
     Raises:
         MediaError: fewer frames are given than `num_frames`, or frames are not clearly images.
@@ -201,12 +210,17 @@ class Video(_SourceMedia):
 
     source: Source | tuple[Source, ...]
     num_frames: int
+    reader: str | None
+    frame_sampling: FrameSampling
     modality = "video"
 
     def __init__(
         self,
         video: str | os.PathLike[str] | bytes | Sequence[ImageLike] | np.ndarray | torch.Tensor,
         num_frames: int | None = None,
+        *,
+        reader: str | None = None,
+        frame_sampling: FrameSampling = "uniform",
     ) -> None:
         array = as_array(video)
         if array is not None and array.ndim != 4:
@@ -220,36 +234,72 @@ class Video(_SourceMedia):
             num_frames = 8 if frames is None else len(frames)
         if type(num_frames) is not int or num_frames < 1:
             raise MediaError(f"A video cannot have {num_frames!r} frames. Set 1 or more.")
+        if frame_sampling not in get_args(FrameSampling):
+            remedy = did_you_mean(str(frame_sampling), get_args(FrameSampling))
+            raise MediaError(f"There is no frame_sampling {frame_sampling!r}. {remedy}")
         if frames is None:
             source: Source | tuple[Source, ...] = as_source(video)  # type: ignore[arg-type]
         elif len(frames) < num_frames:
             raise MediaError(f"{len(frames)} frames are given, {num_frames} are needed. Lower num_frames.")
         else:
-            source = tuple(as_source(frames[index]) for index in frame_indices(len(frames), num_frames))
+            source = tuple(as_source(frames[index]) for index in sample_frames(len(frames), num_frames, frame_sampling))
+            # The frames are decoded and chosen: neither option has an effect any more.
+            reader, frame_sampling = None, "uniform"
         object.__setattr__(self, "source", source)
         object.__setattr__(self, "num_frames", num_frames)
+        object.__setattr__(self, "reader", reader)
+        object.__setattr__(self, "frame_sampling", frame_sampling)
+
+    def with_reader(self, reader: str) -> Video:
+        """See `DecodesVideo.with_reader`."""
+        if self.reader is not None or isinstance(self.source, tuple):
+            return self
+        return Video(self.source, self.num_frames, reader=reader, frame_sampling=self.frame_sampling)  # type: ignore[arg-type]
 
     @property
     def _sources(self) -> tuple[Source, ...]:
         return self.source if isinstance(self.source, tuple) else (self.source,)
 
+    @property
+    def _decoding(self) -> tuple[str, ...]:
+        if isinstance(self.source, tuple):
+            return ("oriented",)
+        return ("oriented", self.frame_sampling, describe_reader(self.reader or DEFAULT_READER))
+
     def _open(self) -> list[PIL.Image.Image]:
         import PIL.Image
 
-        from unirs.tasks.video_reader import read_frames
-
         if isinstance(self.source, tuple):
             return [open_image(source) for source in self.source]
-        return [PIL.Image.fromarray(frame) for frame in read_frames(self.source, self.num_frames)]
+        frames = read_frames(self.source, self.num_frames, self.frame_sampling, self.reader or DEFAULT_READER)
+        return [PIL.Image.fromarray(frame) for frame in frames]
 
 
-def as_media(value: object, num_frames: int | None = None) -> Media:
+@runtime_checkable
+class DecodesVideo(Protocol):
+    """Media that decode a video file, with a reader that a run can choose (`data.video_reader`)."""
+
+    def with_reader(self, reader: str) -> Media:
+        """The same media with a reader, unless they have one."""
+        ...
+
+
+def with_reader(media: Media, reader: str) -> Media:
+    """Sets the reader of media that decode a video; others are returned as they are."""
+    return media.with_reader(reader) if isinstance(media, DecodesVideo) else media
+
+
+def as_media(
+    value: object, num_frames: int | None = None, reader: str | None = None, frame_sampling: FrameSampling = "uniform"
+) -> Media:
     """Converts a value to media.
 
     Args:
         value: Media; a path with the suffix of an image or a video; a PIL image, or an array or tensor of an image; or
             a tuple of two images, before and after, which is a pair.
         num_frames: Number of frames of a video.
+        reader: Its reader, and `frame_sampling` which frames: see `Video`.
+        frame_sampling: See `reader`.
 
     Raises:
         MediaError: it is unclear what the value is.
@@ -261,7 +311,7 @@ def as_media(value: object, num_frames: int | None = None) -> Media:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return Image(path)
         if path.suffix.lower() in VIDEO_SUFFIXES:
-            return Video(path, num_frames)
+            return Video(path, num_frames, reader=reader, frame_sampling=frame_sampling)
         known = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
         raise MediaError(f"{path} has no suffix of an image or a video ({known}). Pass Image(path) or Video(path).")
     array = as_array(value)
@@ -286,42 +336,3 @@ def media_files(media: Media) -> list[str]:
 def hash_parts(*parts: str | int) -> str:
     """SHA-256 of values as hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _digest(source: Source) -> str:
-    if isinstance(source, InMemory):
-        return source.digest()
-    try:
-        check_regular(source)
-        with source.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise MediaError(f"{source} cannot be read ({error.strerror}). Add the file, or correct its folder.") from error
-
-
-def _resize(image: PIL.Image.Image, size: tuple[int, int] | None, resize: ResizeSpec) -> np.ndarray:
-    import numpy as np
-    import PIL.Image
-    import PIL.ImageOps
-
-    target = (size[1], size[0]) if size else image.size
-    if image.size != target:
-        bicubic = PIL.Image.Resampling.BICUBIC
-        if resize.mode == "stretch":
-            image = image.resize(target, bicubic)
-        elif resize.mode == "pad":
-            image = PIL.ImageOps.pad(image, target, bicubic, color=resize.fill)
-        else:
-            image = PIL.ImageOps.fit(image, target, bicubic)
-    return np.asarray(image)
-
-
-def _stack(frames: list[np.ndarray]) -> torch.Tensor:
-    import numpy as np
-    import torch
-
-    height, width, channels = frames[0].shape
-    stacked = np.empty((len(frames), channels, height, width), np.uint8)
-    for output, frame in zip(stacked, frames, strict=True):
-        output[:] = frame.transpose(2, 0, 1)
-    return torch.from_numpy(stacked)

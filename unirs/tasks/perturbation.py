@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from unirs.tasks.media import STRETCH, Media, Modality, ResizeSpec, hash_parts
+from unirs.tasks.media import STRETCH, Media, Modality, ResizeSpec, hash_parts, with_reader
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +45,10 @@ class PerturbedMedia:
     def num_frames(self) -> int:
         """Number of frames that `load_frames` returns."""
         return self.media.num_frames
+
+    def with_reader(self, reader: str) -> PerturbedMedia:
+        """See `DecodesVideo.with_reader`."""
+        return replace(self, media=with_reader(self.media, reader))
 
     def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
         """Decodes and perturbs the frames, see `Media.load_frames`.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
 from unirs.errors import DataError
-from unirs.tasks.media import Media, media_files
+from unirs.tasks.media import Media, media_files, with_reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class TaskSplit(Sequence[Sample]):
     def __init__(self, samples: Sequence[Sample], num_excluded: Mapping[str, int] | None = None) -> None:
         self._samples = samples
         self._root: Path | None = None
+        self._reader: str | None = None
         self.num_excluded = dict(num_excluded or {})
 
     def __len__(self) -> int:
@@ -99,10 +100,15 @@ class TaskSplit(Sequence[Sample]):
     def __getitem__(self, index: slice) -> Sequence[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
         found = self._samples[index]
+        return self._checked(found) if isinstance(found, Sample) else [self._checked(sample) for sample in found]
+
+    def _checked(self, sample: Sample) -> Sample:
         if self._root is not None:
-            for sample in [found] if isinstance(found, Sample) else found:
-                _check_inside(sample, self._root)
-        return found
+            _check_inside(sample, self._root)
+        if self._reader is None:
+            return sample
+        media = with_reader(sample.media, self._reader)
+        return sample if media is sample.media else replace(sample, media=media)
 
     def inside(self, root: Path) -> TaskSplit:
         """The same samples, which raise a `DataError` on access if a media file is not below `root`.
@@ -111,6 +117,12 @@ class TaskSplit(Sequence[Sample]):
         """
         split = copy(self)
         split._root = root
+        return split
+
+    def with_video_reader(self, reader: str) -> TaskSplit:
+        """The same samples; their videos that have no reader of their own are decoded by this one."""
+        split = copy(self)
+        split._reader = reader
         return split
 
 

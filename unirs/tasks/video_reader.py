@@ -1,211 +1,137 @@
-"""Decodes selected frames of a video, and no more of the file than they need.
-
-A coded frame refers to frames before it in the file, back to a key frame. Packets between the last selected frame and
-the next key frame are skipped, and so are H.264 frames that no other frame refers to.
-"""
+"""Video readers: plugins of the group `unirs.video_readers` that decode selected frames, and what all of them need."""
 
 from __future__ import annotations
 
-import io
-import itertools
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import av
-import av.error
-import numpy as np
-from av.container import InputContainer
-from av.packet import Packet
-from av.sidedata.sidedata import Type
-from av.video.codeccontext import VideoCodecContext
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
+from unirs import plugins
+from unirs.errors import MediaError, UniRSError
+from unirs.tasks.image_source import Source
 
-from unirs.errors import MediaError
-from unirs.tasks.image_source import InMemory, Source, check_pixels, frame_indices
+if TYPE_CHECKING:
+    import numpy as np
 
-_FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,asf"
-"""FFmpeg's names of the container formats that are read."""
+FrameSampling = Literal["uniform", "vila"]
+"""Which frames of a video are loaded, see `sample_frames`."""
 
-_SKIP, _IF_REFERENCE, _DECODE = range(3)
-"""How a packet is handled: skipped; decoded if other frames may refer to it; decoded."""
+DEFAULT_READER = "pyav"
 
 
-def read_frames(source: Source, num_frames: int) -> list[np.ndarray]:
-    """Decodes frames that are spread evenly from the first to the last.
+class VideoReader(Protocol):
+    """Decodes videos. A plugin of the group `unirs.video_readers` is a function or class that makes one.
+
+    Attributes:
+        version: Version of the decoder. Cached features and clues are not shared with other readers or versions.
+    """
+
+    @property
+    def version(self) -> str: ...  # noqa: D102
+
+    def read(self, source: Source, select: Callable[[int], list[int]]) -> Sequence[np.ndarray]:
+        """Opens a video, decodes the frames that `select(total)` returns, and closes it.
+
+        Args:
+            source: An existing file, or content in memory, whose `data` are the bytes of a file.
+            select: Takes the number of frames, and returns the indices to decode, ascending and without repetition.
+
+        Returns:
+            The frames of these indices, upright, RGB, uint8 `[H, W, 3]` each.
+
+        Raises:
+            RefusedVideoError: The reader would return wrong frames; its message is the reason.
+            Exception: The video does not open or decode. `read_frames` raises a `MediaError` with the reason.
+        """
+        ...
+
+
+class RefusedVideoError(MediaError):
+    """A video that a reader cannot decode exactly, while the default reader may."""
+
+
+@lru_cache
+def create_reader(name: str) -> VideoReader:
+    """Creates a reader by the name of its plugin, once per process.
+
+    Raises:
+        PluginError: The plugin is unknown, with the nearest match, or what it needs is not installed.
+    """
+    reader: VideoReader = plugins.create("unirs.video_readers", name)
+    return reader
+
+
+def describe_reader(name: str) -> str:
+    """Name and version of a reader, for keys of caches and manifests; errors are those of `create_reader`."""
+    return f"{name} {create_reader(name).version}"
+
+
+def sample_frames(total: int, num_frames: int, sampling: FrameSampling) -> list[int]:
+    """Indices of the frames to load, ascending.
+
+    Args:
+        total: Number of frames of the video, at least `num_frames`.
+        num_frames: Number of indices.
+        sampling: `uniform` spreads them evenly from the first frame to the last. `vila` is the rule of the public code
+            of VILA and UniRS, which ends with the last but one frame: `linspace(0, total - 2, num_frames, dtype=int)`.
+            It repeats the first frame of a video that has only `num_frames`.
+    """
+    if sampling == "vila":
+        import numpy as np
+
+        return list(map(int, np.linspace(0, total - 2, num_frames, dtype=int)))
+    step = (total - 1) / max(num_frames - 1, 1)
+    return [round(index * step) for index in range(num_frames)]
+
+
+def read_frames(
+    source: Source, num_frames: int, sampling: FrameSampling = "uniform", reader: str = DEFAULT_READER
+) -> list[np.ndarray]:
+    """Decodes frames of a video with a reader.
 
     Returns:
         `num_frames` frames in time order, upright, uint8 `[H, W, 3]` each.
 
     Raises:
-        MediaError: the file is missing, does not decode, or has fewer than `num_frames` frames.
+        MediaError: the file is missing, does not decode, is refused by the reader, or has fewer than `num_frames`
+            frames; or the reader returns something else.
+        PluginError: see `create_reader`.
     """
     if isinstance(source, Path) and not source.is_file():
         state = "is not a file" if source.exists() else "does not exist"
         raise MediaError(f"Video {source} {state}. Add the file, or correct its folder.")
-    try:
-        index = _read_index(source)
-    except (av.error.FFmpegError, _DamageError) as error:
-        raise MediaError(f"Video {source} does not open ({_reason(error)}). Replace the file.") from error
-    keys = sorted(packet.key for packet in index.packets if not packet.hidden)
-    if len(keys) < num_frames:
-        raise MediaError(
-            f"Video {source} has {len(keys)} frames, {num_frames} are needed. Set num_frames to at most {len(keys)}, "
-            "or remove the video."
-        )
-    try:
-        return _decode_keys(source, index, [keys[position] for position in frame_indices(len(keys), num_frames)])
-    except (av.error.FFmpegError, _DamageError) as error:
-        raise MediaError(f"Video {source} does not decode ({_reason(error)}). Replace the file.") from error
+    decoder = create_reader(reader)
+    chosen: list[int] = []
 
-
-class _DamageError(Exception):
-    """Damage that FFmpeg skips or conceals without an error."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Packet:
-    """A coded frame. Its key sorts by time: the timestamp, or the index if `_Index.timed` is False."""
-
-    key: int
-    is_keyframe: bool
-    hidden: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Index:
-    """The packets of a video in decoding order, which differs from time order."""
-
-    packets: Sequence[_Packet]
-    timed: bool
-    h264: bool
-
-
-def _open(source: Source) -> InputContainer:
-    # A path could be read as a URL, and other formats are scripts that name further files and URLs.
-    file = io.BytesIO(source.data) if isinstance(source, InMemory) else f"file:{source}"
-    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
-    try:
-        return av.open(file, "r", options=options, metadata_errors="replace")
-    except av.error.ArgumentError as error:
-        raise _DamageError(f"it has none of the formats {_FORMATS}") from error
-
-
-def _read_index(source: Source) -> _Index:
-    with _open(source) as file:
-        stream = _stream(file)
-        context = stream.codec_context
-        check_pixels(f"Video {source}", context.width, context.height)
-        is_hidden = _is_hidden_vp8 if context.name in ("vp8", "libvpx") else lambda packet: packet.is_discard
-        found = [(packet.pts, packet.is_keyframe, is_hidden(packet), packet.size) for packet in file.demux(stream)]
-        # FFmpeg adds an empty packet at the end.
-        if len(found) - 1 < stream.frames:
-            raise _DamageError(f"it holds {len(found) - 1} of {stream.frames} frames")
-        coded = [(time, is_keyframe, hidden) for time, is_keyframe, hidden, size in found if size]
-        times = [time for time, _, hidden in coded if not hidden and time is not None]
-        # AVI has no timestamps. FFmpeg invents some in file order, which is wrong if frames refer to later ones.
-        invented = times == sorted(times) and context.has_b_frames
-        timed = len(set(times)) == sum(not hidden for _, _, hidden in coded) and not invented
-        numbers = itertools.count()
-        packets = [
-            _Packet(time if timed and time is not None else -1 if hidden else next(numbers), is_keyframe, hidden)
-            for time, is_keyframe, hidden in coded
-        ]
-        return _Index(packets, timed, context.name == "h264")
-
-
-def _is_hidden_vp8(packet: Packet[VideoStream]) -> bool:
-    """Whether a VP8 packet holds a frame that is only a reference of others (RFC 6386, section 9.1: `show_frame`)."""
-    return packet.is_discard or (packet.size > 0 and not bytes(packet)[0] & 0x10)
-
-
-def _stream(file: InputContainer) -> VideoStream:
-    if not file.streams.video:
-        raise _DamageError("it holds no video")
-    stream = file.streams.video[0]
-    # PyAV's types do not include None.
-    context: VideoCodecContext | None = stream.codec_context
-    if context is None:
-        raise _DamageError("its codec is unknown")
-    return stream
-
-
-def _decode_keys(source: Source, index: _Index, keys: Sequence[int]) -> list[np.ndarray]:
-    frames = _decode(source, index, keys, _plan(index, keys))
-    if len(frames) < len(keys):
-        # Videos with gradual intra refresh need more packets after a key frame than the file's flags suggest.
-        frames = _decode(source, index, keys, bytes([_DECODE]) * len(index.packets))
-    if len(frames) < len(keys):
-        raise _DamageError(f"{len(keys) - len(frames)} of {len(keys)} frames are missing")
-    return [frames[key] for key in keys]
-
-
-def _plan(index: _Index, keys: Collection[int]) -> bytes:
-    """The cheapest handling of each packet with which the frames of `keys` decode."""
-    packets = index.packets
-    plan = bytearray(len(packets))
-    start = 0
-    for position, packet in enumerate(packets):
-        if packet.is_keyframe:
-            start = position
-        if not index.timed or packet.key < packets[start].key:
-            # Without timestamps, frames are identified by counting. A frame that precedes its key frame in time refers
-            # to frames before both.
-            return bytes([_DECODE]) * len(packets)
-        if packet.key in keys:
-            plan[start:position] = plan[start:position].replace(
-                b"\0", bytes([_IF_REFERENCE if index.h264 else _DECODE])
+    def select(total: int) -> list[int]:
+        if total < num_frames:
+            raise MediaError(
+                f"Video {source} has {total} frames, {num_frames} are needed. Set num_frames to at most {total}, "
+                "or remove the video."
             )
-            plan[position] = _DECODE
-    return bytes(plan)
+        chosen[:] = sample_frames(total, num_frames, sampling)
+        return sorted(set(chosen))
 
-
-def _decode(source: Source, index: _Index, keys: Collection[int], plan: bytes) -> dict[int, np.ndarray]:
-    frames: dict[int, np.ndarray] = {}
-    numbers = itertools.count()
-    with _open(source) as file:
-        stream = _stream(file)
-        context = stream.codec_context
-        width, height = context.width, context.height
-        # Loader workers decode several videos at once.
-        context.thread_count = 1
-        context.options = {"err_detect": "explode"}
-        coded = (packet for packet in file.demux(stream) if packet.size)
-        for packet, handling, following in zip(coded, plan, plan[1:] + b"\0", strict=True):
-            if handling == _SKIP:
-                continue
-            if packet.is_corrupt:
-                raise _DamageError("it is cut short")
-            context.skip_frame = "NONREF" if handling == _IF_REFERENCE else "DEFAULT"
-            decoded = context.decode(packet)
-            if following == _SKIP:
-                # Decoding continues at another key frame.
-                decoded += context.decode(None)
-                context.flush_buffers()
-            for frame in decoded:
-                if frame.is_corrupt:
-                    raise _DamageError("a frame is damaged")
-                key = frame.pts if index.timed else next(numbers)
-                if key is not None and key in keys:
-                    pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
-                    frames[key] = _upright(frame, pixels)
-    return frames
-
-
-def _upright(frame: VideoFrame, pixels: np.ndarray) -> np.ndarray:
-    """Turns and mirrors pixels `[H, W, 3]` as the frame's display matrix has it, in steps of 90 degrees."""
-    # PyAV's types do not include its keys and values.
-    side_data: Any = frame.side_data
-    matrix = side_data.get(Type.DISPLAYMATRIX)
-    if matrix is None:
-        return pixels
-    # Column x and row y are displayed at column `a * x + c * y` and row `b * x + d * y`.
-    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()
-    if abs(b) > abs(a):
-        pixels, a, d = pixels.swapaxes(0, 1), c, b
-    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    try:
+        frames = decoder.read(source, select)
+    except RefusedVideoError as error:
+        remedy = f"Set 'video_reader: {DEFAULT_READER}'."
+        raise RefusedVideoError(f"Video {source} is refused by the video reader {reader}: {error}. {remedy}") from error
+    except UniRSError:
+        raise
+    except Exception as error:  # decoders raise almost anything for damaged files
+        state = "decode" if chosen else "open"
+        raise MediaError(f"Video {source} does not {state} ({_reason(error)}). Replace the file.") from error
+    needed = sorted(set(chosen))
+    shapes = [(*frame.shape[2:], str(frame.dtype), frame.ndim) for frame in frames]
+    if shapes != [(3, "uint8", 3)] * len(needed) or not needed:
+        raise MediaError(
+            f"The video reader {reader} returned {len(frames)} frames of {source}, {len(needed)} frames of uint8 "
+            "[H, W, 3] are needed. Correct the reader."
+        )
+    by_index = dict(zip(needed, frames, strict=True))
+    return [by_index[index] for index in chosen]
 
 
 def _reason(error: Exception) -> str:

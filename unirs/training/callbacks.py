@@ -2,13 +2,14 @@
 
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from lightning import Callback, LightningModule, Trainer
 
 from unirs.data.batch import Batch
+from unirs.data.datamodule import UniRSDataModule
+from unirs.tasks.video_reader import describe_reader
 from unirs.training.manifest import write_manifest
 from unirs.training.module import UniRSModule
 from unirs.utils.hashing import hash_files, hash_tensors
@@ -42,16 +43,14 @@ class ManifestWriter(Callback):
             name: {"data": hash_files(task.task.required_paths, task.root), "prompt": repr(task.task.prompt)}
             for name, task in module.processor.tasks.items()
         }
+        data = getattr(trainer, "datamodule", None)
         write_manifest(
             Path(trainer.default_root_dir),
             seed=self.seed,
             tasks=tasks,
             weights=hash_tensors(module.model.state_dict()) if trained else None,
-            decoding={
-                "strategy": module.generation.strategy,
-                "max_new_tokens": module.max_new_tokens,
-                **asdict(module.generation),
-            },
+            decoding={"strategy": "greedy", "max_new_tokens": module.max_new_tokens},
+            video_reader=describe_reader(data.video_reader) if isinstance(data, UniRSDataModule) else None,
             command=sys.argv,
         )
 

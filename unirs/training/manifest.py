@@ -22,6 +22,7 @@ def write_manifest(
     tasks: Mapping[str, Mapping[str, str]],
     weights: str | None,
     decoding: Mapping[str, object],
+    video_reader: str | None,
     command: Sequence[str],
 ) -> None:
     """Writes `<folder>/manifest.json`; an interrupted write leaves the former file unchanged.
@@ -35,6 +36,7 @@ def write_manifest(
         tasks: for each task, hashes such as `{"data": ..., "prompt": ...}`.
         weights: their hash; None if they were neither trained nor loaded.
         decoding: its options; values without a JSON type are written as their `str`.
+        video_reader: name and version of what decodes videos; None if it is unknown.
         command: arguments of the command line.
     """
     document = {
@@ -49,6 +51,7 @@ def write_manifest(
         },
         "weights": weights,
         "tasks": {task: dict(sorted(hashes.items())) for task, hashes in sorted(tasks.items())},
+        "video_reader": video_reader,
         "decoding": dict(sorted(decoding.items())),
     }
     text = json.dumps(document, ensure_ascii=False, indent=2, default=str)

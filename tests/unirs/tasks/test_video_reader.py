@@ -1,4 +1,7 @@
+import contextlib
+import pickle
 import struct
+import sys
 import wave
 from pathlib import Path
 
@@ -6,10 +9,13 @@ import av
 import numpy as np
 import pytest
 
-from unirs.errors import MediaError
-from unirs.tasks.video_reader import read_frames
+from unirs.errors import MediaError, PluginError
+from unirs.tasks.image_source import InMemory
+from unirs.tasks.media import Video
+from unirs.tasks.video_reader import RefusedVideoError, create_reader, describe_reader, read_frames, sample_frames
 
 FRAMES = 60
+READERS = ("pyav", "decord", "torchcodec")
 # Name, codec, its options, container options: they differ in timestamps and in the positions of key frames.
 FILES: list[tuple[str, str, dict[str, str], dict[str, str]]] = [
     ("plain.mp4", "libx264", {}, {}),
@@ -43,6 +49,39 @@ def write(path: Path, codec: str = "libx264", options: dict[str, str] | None = N
     return path
 
 
+def usable(reader: str) -> str:
+    """The reader; skips the test if what it needs is not installed."""
+    try:
+        create_reader(reader)
+    except PluginError as error:
+        pytest.skip(str(error))
+    return reader
+
+
+@pytest.fixture(params=[name for name in READERS if name != "pyav"])
+def reader(request: pytest.FixtureRequest) -> str:
+    return usable(request.param)
+
+
+def is_exact(path: Path, reader: str, *counts: int) -> bool:
+    """Whether a reader returns the pixels of the default one; False if it refuses the video. Fails on other pixels."""
+    accepted = set()
+    for count in counts or (1, 2, 7):
+        expected = read_frames(path, count)
+        for source in (path, InMemory(path.read_bytes())):
+            try:
+                frames = read_frames(source, count, reader=reader)
+            except RefusedVideoError as error:
+                assert f"is refused by the video reader {reader}: " in str(error)  # noqa: PT017 - or accepted
+                assert str(error).startswith(f"Video {source}")  # noqa: PT017
+                accepted.add(False)
+            else:
+                np.testing.assert_array_equal(frames, expected)
+                accepted.add(True)
+    (answer,) = accepted
+    return answer
+
+
 def read_through(path: Path) -> np.ndarray:
     with av.open(str(path)) as file:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
@@ -58,6 +97,38 @@ def test_frames_equal_those_of_sequential_decoding(
     for count in (1, 3, 8, FRAMES):
         indices = np.linspace(0, FRAMES - 1, count).round().astype(int)
         np.testing.assert_array_equal(np.stack(read_frames(path, count)), whole[indices])
+
+
+ACCEPTED = {
+    "decord": {"plain.mp4", "keys.mp4", "a.mkv", "a.webm"},
+    "torchcodec": {"plain.mp4", "keys.mp4", "a.mkv", "a.webm", "a.mov"},
+}
+
+
+@pytest.mark.parametrize(("name", "codec", "options", "container"), FILES, ids=[name for name, *_ in FILES])
+def test_readers_return_exact_frames_or_refuse(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str], container: dict[str, str], reader: str
+) -> None:
+    path = write(tmp_path / name, codec, options, **container)
+    assert is_exact(path, reader, 1, 3, 8, FRAMES) == (name in ACCEPTED[reader])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("open.mp4", {"x264-params": "open-gop=1:keyint=12:bframes=3"}, "precede their key frame|depend on earlier"),
+        ("refreshed.mp4", {"x264-params": "intra-refresh=1:keyint=12:bframes=0"}, "key frames depend on earlier"),
+        ("a.avi", {"bf": "0"}, "positions in the format avi are not exact"),
+        ("a.ts", {"bf": "0"}, "positions in the format mpegts are not exact"),
+        ("interlaced.mp4", {"flags": "+ildct+ilme"}, "frames are interlaced"),
+    ],
+)
+def test_refusals_name_the_file_the_reason_and_the_remedy(
+    tmp_path: Path, name: str, options: dict[str, str], reason: str, reader: str
+) -> None:
+    path = write(tmp_path / name, options=options)
+    with pytest.raises(RefusedVideoError, match=rf"{name} is .*({reason}).*\. Set 'video_reader: pyav'\."):
+        read_frames(path, 3, reader=reader)
 
 
 def test_unreferenced_frames_are_not_decoded(tmp_path: Path) -> None:
@@ -97,6 +168,8 @@ def test_turned_and_mirrored_videos_give_upright_frames(
     path.write_bytes(content[:place] + turned + content[place + len(turned) :])
     expected = np.rot90(whole[[0, -1]], turns, axes=(1, 2))
     np.testing.assert_array_equal(read_frames(path, 2), expected[:, :, ::-1] if mirrored else expected)
+    for other in READERS[1:]:
+        assert is_exact(path, usable(other)) == (turns == 0 and not mirrored)
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
@@ -123,6 +196,8 @@ def test_hidden_frames_of_vp8_are_not_counted(tmp_path: Path, ahead: int) -> Non
         assert sum(packet.size > 0 for packet in file.demux(video=0)) == FRAMES + FRAMES // 5
     for count in (2, 7, FRAMES):
         np.testing.assert_array_equal(read_frames(tmp_path / "a.webm", count), read_frames(path, count))
+    for other in READERS[1:]:
+        assert not is_exact(tmp_path / "a.webm", usable(other))
 
 
 def test_metadata_that_are_not_utf8(tmp_path: Path) -> None:
@@ -138,19 +213,145 @@ def test_metadata_that_are_not_utf8(tmp_path: Path) -> None:
     assert b"a title" in content
     path.write_bytes(content.replace(b"a title", b"\xff\xfe title"[:7]))
     np.testing.assert_array_equal(read_frames(path, 2), read_frames(tmp_path / "b.mkv", 2))
+    for other in READERS[1:]:
+        assert is_exact(path, usable(other))
 
 
-def test_the_pixel_limit_covers_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", READERS)
+def test_the_pixel_limit_covers_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     path = write(tmp_path / "a.mp4")
     monkeypatch.setenv("UNIRS_MAX_PIXELS", "8191")
     with pytest.raises(MediaError, match=r"a\.mp4 has more than 8,191 pixels \(128x64\)"):
-        read_frames(path, 2)
+        read_frames(path, 2, reader=usable(name))
 
 
-def test_a_file_with_only_audio_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_with_only_audio_is_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.mp4"
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 8000, 0, "NONE", ""))
         file.writeframes(bytes(8000))
     with pytest.raises(MediaError, match=r"a\.mp4 does not open \(it has none of the formats mov,"):
-        read_frames(path, 1)
+        read_frames(path, 1, reader=usable(name))
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"x264-params": "crop-rect=8,4,8,4"}, "cropped"),
+        ({"profile": "high10"}, "more than 8 bits"),
+    ],
+)
+def test_colours_and_sizes_that_decoders_convert_differently(
+    tmp_path: Path, options: dict[str, str], problem: str, reader: str
+) -> None:
+    path = tmp_path / "a.mp4"
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 128, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=24, options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height = 128, 64
+        stream.pix_fmt = "yuv420p10le" if "profile" in options else "yuv420p"
+        for _ in range(4):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode())
+    with pytest.raises(RefusedVideoError, match=problem):
+        read_frames(path, 2, reader=reader)
+
+
+def test_several_video_streams_are_refused(tmp_path: Path, reader: str) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as file:
+        streams = [file.add_stream("libx264", rate=24) for _ in range(2)]
+        for size, stream in zip((64, 128), streams, strict=True):
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+        for size, stream in zip((64, 128), streams, strict=True):
+            assert isinstance(stream, av.VideoStream)
+            for _ in range(4):
+                image = np.full((size, size, 3), size, np.uint8)
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            file.mux(stream.encode())
+    assert read_frames(path, 2)[0].shape == (64, 64, 3)
+    with pytest.raises(RefusedVideoError, match="several video streams"):
+        read_frames(path, 2, reader=reader)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_files_stay_open(tmp_path: Path, name: str) -> None:
+    path, refused = write(tmp_path / "a.mp4"), write(tmp_path / "a.avi")
+    read_frames(path, 3, reader=usable(name))
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc").is_dir() else 0
+    for _ in range(5):
+        read_frames(path, 3, reader=name)
+        read_frames(InMemory(path.read_bytes()), 3, reader=name)
+        with contextlib.suppress(RefusedVideoError):
+            read_frames(refused, 3, reader=name)
+    assert (len(list(Path("/proc/self/fd").iterdir())) if Path("/proc").is_dir() else 0) == before
+
+
+def test_sampling_of_the_public_code() -> None:
+    for total in range(8, 400):
+        assert sample_frames(total, 8, "vila") == np.linspace(0, total - 2, 8, dtype=int).tolist()
+    assert sample_frames(120, 8, "vila") == [0, 16, 33, 50, 67, 84, 101, 118]
+    assert sample_frames(120, 8, "uniform") == [0, 17, 34, 51, 68, 85, 102, 119]
+    assert sample_frames(1, 1, "vila") == [0]
+    # There is one frame fewer before the last but one than are needed.
+    assert sample_frames(8, 8, "vila") == [0, 0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_sampling_chooses_frames_of_files_and_of_arrays(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "a.mp4")
+    whole = read_through(path)
+    video = Video(path, 8, reader=usable(name), frame_sampling="vila")
+    expected = whole[np.linspace(0, FRAMES - 2, 8, dtype=int)].transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(video.load_frames().numpy(), expected)
+    np.testing.assert_array_equal(Video(whole, 8, frame_sampling="vila").load_frames().numpy(), expected)
+    np.testing.assert_array_equal(
+        Video(path, FRAMES, reader=name, frame_sampling="vila").load_frames().numpy(),
+        whole[[0, *range(FRAMES - 1)]].transpose(0, 3, 1, 2),
+    )
+
+
+def test_unknown_sampling() -> None:
+    with pytest.raises(MediaError, match=r"There is no frame_sampling 'villa'\..*'vila'"):
+        Video("a.mp4", frame_sampling="villa")  # type: ignore[arg-type]
+
+
+def test_keys_contain_reader_its_version_and_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.mp4")
+    other = usable("decord")
+    videos = [Video(path), Video(path, reader=other), Video(path, frame_sampling="vila")]
+    assert len({video.content_key() for video in videos}) == len({pickle.dumps(video) for video in videos}) == 3
+    assert Video(path, reader="pyav").content_key() == Video(path).content_key()
+    assert Video(path).with_reader(other) == Video(path, reader=other) == Video(path, reader=other).with_reader("pyav")
+    assert describe_reader("pyav") == f"pyav {av.__version__}"
+    key = Video(path).content_key()
+    monkeypatch.setattr(create_reader("pyav"), "version", "0", raising=False)
+    assert Video(path).content_key() != key
+    frames = read_frames(path, 8)
+    assert Video(frames).content_key() == Video(frames, reader=other).content_key()
+
+
+def test_an_absent_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, remedy in (("decord", "pip install decord"), ("torchcodec", r"pip install 'unirs\[torchcodec\]'")):
+        monkeypatch.setitem(sys.modules, name, None)
+        create_reader.cache_clear()
+        with pytest.raises(PluginError, match=rf"'{name}' needs the package {name}.*{remedy}.*'video_reader: pyav'"):
+            create_reader(name)
+    create_reader.cache_clear()
+
+
+def test_a_missing_ffmpeg_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    torchcodec = pytest.importorskip("torchcodec")
+    monkeypatch.setattr(torchcodec, "ffmpeg_major_version", None)
+    create_reader.cache_clear()
+    with pytest.raises(PluginError, match=r"finds no libraries of FFmpeg.* Install FFmpeg 4 or later"):
+        create_reader("torchcodec")
+    create_reader.cache_clear()
+
+
+def test_unknown_reader() -> None:
+    with pytest.raises(PluginError, match=r"Unknown plugin 'decrod' in group 'unirs\.video_readers'.*'decord'"):
+        create_reader("decrod")
