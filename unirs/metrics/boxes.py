@@ -11,7 +11,7 @@ from unirs.metrics.base import Evaluation, Prediction, Statistic
 from unirs.metrics.box_geometry import rotated_iou, upright_overlap
 from unirs.metrics.box_text import BoxRule, box_syntax, first_box, rotated_boxes
 from unirs.metrics.scorer import Scorer, unparsed_note
-from unirs.ranges import UnitInterval
+from unirs.ranges import UnitInterval, check_range
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +40,9 @@ class Boxes(Scorer):
     Attributes:
         rule: One of these; None is the rule whose syntax all references have.
         min_iou: Of a right box by the rule `rotated`. EarthDial uses 0.25 for xBD.
+
+    Raises:
+        PluginError: `min_iou` is not in 0..1.
     """
 
     rule: BoxRule | None = None
@@ -47,6 +50,9 @@ class Boxes(Scorer):
 
     name = "boxes"
     category_is_given = True
+
+    def __post_init__(self) -> None:
+        check_range(UnitInterval, self.min_iou, "min_iou")
 
     def mismatch(self, rows: Sequence[Prediction]) -> str:
         """The references must have the syntax of boxes, one text a row."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from unirs.errors import DataError
@@ -27,14 +28,20 @@ def find_count(text: str, noun: str = "") -> float | None:
     """The first number in a text, in digits or as a word up to `twelve`; `no` is 0. None if there is none.
 
     With `noun` the number must precede it, or its plural, with at most two words between: `3 new roads` for `road`.
+    `no changes in roads or buildings` has none of either.
     """
-    found = re.compile(rf"({_NUMBER})(?: \w+){{0,2}} {re.escape(noun)}s?\b", re.IGNORECASE) if noun else _ANY
-    match = found.search(text)
+    match = _of_noun(noun).search(text) if noun else _ANY.search(text)
     if match is None:
         return None
-    token = match[1 if noun else 0].lower().replace(",", "")
+    token = next(filter(None, match.groups()), match[0]).lower().replace(",", "")
     value = _VALUES[token] if token in _VALUES else float(token[:400])
     return value if abs(value) <= _LARGEST else None
+
+
+@cache
+def _of_noun(noun: str) -> re.Pattern[str]:
+    name = rf"{re.escape(noun)}s?\b"
+    return re.compile(rf"({_NUMBER})(?: \w+){{0,2}} {name}|\b(no)(?: \w+){{1,4}} n?or (?:new )?{name}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

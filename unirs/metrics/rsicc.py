@@ -16,13 +16,14 @@ from unirs.utils.io import read_json
 
 _MARKS = ("<NULL>", "<START>", "<END>")
 _UNKNOWN = "<UNK>"
-_UNCHANGED = (
+UNCHANGED = (
     "the scene is the same as before",
     "there is no difference",
     "the two scenes seem identical",
     "no change has occurred",
     "almost nothing has changed",
 )
+"""The sentences for unchanged pairs."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class RsiccCaptions(Scorer):
         ids = _read_vocabulary(self.vocabulary)
         captions = [_encode(row.answer, ids) for row in rows]
         references = [[_encode(reference, ids) for reference in row.references] for row in rows]
-        fixed = {_encode(sentence, ids) for sentence in _UNCHANGED}
+        fixed = {_encode(sentence, ids) for sentence in UNCHANGED}
         statistics, cider = caption_statistics(captions, references, meteor=slow and self.meteor)
         unchanged = np.array([texts[0] in fixed for texts in references])
         says_unchanged = np.array([caption in fixed for caption in captions])
