@@ -167,7 +167,7 @@ def test_unknown_protocols_and_options_name_the_nearest(tmp_path: Path) -> None:
         score(path, protocol="boxes", options={"min_uoi": 0.3})
     with pytest.raises(PluginError, match="min_iou is 2"):
         score(path, protocol="boxes", options={"min_iou": 2})
-    with pytest.raises(PluginError, match=r"option 'rule' is 'rotatde'.*Did you mean 'rotated'"):
+    with pytest.raises(PluginError, match=r"option 'rule' is 'rotatde', it must be 'vrsbench' \|"):
         score(path, protocol="boxes", options={"rule": "rotatde"})
     with pytest.raises(PluginError, match=r"No protocol has an option 'vocabluary'. Did you mean 'vocabulary'"):
         score(path, protocol="all", options={"vocabluary": "x"})
