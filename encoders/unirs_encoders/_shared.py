@@ -117,7 +117,8 @@ def takes(name: str, size: tuple[int, int]) -> Iterator[None]:
 
 
 def _byte(share: float) -> int:
-    return min(255, max(0, round(255 * share)))
+    # Rounded down, as LLaVA and VILA do.
+    return min(255, max(0, int(255 * share)))
 
 
 def _freeze_unused(tower: nn.Module, feature_map: torch.Tensor) -> None:

@@ -309,10 +309,22 @@ def resize_image(
         if mode == "stretch":
             image = image.resize(target, bicubic)
         elif mode == "pad":
-            image = PIL.ImageOps.pad(image, target, bicubic, color=fill)
+            image = _pad(image, target, fill).resize(target, bicubic)
         else:
             image = PIL.ImageOps.fit(image, target, bicubic)
     return np.asarray(image)
+
+
+def _pad(image: PIL.Image.Image, target: tuple[int, int], fill: tuple[int, int, int]) -> PIL.Image.Image:
+    """Pads an image to the aspect ratio of a size. LLaVA and VILA pad before they resize, too."""
+    import PIL.Image
+
+    scale = max(image.width / target[0], image.height / target[1])
+    size = max(image.width, round(target[0] * scale)), max(image.height, round(target[1] * scale))
+    check_pixels(f"An image of {image.width}x{image.height} pixels that is padded", *size)
+    canvas = PIL.Image.new(image.mode, size, fill)
+    canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
+    return canvas
 
 
 def stack_images(images: list[np.ndarray]) -> torch.Tensor:

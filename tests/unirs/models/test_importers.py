@@ -314,7 +314,7 @@ def test_resize_mode_is_that_of_the_source(folders: Folders, name: str, resize_m
     encoder: Any = read_checkpoint(folders(name)).model.encoder
     assert encoder.resize.mode == resize_mode
     if resize_mode == "pad":
-        assert encoder.resize.fill == tuple(round(255 * value) for value in MEAN)
+        assert encoder.resize.fill == tuple(int(255 * value) for value in MEAN)
 
 
 def test_vila_that_stretches_images(tmp_path: Path) -> None:

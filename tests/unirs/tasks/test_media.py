@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from unirs.errors import MediaError
 from unirs.tasks.media import Image, Pair, ResizeMode, ResizeSpec, Video, as_media
@@ -235,9 +236,27 @@ class TestResize:
 
     def test_pad_adds_equal_borders(self, wide_image: Image) -> None:
         (frame,) = wide_image.load_frames((20, 20), ResizeSpec("pad", (1, 2, 3)))
-        assert frame[:, :5].permute(1, 2, 0).reshape(-1, 3).unique(dim=0).tolist() == [[1, 2, 3]]
-        assert frame[:, 15:].permute(1, 2, 0).reshape(-1, 3).unique(dim=0).tolist() == [[1, 2, 3]]
-        assert frame[0, 6:14, :8].min() == 255
+        assert frame[:, :3].permute(1, 2, 0).reshape(-1, 3).unique(dim=0).tolist() == [[1, 2, 3]]
+        assert frame[:, 17:].permute(1, 2, 0).reshape(-1, 3).unique(dim=0).tolist() == [[1, 2, 3]]
+        assert frame[0, 7:13, :8].min() == 255
+
+    @pytest.mark.parametrize("shape", [(31, 64), (64, 31), (50, 50), (100, 7)])
+    def test_pad_is_that_of_llava(self, tmp_path: Path, shape: tuple[int, int]) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+        (frame,) = Image(write_picture(tmp_path / "a.png", pixels)).load_frames(
+            (48, 48), ResizeSpec("pad", (122, 116, 104))
+        )
+        size = {"height": 48, "width": 48}
+        processor = LlavaImageProcessorPil(
+            do_pad=True,
+            image_mean=[122.5 / 255, 116.5 / 255, 104.5 / 255],
+            size=size,
+            do_center_crop=False,
+            do_rescale=False,
+            do_normalize=False,
+        )
+        (expected,) = processor(Pillow.fromarray(pixels), return_tensors="pt").pixel_values
+        assert torch.equal(frame, expected.to(torch.uint8))
 
     def test_center_crop_cuts_both_ends(self, wide_image: Image) -> None:
         (frame,) = wide_image.load_frames((20, 20), ResizeSpec("center_crop"))
