@@ -45,6 +45,28 @@ def test_labels_of_tasks(
     assert not out.parent.exists()
 
 
+@pytest.mark.parametrize(("model", "below", "name"), [("..", "logs", "_"), ("logs/..", "", "_"), (".", "", "model")])
+def test_models_of_benchmarks(
+    model: str,
+    below: str,
+    name: str,
+    learnt_run: Path,
+    colour_tasks: list[dict[str, Any]],
+    cli: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    suite = tmp_path / "suite.yaml"
+    task = {"title": "t", "task": colour_tasks[1], "columns": {"accuracy": "A"}}
+    suite.write_text(yaml.safe_dump({"title": "s", "tasks": [task]}))
+    monkeypatch.chdir(learnt_run / below)
+    out = tmp_path / "deep" / "out"
+    options = ("--limit", 1, "--no-baselines", "--trust-remote-code", "--device", "cpu", "--feature-cache-gb", 0)
+    assert cli("bench", "--suite", suite, "--model", model, "--out", out, *options) == 0
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert [path.name for path in out.iterdir() if path.is_dir()] == [name]
+
+
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_variants_of_ablations(
     name: str, error: Error, tiny_model: dict[str, Any], colours: Path, tmp_path: Path
@@ -96,6 +118,14 @@ def levir(root: Path, name: str) -> dict[str, Any]:
     return {"name": "levir_cc"}
 
 
+def levir_folder(root: Path, name: str) -> dict[str, Any]:
+    spec = levir(root, "secret.png")
+    content = json.loads((root / "LevirCCcaptions.json").read_text())
+    content["images"][0]["filepath"] = name.removesuffix("secret.png")
+    (root / "LevirCCcaptions.json").write_text(json.dumps(content))
+    return spec
+
+
 def jsonl(root: Path, name: str) -> dict[str, Any]:
     (root / "test.jsonl").write_text(json.dumps({"image": name, "question": "?", "answer": "a"}) + "\n")
     return {"name": "jsonl", "splits": ["test"]}
@@ -123,7 +153,7 @@ def cdvqa(root: Path, name: str) -> dict[str, Any]:
     return {"name": "cdvqa"}
 
 
-@pytest.mark.parametrize("write", [levir, jsonl, pairs, geochat, cdvqa])
+@pytest.mark.parametrize("write", [levir, levir_folder, jsonl, pairs, geochat, cdvqa])
 @pytest.mark.parametrize("escape", ["../../../../../secret.png", "ABSOLUTE", "sub/../../../../../../secret.png"])
 def test_media_outside_of_the_root(write: Callable[[Path, str], dict[str, Any]], escape: str, tmp_path: Path) -> None:
     root = tmp_path / "data"

@@ -31,6 +31,15 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-workers", type=int, default=0, help="processes that decode media")
     add_video_reader(parser)
     parser.add_argument(
+        "--on-bad-sample",
+        choices=("raise", "skip"),
+        default="raise",
+        help="end at a sample whose media or text cannot be read, or skip and list it",
+    )
+    parser.add_argument(
+        "--max-bad-share", type=float, default=0.01, help="share of a task's samples that may be skipped"
+    )
+    parser.add_argument(
         "--feature-cache",
         type=Path,
         default=Path("runs/features"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from unirs.errors import UniRSError
 from unirs.metrics.registry import METRICS
+from unirs.utils.io import check_writable
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +35,8 @@ def _run(options: argparse.Namespace) -> None:
 
     if options.resamples < 1 or options.show < 0:
         raise UniRSError("--resamples must be 1 or more, and --show 0 or more.")
+    if options.out is not None:
+        check_writable(options.out.parent, "Name another file with '--out'.")
     first, second = options.runs
     names = ("metric", "intersect", "resamples", "trust_remote_code")
     choice = {name: getattr(options, name) for name in names}

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from unirs.utils.io import check_writable
+
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options to its parser."""
@@ -32,6 +34,7 @@ def _run(options: argparse.Namespace) -> None:
     from unirs.models.importers import read_checkpoint
     from unirs.models.pretrained import is_saved_model
 
+    check_writable(options.out.parent, "Name another OUT.")
     if (options.source / "config.yaml").is_file() or is_saved_model(options.source):
         model = UniRS.from_pretrained(options.source, device="cpu", trust_remote_code=options.trust_remote_code)
     else:

@@ -21,7 +21,7 @@ _TRAINER_COMMANDS = {
     "test": "score a run's best checkpoint on the test split, with baselines",
 }
 
-_STORAGE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
+_STORAGE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO)
 # Messages of torch's RuntimeErrors, on the GPU, the CPU and in workers that the system has killed.
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED", "killed by signal")
 

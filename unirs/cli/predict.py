@@ -15,7 +15,7 @@ from unirs.errors import DataError, MediaError
 from unirs.tasks.fields import parse_row
 from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Pair, as_media
 from unirs.tasks.video_reader import FrameSampling, describe_reader
-from unirs.utils.io import complete_lines, read_json_lines, reading, write_atomically, writing
+from unirs.utils.io import check_writable, complete_lines, read_json_lines, reading, write_atomically, writing
 from unirs.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ class _AnswerFile:
         self.path = path
         self.key_file = path.with_name(f".{path.name}.key")
         self.new_key: str | None = None
+        check_writable(path.parent, "Name another file with '--out'.")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             is_new = not path.exists()

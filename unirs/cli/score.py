@@ -9,6 +9,7 @@ from unirs.errors import UniRSError
 from unirs.evaluation.answer_formats import FORMATS
 from unirs.metrics.registry import METRICS
 from unirs.tasks.task import SplitName
+from unirs.utils.io import check_writable
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +66,8 @@ def _run(options: argparse.Namespace) -> None:
         raise UniRSError("--root is of a task: add --task NAME.")
     if options.task is None and options.protocol is None and options.option:
         raise UniRSError("--option is of a task or a protocol: add --task NAME or --as PROTOCOL.")
+    if options.out is not None:
+        check_writable(options.out, "Name another folder with '--out'.")
     scored = score(
         options.file,
         task=task_spec(options.task, options.root, options.option) if options.task else None,

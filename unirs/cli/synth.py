@@ -8,6 +8,7 @@ from unirs import plugins
 from unirs.cli import check_positive
 from unirs.errors import UniRSError, did_you_mean
 from unirs.tasks.task import Task
+from unirs.utils.io import check_writable
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +24,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     check_positive(options, "size")
+    check_writable(options.out, "Name another folder with '--out'.")
     names = options.tasks or plugins.list_plugins("unirs.tasks")
     tasks: dict[str, Task] = {
         name: plugins.create("unirs.tasks", {"name": name, "root": options.out / name}) for name in names

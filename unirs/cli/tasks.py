@@ -7,6 +7,7 @@ from unirs import plugins
 from unirs.cli import add_option, add_video_reader, check_positive, task_spec
 from unirs.errors import UniRSError
 from unirs.tasks.task import Task
+from unirs.utils.io import check_writable
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +64,9 @@ def _check(options: argparse.Namespace) -> None:
     from unirs.models.llm import LLMConfig, load_tokenizer
     from unirs.tasks.config import TaskConfig
 
+    name = plugins.short_name(options.name)
+    sheet = options.sheet or Path(f"{name}_sheet.png")
+    check_writable(sheet.parent, "Name another file with '--sheet'.")
     task = TaskConfig.from_config(task_spec(options.name, options.root, options.option)).task
     tokenizer = None if options.tokenizer is None else load_tokenizer(LLMConfig(source=options.tokenizer))
     report = check_task(
@@ -70,9 +74,7 @@ def _check(options: argparse.Namespace) -> None:
     )
     for line in report.lines():
         print(line)
-    name = plugins.short_name(options.name)
     if report.examples:
-        sheet = options.sheet or Path(f"{name}_sheet.png")
         write_samples(sheet, report.examples)
         print(f"contact sheet: {sheet}")
     problems = sum(map(len, report.problems.values()))

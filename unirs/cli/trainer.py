@@ -30,6 +30,7 @@ from unirs.evaluation.answer_log import AnswerLog
 from unirs.evaluation.results_writer import ResultsWriter
 from unirs.models.checkpoint import find_checkpoint
 from unirs.ranges import Seed, check_range, check_ranges
+from unirs.tasks.config import TaskConfig
 from unirs.tasks.video_reader import create_reader
 from unirs.training.callbacks import ManifestWriter, ThroughputLogger
 from unirs.training.checkpointing import CheckpointConfig, LastCheckpoint, SafeCheckpointIO
@@ -98,7 +99,10 @@ class TrainerCLI(LightningCLI):
         if not config["trainer"]["fast_dev_run"]:
             checkpoint = "" if self._command == "fit" else ", and the run's checkpoint with --ckpt_path"
             folder = Path(config["trainer"]["default_root_dir"] or _DEFAULT_ROOT)
-            check_writable(folder, f"Name another folder with --trainer.default_root_dir{checkpoint}.")
+            for part in (folder, folder / "checkpoints", folder / self._command):
+                check_writable(part, f"Name another folder with --trainer.default_root_dir{checkpoint}.")
+        for task in TaskConfig.read_all(config["data"]["tasks"]).values():
+            task.check()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds typed options of plugins, and the intervals of checkpoints."""

@@ -28,6 +28,9 @@ from unirs.tasks.perturbation import PERTURBATIONS, Perturbation
 from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName
 from unirs.tasks.video_reader import DEFAULT_READER, create_reader
+from unirs.utils.io import check_writable
+
+OnBadSample = Literal["raise", "skip"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class UniRSDataModule(LightningDataModule):
         val_samples: PositiveInt | None = 64,
         test_samples: PositiveInt | None = None,
         blank_media: bool = True,
-        on_bad_sample: Literal["raise", "skip"] = "raise",
+        on_bad_sample: OnBadSample = "raise",
         max_bad_share: UnitInterval = 0.01,
         seed: Seed = 0,
         processor: Processor | None = None,
@@ -229,9 +232,12 @@ class UniRSDataModule(LightningDataModule):
         self._begin(eval_set.name, len(dataset.indices))
         if self.answered is not None and (answered := self.answered(eval_set)):
             samples = dataset.samples
-            open_indices = [i for i in dataset.indices if any(turn.id not in answered for turn in samples[i].turns)]
-            # At least one sample, since Lightning does not end an evaluation without batches.
-            dataset = replace(dataset, indices=open_indices or dataset.indices[-1:])
+            is_open = {i: any(turn.id not in answered for turn in samples[i].turns) for i in dataset.indices}
+            indices = [i for i in dataset.indices if is_open[i]]
+            # Lightning does not end an evaluation without batches, and all open samples may be ones to skip.
+            if not indices or self.on_bad_sample == "skip":
+                indices += [i for i in dataset.indices if not is_open[i]][-1:]
+            dataset = replace(dataset, indices=indices)
         sampler: DistributedSampler[Any] = DistributedSampler(dataset, *world(), shuffle=False)
         collator_type = self.processor.collator_type or Collator
         collator = collator_type(self.processor, training=False, eval_set=eval_set.name, with_labels=split == "val")
@@ -326,6 +332,9 @@ class UniRSDataModule(LightningDataModule):
         if processor.fingerprint is None or not self.feature_cache_gb:
             processor.feature_cache = None
         elif processor.feature_cache is None or processor.feature_cache.fingerprint != processor.fingerprint:
+            if not (self.feature_cache / processor.fingerprint).is_dir():
+                # One with features of this encoder may be read-only.
+                check_writable(self.feature_cache, "Set another data.feature_cache, or data.feature_cache_gb to 0.")
             processor.feature_cache = FeatureCache(
                 self.feature_cache, processor.fingerprint, processor.feature_shape, int(self.feature_cache_gb * 1e9)
             )

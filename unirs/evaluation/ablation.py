@@ -18,7 +18,7 @@ from unirs.errors import UniRSError
 from unirs.evaluation.ablation_suite import AblationSuite, TrainingRun, make_plan
 from unirs.evaluation.ablation_tables import evaluate_groups, to_csv, to_markdown, to_text
 from unirs.tasks.config import TaskConfig
-from unirs.utils.io import write_atomically
+from unirs.utils.io import check_writable, write_atomically
 from unirs.utils.progress import progress_bar
 
 # One process for both, as half of a short training run is spent on imports.
@@ -55,6 +55,8 @@ def run_ablations(
     """
     plan = make_plan(suite, seeds, only)
     runs = out / "runs"
+    for folder in (out, runs):
+        check_writable(folder, "Name another folder with '--out'.")
     configs = {training.folder: training.resolved(runs) for training in plan.trainings}
     for name, config in configs.items():
         check_config(name, config)

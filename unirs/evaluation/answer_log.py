@@ -15,7 +15,7 @@ from unirs.evaluation.engine import EvaluationModule
 from unirs.metrics.base import Prediction
 from unirs.tasks.video_reader import describe_reader
 from unirs.utils.hashing import fingerprint, hash_files
-from unirs.utils.io import complete_lines, read_json, write_atomically
+from unirs.utils.io import complete_lines, read_json, write_atomically, writing
 
 
 class PredictionLog:
@@ -51,12 +51,18 @@ class PredictionLog:
                 "'--resume', or name another folder."
             )
         for path in self.folder.glob("*.jsonl"):
-            path.unlink()
+            with writing(path):
+                path.unlink()
         write_atomically(self.folder / "key.json", json.dumps(self.key, indent=2).encode())
 
     def append(self, rank: int, rows: Iterable[Prediction]) -> None:
-        """Appends answers to the file of a process; they survive if the process is killed."""
-        with (self.folder / f"{rank}.jsonl").open("ab") as file:
+        """Appends answers to the file of a process; they survive if the process is killed.
+
+        Raises:
+            UniRSError: the file cannot be written.
+        """
+        path = self.folder / f"{rank}.jsonl"
+        with writing(path), path.open("ab") as file:
             file.write(b"".join(row.to_json() + b"\n" for row in rows))
 
     def read(self) -> dict[str, Prediction]:

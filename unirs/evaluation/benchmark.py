@@ -14,7 +14,7 @@ from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from msgspec import structs
 
-from unirs.data.datamodule import UniRSDataModule
+from unirs.data.datamodule import OnBadSample, UniRSDataModule
 from unirs.errors import UniRSError, did_you_mean
 from unirs.evaluation import benchmark_tables as tables
 from unirs.evaluation.answer_log import AnswerLog
@@ -29,7 +29,7 @@ from unirs.inference.hf_processor import HFProcessor
 from unirs.models.run_folder import is_unirs_model
 from unirs.tasks.perturbation import Perturbation
 from unirs.tasks.video_reader import DEFAULT_READER
-from unirs.utils.io import write_atomically
+from unirs.utils.io import check_writable, write_atomically
 from unirs.utils.sources import resolve_source
 
 _HF_MAX_NEW_TOKENS = 48
@@ -50,6 +50,8 @@ class BenchOptions:
     strategy: str = "auto"
     feature_cache: Path = Path("runs/features")
     feature_cache_gb: float = 10.0
+    on_bad_sample: OnBadSample = "raise"
+    max_bad_share: float = 0.01
     resume: bool = False
     baselines: bool = True
     trust_remote_code: bool = False
@@ -62,13 +64,16 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
     Returns the table as text. Models are runs, saved models, or hub ids and folders of image-text-to-text models.
 
     Raises:
-        UniRSError: an unknown task, model or device, data that are missing, or two models of one name.
+        UniRSError: an unknown task, model or device, data that are missing, two models of one name, or a folder that
+            cannot be written.
     """
     chosen = _chosen(suite, options.tasks)
     # Also folders: the last component of a path or hub id.
     names = [re.sub(r"^\.+|[^\w.\-]", "_", Path(model).name) or "model" for model in models]
     if len(set(names)) < len(names):
         raise UniRSError(f"Two models have one name in the tables: {', '.join(names)}. Rename a folder.")
+    for folder in (out, *(out / name for name in names)):
+        check_writable(folder, "Name another folder with '--out'.")
     data = UniRSDataModule(
         [task.task for task in chosen],
         eval_batch_size=options.batch_size,
@@ -77,6 +82,8 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
         feature_cache=options.feature_cache,
         feature_cache_gb=options.feature_cache_gb,
         test_samples=options.limit,
+        on_bad_sample=options.on_bad_sample,
+        max_bad_share=options.max_bad_share,
     )
     data.perturbations = get_args(Perturbation) if options.baselines else ()
     data.prepare_data()

@@ -16,7 +16,7 @@ import msgspec
 from unirs.errors import DataError
 from unirs.metrics.base import Evaluation, Prediction
 from unirs.metrics.bootstrap import intervals, point_estimate
-from unirs.utils.io import check_regular, convert, is_file_name, replacing_folder
+from unirs.utils.io import check_regular, convert, is_file_name, replacing_folder, writing
 from unirs.utils.tables import decimal, to_text
 
 if TYPE_CHECKING:
@@ -136,10 +136,11 @@ def write_results(
 
     Raises:
         DataError: names of tasks and baselines do not make distinct file names.
+        UniRSError: the folder cannot be written.
     """
     files = _prediction_files(results, baselines)
     document = to_document(stage, step, results, baselines, skipped)
-    with replacing_folder(folder / stage) as partial:
+    with writing(folder / stage), replacing_folder(folder / stage) as partial:
         content = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
         # Names of files may hold lone surrogates: bytes that are not UTF-8. JSON escapes them as Python does here.
         (partial / "metrics.json").write_bytes(content.encode("utf-8", errors="backslashreplace"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from unirs.errors import DataError, PluginError, UniRSError
 from unirs.ranges import PositiveInt, Range, Seed, check_ranges
 from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName, Task
-from unirs.utils.io import is_file_name, writing
+from unirs.utils.io import check_writable, is_file_name, writing
 from unirs.utils.typed_yaml import read_config
 
 ClueUse = Literal["never", "test", "always"]
@@ -154,21 +155,30 @@ class TaskConfig(TaskOptions):
         """The required files and folders that do not exist."""
         return [path for path in self.task.required_paths if not path.exists()]
 
-    def prepare(self) -> None:
-        """Makes synthetic data if the config has them and all of the task's data are missing.
+    def check(self) -> Callable[[], None] | None:
+        """Checks that the data exist, or can be made as configured; returns a function that makes missing data.
 
         Raises:
-            DataError: data are missing; the message tells where to get them.
+            DataError: data are missing; the message has the hint where to get them.
+            UniRSError: synthetic data cannot be written.
         """
         missing, synthesize = self.missing_paths(), self.task.synthesize
-        if missing and synthesize and self.synthetic and len(missing) == len(self.task.required_paths):
+        if not missing:
+            return None
+        if synthesize and self.synthetic and len(missing) == len(self.task.required_paths):
+            check_writable(self.root.parent, f"Set another 'root' for task '{self.name}', where its data are made.")
+            return partial(synthesize, self.synthetic.size, self.synthetic.seed)
+        files = ", ".join(map(str, missing))
+        remedy = " Or set 'synthetic: {size: 512, seed: 0}' for this task." if synthesize else ""
+        raise DataError(f"Task '{self.name}': missing {files}. Get the data: {self.task.download_hint}{remedy}")
+
+    def prepare(self) -> None:
+        """Makes synthetic data if the config has them and all of the task's data are missing; raises as `check`."""
+        make = self.check()
+        if make is not None:
             with writing(self.root.parent):
                 self.root.parent.mkdir(parents=True, exist_ok=True)
                 # Several runs may find the data missing at once: one makes them, and the others wait.
                 with FileLock(self.root.with_name(f".{self.root.name}.lock")):
                     if self.missing_paths():
-                        synthesize(self.synthetic.size, self.synthetic.seed)
-        elif missing:
-            files = ", ".join(map(str, missing))
-            remedy = " Or set 'synthetic: {size: 512, seed: 0}' for this task." if synthesize else ""
-            raise DataError(f"Task '{self.name}': missing {files}. Get the data: {self.task.download_hint}{remedy}")
+                        make()

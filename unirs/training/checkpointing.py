@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ class LastCheckpoint(Checkpoint):
         self.config = config
         self._saved_at = 0.0
         self._step = 0
+        self._saved_step: int | None = None
         self._signal: int | None = None
         self._stop = self._accumulating = self._validating = False
         self._handlers: dict[int, Any] = {}
@@ -127,14 +129,19 @@ class LastCheckpoint(Checkpoint):
         if self._stop or due:
             self._save(trainer)
 
-    def on_train_batch_start(self, *_: object) -> None:
-        """Stops after a signal, once the metrics of the saved step are logged.
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        """Stops after a signal, once the metrics of the saved step are logged; prints how to continue.
 
         Raises:
             SystemExit: 128 plus the number of the signal.
         """
         if self._stop:
-            raise SystemExit(128 + (self._signal or signal.SIGTERM))
+            number = self._signal or signal.SIGTERM
+            if trainer.is_global_zero:
+                saved = f"{self.path} was saved at step {self._saved_step}: continue with '--ckpt_path last'."
+                state = "No checkpoint was saved since the start." if self._saved_step is None else saved
+                print(f"unirs: stopped by {signal.Signals(number).name}. {state}", file=sys.stderr)
+            raise SystemExit(128 + number)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Saves what an epoch has trained before its validation, which may take long."""
@@ -165,7 +172,7 @@ class LastCheckpoint(Checkpoint):
         """
         if trainer.state.fn == "fit":
             self._stop = trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False)
-            self.on_train_batch_start()
+            self.on_train_batch_start(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Saves after every epoch, whether its score is the best or not."""
@@ -179,4 +186,4 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step

@@ -27,6 +27,10 @@ class Patches(nn.Module):
         self.layer = nn.Linear(3, 8, bias=False).requires_grad_(False)
         self.layer.weight.data = torch.linspace(-1, 1, 24).view(8, 3)
 
+    def train(self, mode: bool = True) -> "Patches":
+        """Stays in evaluation mode, as a frozen encoder does."""
+        return super().train(False)
+
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         means = nn.functional.avg_pool2d(frames / 255.0, 32)
         return self.layer(means.flatten(2).transpose(1, 2))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from unirs.cli import trainer
 from unirs.errors import UniRSError
@@ -67,10 +68,88 @@ def test_run_folders_are_checked_before_the_work(
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        "predict no_run {image} --out {below}",
+        "bench --suite {suite} --model no_model --out {below}",
+        "ablate --suite {ablations} --out {below}",
+        "synth --out {below}",
+        "score no_file --task jsonl --root no_folder --out {below}",
+        "compare no_run no_run --out {below}/changed.md",
+        "convert no_source {below}/model",
+        "tasks check jsonl --root no_folder --sheet {below}/sheet.png",
+    ],
+)
+def test_results_are_checked_before_the_work(
+    command: str,
+    tmp_path: Path,
+    cli: Callable[..., int],
+    colours: Path,
+    tiny_model: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    task = {"name": "jsonl", "root": "no_folder", "label": "t"}
+    columns = {"accuracy": "A"}
+    suite = {"title": "s", "tasks": [{"title": "t", "task": task, "columns": columns}]}
+    groups = {"g": {"title": "g", "variants": {"a": {}}}}
+    base = {"model": tiny_model, "data": {"tasks": [task]}}
+    ablations = {"title": "s", "seeds": [0], "columns": {"t": columns}, "base": base, "groups": groups}
+    for name, content in (("suite", suite), ("ablations", ablations)):
+        (tmp_path / name).write_text(yaml.safe_dump(content))
+    (tmp_path / "file").touch()
+    names = {name: tmp_path / name for name in ("suite", "ablations")}
+    names |= {"image": colours / "red.png", "below": tmp_path / "file" / "below"}
+    assert cli(*(word.format(**names) for word in command.split())) == 1
+    error = capsys.readouterr().err
+    assert f"unirs: error: {names['below'].parent}" in error
+    assert "cannot be written (Not a directory). Name another" in error
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_data_are_checked_before_a_model_is_built(
+    synthetic: bool,
+    tmp_path: Path,
+    cli: Callable[..., int],
+    write_config: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    task = {"name": "levir_cc", "root": str(tmp_path / "file" / "data" / "levir_cc")}
+    task |= {"synthetic": {"size": 8}} if synthetic else {}  # type: ignore[dict-item]
+    config = write_config(tmp_path, [task], model={"init": "no_model"})
+    assert cli("fit", "--config", config) == 1
+    error = capsys.readouterr().err
+    assert ("cannot be written (Not a directory). Set another 'root' for task 'levir_cc'" in error) == synthetic
+    assert ("Task 'levir_cc': missing" in error) != synthetic
+
+
+def test_a_feature_cache_is_checked_before_training(
+    tmp_path: Path, fit: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    fit("--data.feature_cache", tmp_path / "file" / "features", code=1)
+    error = capsys.readouterr().err
+    assert "features cannot be written (Not a directory). Set another data.feature_cache, or" in error
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_a_test_of_a_run_that_cannot_be_written_goes_elsewhere(
+    learnt_run: Path, tmp_path: Path, cli: Callable[..., int]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in learnt_run.rglob("*")}
+    elsewhere = ("--trainer.default_root_dir", tmp_path, "--ckpt_path", learnt_run / "checkpoints" / "best.ckpt")
+    assert cli("test", "--config", learnt_run / "config.yaml", *elsewhere) == 0
+    results = "test/predictions/image.jsonl"
+    assert (tmp_path / results).read_bytes() == (learnt_run / results).read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in learnt_run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
     ("error", "messages"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/data/x"), ["/data/x", "No space left on device"]),
         (OSError(errno.EROFS, "Read-only file system", "/data/x"), ["/data/x", "Read-only file system"]),
+        (OSError(errno.EIO, "Input/output error", "/data/x"), ["/data/x", "Input/output error"]),
         (PermissionError(errno.EACCES, "Permission denied", "/data/x"), ["/data/x", "Permission denied"]),
         (MemoryError(), ["Out of memory (MemoryError)", "data.batch_size", "trainer.precision"]),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), ["Out of memory (CUDA out", "frames"]),

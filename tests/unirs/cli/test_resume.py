@@ -90,10 +90,16 @@ def test_a_signal_saves_and_the_run_resumes_to_the_last_bit(
     whole: Path,
     interrupt: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
+    capfd: Capture,
 ) -> None:
     options = ("--data.num_workers", workers)
     interrupt(step, count, lambda: os.kill(os.getpid(), number))
-    fit(*options, code=128 + number, **EPOCHS)
+    run = fit(*options, code=128 + number, **EPOCHS)
+    saved, step_saved = run / "checkpoints" / "last.ckpt", int(state(run, "last")["step"])
+    assert (
+        f"unirs: stopped by {number.name}. {saved} was saved at step {step_saved}: continue with '--ckpt_path last'.\n"
+        in capfd.readouterr().err
+    )
     monkeypatch.undo()
     run = fit(*options, "--ckpt_path", "last", **EPOCHS)
     assert losses(run) == losses(whole)

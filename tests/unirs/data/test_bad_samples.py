@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from unirs.data.dataset import DecodedDataset, Example, VisualInput
 from unirs.data.sampler import Draw
@@ -123,3 +124,31 @@ def test_the_next_readable_example_replaces_a_bad_one_without_weight() -> None:
 def test_no_readable_example() -> None:
     with pytest.raises(DataError, match=r"None of 2 samples can be read\. The first error: 1 is damaged"):
         _decoded(2, {"0", "1"})[1]
+
+
+@pytest.mark.filterwarnings("ignore:A sample is skipped")
+def test_bench(
+    damaged: Path, learnt_run: Path, tmp_path: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = {"name": str(damaged / "plugin.py"), "root": str(damaged), "label": "image"}
+    suite = {"title": "s", "tasks": [{"title": "t", "task": task, "columns": {"accuracy": "A"}}]}
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    out = tmp_path / "out"
+    command = ["bench", "--trust-remote-code", "--suite", tmp_path / "suite.yaml", "--model", learnt_run]
+    command += ["--out", out, "--device", "cpu", "--batch-size", 1]
+    assert cli(*command) == 1
+    assert "red.png" in capsys.readouterr().err
+    skip = [*command, "--on-bad-sample", "skip"]
+    assert cli(*skip) == 1
+    assert "max_bad_share" in capsys.readouterr().err
+    assert cli(*skip, "--max-bad-share", 0.5) == 0
+    results = out / learnt_run.name / "bench"
+    document = json.loads((results / "metrics.json").read_text())
+    assert document["skipped"] == {"image": 2}
+    assert document["tasks"]["image"]["accuracy"]["n"] == 4
+    assert list(skipped(results / "skipped.jsonl")) == ["image0", "image2"]
+    assert "skipped 2 that cannot be read" in (out / "table.md").read_text()
+    # Only samples that cannot be read have no answer.
+    shutil.rmtree(results)
+    assert cli(*skip, "--max-bad-share", 0.5, "--resume") == 0
+    assert json.loads((results / "metrics.json").read_text()) == document

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from unirs.data.batch import Batch
+from unirs.errors import UniRSError
 from unirs.evaluation.answer_log import PredictionLog
 from unirs.metrics.base import Prediction
 from unirs.training.module import UniRSModule
@@ -83,6 +84,15 @@ def test_answers_of_another_key_are_not_used(copied_run: Path, cli: Cli) -> None
     log.append(0, [row(0)])
     assert cli(*command) == 0
     assert results(copied_run / "test") == whole
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_one_error(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path, {})
+    log.begin(resume=False)
+    (tmp_path / "0.jsonl").symlink_to("/dev/full")
+    with pytest.raises(UniRSError, match=rf"^{tmp_path / '0.jsonl'} cannot be written \(No space left on device\)"):
+        log.append(0, [row(0)])
 
 
 def test_a_half_written_line_is_not_an_answer(tmp_path: Path) -> None:
