@@ -12,18 +12,18 @@ _Names = tuple[str, ...]
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """Names of the fields of a row. Of several names, the first that the row has counts.
+    """The fields of a program's rows. Of several fields for the same content, the first that the row has counts.
 
     Attributes:
-        fits: Whether a row with these fields has this format; a row has at most one.
-        needs: Description of the fields that distinguish it.
-        id: Of the id; without names, the number of the line is the id.
-        answer: Of the answer.
-        references: Of texts or lists of texts to score against.
-        all_references: Whether the texts of all fields of `references` count, without empty ones.
-        category: Of the category.
-        media: Of the media.
-        prompt: Of the prompt.
+        fits: whether a row with these fields has this format; a row has at most one.
+        needs: description of the fields that distinguish it.
+        id: fields with the id; without any, the number of the row is the id.
+        answer: fields with the answer.
+        references: fields with a text or a list of texts to score against.
+        all_references: whether the texts of all fields of `references` count, without empty ones.
+        category: fields with the category.
+        media: fields with the media.
+        prompt: fields with the prompt.
     """
 
     fits: Callable[[Set[str]], bool]
@@ -62,7 +62,7 @@ REFERENCES = AnswerFormat(
     id=("id", "question_id"),
     answer=("text", "prediction"),
     references=("references", "ground_truth", "answer"),
-    category=("category", "kind", "type"),
+    category=("category", "kind", "is_unique", "type"),
     media=("media", "image_id", "image"),
     prompt=("prompt",),
 )

@@ -212,4 +212,4 @@ def _prediction(row: SavedRow) -> Prediction:
 
 
 def _file(rows: Mapping[str, SavedRow]) -> str:
-    return next(iter(rows.values())).where.rpartition(", line ")[0]
+    return next(iter(rows.values())).where.rpartition(", ")[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from unirs.errors import DataError
 from unirs.evaluation.answer_formats import REFERENCES, AnswerFormat, format_named, recognize
 from unirs.metrics.base import Prediction
-from unirs.utils.io import read_json_lines
+from unirs.utils.io import reading, scan_json_lines
+from unirs.utils.json_stream import read_json_list
 
 _UNIQUE = {True: "unique", False: "not_unique"}
 
@@ -46,18 +47,18 @@ def read_rows(path: Path, *, answers: bool = True, format_name: str | None = Non
     """Reads a file of rows by id, in its order.
 
     Args:
-        path: JSON lines.
+        path: JSON lines; a file `*.json` may also be a list of rows.
         answers: whether the file is one of answers; in a file of references, a field `answer` is a reference.
         format_name: key of `FORMATS`; by default that of the fields of all rows. Not for references.
 
     Raises:
-        DataError: the file is missing, empty or not JSON lines; its format is not recognized; a row has no id, the id
+        DataError: the file is missing, empty or not JSON; its format is not recognized; a row has no id, the id
             of another row, or a field of the wrong type. Names file and line.
         UniRSError: the format is unknown.
     """
     rows: dict[str, SavedRow] = {}
     fixed = (None if format_name is None else format_named(format_name)) if answers else REFERENCES
-    for where, fields in read_json_lines(path):
+    for number, where, fields in _read(path):
         if fixed is None:
             name = recognize(fields.keys(), where)
             if format_name not in (None, name):
@@ -67,7 +68,7 @@ def read_rows(path: Path, *, answers: bool = True, format_name: str | None = Non
                     "a file, or name the format with --format."
                 )
             format_name = name
-        row = _row(where, fields, fixed or format_named(str(format_name)))
+        row = _row(number, where, fields, fixed or format_named(str(format_name)))
         if row.id in rows:
             raise DataError(
                 f"{where}: the id '{row.id}' is also that of {rows[row.id].where}. Keep one answer for each question."
@@ -78,7 +79,21 @@ def read_rows(path: Path, *, answers: bool = True, format_name: str | None = Non
     return rows
 
 
-def _row(where: str, fields: Mapping[str, Any], names: AnswerFormat) -> SavedRow:
+def _read(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    """Number, position (for messages) and fields of each row."""
+    with reading(path, "a readable JSON file"), path.open("rb") as file:
+        is_list = path.suffix == ".json" and file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    if is_list:
+        for number, row in enumerate(read_json_list(path), 1):
+            if not isinstance(row.value, dict):
+                raise DataError(f"{path}, row {number} is not a JSON object. Correct it.")
+            yield number, f"{path}, row {number}", row.value
+    else:
+        for number, row in scan_json_lines(path):
+            yield number, f"{path}, line {number}", row.value
+
+
+def _row(number: int, where: str, fields: Mapping[str, Any], names: AnswerFormat) -> SavedRow:
     key, answer, prompt = (_first(fields, each) for each in (names.id, names.answer, names.prompt))
     if names.id and key is None:
         raise DataError(f"{where} has no id: it needs {' or '.join(map(repr, names.id))}.")
@@ -88,8 +103,7 @@ def _row(where: str, fields: Mapping[str, Any], names: AnswerFormat) -> SavedRow
         references = _texts(where, fields, names.references)
     return SavedRow(
         where=where,
-        # Rows of a file without ids are told apart by their lines.
-        id=where.rpartition("line ")[2] if key is None else _text(where, key, fields[key]),
+        id=str(number) if key is None else _text(where, key, fields[key]),
         text="" if answer is None else _text(where, answer, fields[answer]),
         is_answered=answer is not None,
         references=references,

@@ -116,7 +116,7 @@ def score(
     if alone:
         notes.append(f"{alone} rows name no media: each is resampled on its own, as if no two had the same media.")
     rows = [replace(row, media=row.media or (row.id,)) for row in rows]
-    scorers, not_applied = _scorers(protocol, scorer, options or {}, rows)
+    scorers, not_applied = _scorers(protocol, scorer, options or {}, rows, source)
     results = {}
     for label, one in scorers.items():
         task_name = f"{rows[0].task}.{label}" if protocol == ALL else rows[0].task
@@ -155,7 +155,7 @@ def _scorer_of_task(answers: Mapping[str, SavedRow], path: Path) -> Scorer:
 
 
 def _scorers(
-    protocol: str | None, scorer: Scorer | None, options: Mapping[str, Any], rows: Sequence[Prediction]
+    protocol: str | None, scorer: Scorer | None, options: Mapping[str, Any], rows: Sequence[Prediction], source: str
 ) -> tuple[dict[str, Scorer], dict[str, str]]:
     """The scorers to apply by name, and why others are not applied."""
     if scorer is not None:
@@ -188,7 +188,7 @@ def _scorers(
             applied[name] = one
     if not applied:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in not_applied.items())
-        raise DataError(f"No protocol fits the references. {reasons}. Name one with --as.")
+        raise DataError(f"No protocol fits the references of {source}. {reasons}. Name one with --as.")
     return applied, not_applied
 
 

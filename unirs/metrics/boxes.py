@@ -88,9 +88,9 @@ class Boxes(Scorer):
             if not wanted:
                 raise _no_box(row)
             hits = np.zeros((len(predicted), len(wanted)), bool)
-            for which, box in enumerate(predicted):
+            for prediction_idx, box in enumerate(predicted):
                 if box is not None:
-                    hits[which] = [rotated_iou(box, other) >= self.min_iou for other in wanted]
+                    hits[prediction_idx] = [rotated_iou(box, other) >= self.min_iou for other in wanted]
             sums[index] = hits.any(axis=1).sum(), len(predicted), hits.any(axis=0).sum(), len(wanted)
             unparsed[index] = not any(box is not None for box in predicted)
         masks = _by_category(rows) | {"single": sums[:, 3] == 1, "multiple": sums[:, 3] > 1}

@@ -77,8 +77,8 @@ class RsiccCaptions(Scorer):
         fixed = {_encode(sentence, ids) for sentence in UNCHANGED}
         statistics, cider = caption_statistics(captions, references, meteor=slow and self.meteor)
         unchanged = np.array([texts[0] in fixed for texts in references])
-        says_unchanged = np.array([caption in fixed for caption in captions])
-        right = says_unchanged == unchanged
+        is_fixed = np.array([caption in fixed for caption in captions])
+        right = is_fixed == unchanged
         masks = {"changed": ~unchanged, "unchanged": unchanged}
         for category, mask in masks.items():
             if mask.any():

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from unirs.errors import DataError
+from unirs.utils.io import check_regular, read_text
 
 # Suffixes of inflected words and what they become (wordnet.princeton.edu, morphy.7WN).
 _ENDINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -61,41 +64,43 @@ class WordNet:
 
     def are_synonyms(self, first: str, second: str) -> bool:
         """Whether a synset of one word, in any part of speech and base form, is one of the other."""
-        return any(self._of(first, part) & self._of(second, part) for part in _ENDINGS)
+        return any(self._of(first, pos) & self._of(second, pos) for pos in _ENDINGS)
 
-    def _of(self, word: str, part: str) -> set[str]:
-        forms = self.exceptions[part].get(word)
+    def _of(self, word: str, pos: str) -> set[str]:
+        forms = self.exceptions[pos].get(word)
         if forms is None:
-            forms = tuple(word[: -len(old)] + new for old, new in _ENDINGS[part] if word.endswith(old))
-        return set().union(*(self.synsets[part].get(form, ()) for form in (word, *forms)))
+            forms = tuple(word[: -len(old)] + new for old, new in _ENDINGS[pos] if word.endswith(old))
+        return set().union(*(self.synsets[pos].get(form, ()) for form in (word, *forms)))
 
 
 @cache
 def _read(source: Path) -> WordNet:
     synsets, exceptions = {}, {}
-    for part in _ENDINGS:
-        # A line: lemma, part of speech, number of synsets, number and kinds of pointers, two counts, synsets.
-        rows = [(fields[0], frozenset(fields[-int(fields[2]) :])) for fields in _fields(source, f"index.{part}", 7)]
-        synsets[part] = dict(rows)
-        exceptions[part] = {fields[0]: tuple(fields[1:]) for fields in _fields(source, f"{part}.exc", 2)}
+    for pos in _ENDINGS:
+        # A line: lemma, part of speech, number of synsets, number and types of pointers, two counts, synsets.
+        rows = [(fields[0], frozenset(fields[-int(fields[2]) :])) for fields in _fields(source, f"index.{pos}", 7)]
+        synsets[pos] = dict(rows)
+        exceptions[pos] = {fields[0]: tuple(fields[1:]) for fields in _fields(source, f"{pos}.exc", 2)}
     return WordNet(synsets, exceptions)
 
 
 def _fields(source: Path, name: str, least: int) -> Iterator[list[str]]:
     """The fields of each line of a file; lines that start with a space are its license."""
+    path = source if source.suffix == ".zip" else source / name
     try:
-        if source.suffix == ".zip":
-            with zipfile.ZipFile(source) as archive:
+        if path == source:
+            check_regular(path)
+            with zipfile.ZipFile(path) as archive:
                 text = archive.read(f"{source.stem}/{name}").decode()
         else:
-            text = (source / name).read_text(encoding="utf-8")
-    except (OSError, KeyError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+            text = read_text(path)
+    except (OSError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError, UnicodeDecodeError) as error:
         raise DataError(f"{source} is no database of WordNet: {name} cannot be read ({error}). {_REMEDY}") from error
     for number, line in enumerate(text.splitlines(), 1):
         fields = line.split()
         if line.startswith(" ") or not fields:
             continue
-        if len(fields) < least or (least > 2 and not fields[2].isdigit()):
+        if len(fields) < least or (least > 2 and not re.fullmatch("[0-9]{1,4}", fields[2])):
             raise DataError(f"{source}, {name}, line {number} is no entry of WordNet: {line[:60]!r}. {_REMEDY}")
         yield fields
 

@@ -48,6 +48,6 @@ def test_intervals_of_all_caption_metrics_on_a_test_set_as_large_as_levir_ccs() 
     numbers = summary(TaskResult("levir_cc", rows, CaptionMetrics().evaluate(rows), {}))
     seconds = time.perf_counter() - start
     assert ("meteor" in numbers) == (shutil.which("java") is not None)
-    assert all(numbers[name]["low"] < numbers[name]["value"] < numbers[name]["high"] for name in numbers)
+    assert all(numbers[name]["ci_low"] < numbers[name]["value"] < numbers[name]["ci_high"] for name in numbers)
     assert seconds < SECONDS
     print(f"{len(numbers)} statistics in {seconds:.1f} s")
