@@ -1,16 +1,18 @@
-"""Decoding of videos and images: UniRS compared with OpenCV, PyAV and Pillow, and later epochs with the first.
+"""Decoding of videos and images: UniRS compared with its other video readers, OpenCV, PyAV and Pillow; later epochs.
 
     python benchmarks/speed/media.py --videos 200 --images 200
 
 Videos have 5 s of 24 frames per second, 640x640, H.264, drawn like UniRS's synthetic ERA, and are cached in
 `data/speed`. By default x264 writes one key frame per video; a second set has one per second. Every side reads 8
 frames at the same indices, resizes them with the same function, and has the same threads: one, and then one in each of
-several workers. Needs `opencv-python-headless`, of the dependency group `speed`.
+several workers. Needs `opencv-python-headless`, of the dependency group `speed`; video readers that are not installed
+are omitted.
 """
 
 import argparse
 import io
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -30,9 +32,12 @@ from unirs_tasks.synth.video import SIZE as DRAWN_SIDE
 from unirs_tasks.synth.video import WORLD, Camera, Scene
 from unirs_tasks.synth.writing import map_items
 
+from unirs import plugins
 from unirs.data.frame_cache import FrameCache
+from unirs.errors import PluginError
 from unirs.tasks.media import STRETCH, Image, Video
 from unirs.tasks.sample import Sample
+from unirs.tasks.video_reader import DEFAULT_READER, create_reader
 from unirs.utils.io import write_atomically
 
 DATA = Path("data/speed")
@@ -61,17 +66,13 @@ def main() -> None:
     for paths in (sparse, dense):
         check_videos(readers, paths[:: max(1, len(paths) // 10)])
     rows = []
+    baselines = {"frame-wise seeking (OpenCV)": readers.seeking, "reading through (PyAV)": readers.through}
+    baselines |= {f"video_reader: {name}": partial(readers.ours, reader=name) for name in other_readers()}
     for paths, keys in ((sparse, "one key frame"), (dense, "one key frame per second")):
-        for baseline, name in (
-            (readers.seeking, "frame-wise seeking (OpenCV)"),
-            (readers.through, "reading through (PyAV)"),
-        ):
+        for name, baseline in baselines.items():
             seconds = in_chunks(partial(read, readers.ours), partial(read, baseline), paths, options.rounds)
             rows.append(rates(f"8 frames, {keys}: {name}", len(paths) // options.rounds, "videos", seconds))
-    for baseline, name in (
-        (readers.seeking, "frame-wise seeking (OpenCV)"),
-        (readers.through, "reading through (PyAV)"),
-    ):
+    for name, baseline in baselines.items():
         load = partial(epoch_of, workers=options.workers)
         seconds = in_chunks(partial(load, readers.ours), partial(load, baseline), sparse, options.rounds)
         what = f"8 frames, one key frame, {options.workers} workers: {name}"
@@ -90,6 +91,16 @@ def one_thread() -> None:
     cv2.setNumThreads(1)
 
 
+def other_readers() -> list[str]:
+    """The installed video readers besides the default."""
+    found = []
+    for name in plugins.list_plugins("unirs.video_readers"):
+        with suppress(PluginError):
+            create_reader(name)
+            found += [name] if name != DEFAULT_READER else []
+    return found
+
+
 class Readers:
     """Reads 8 frames of a video, uint8 `[8, 3, H, W]`, in three ways.
 
@@ -100,9 +111,9 @@ class Readers:
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
 
-    def ours(self, path: Path) -> torch.Tensor:
+    def ours(self, path: Path, reader: str = DEFAULT_READER) -> torch.Tensor:
         """UniRS."""
-        return Video(path, COUNT).load_frames(self.size)
+        return Video(path, COUNT, reader=reader).load_frames(self.size)
 
     def seeking(self, path: Path) -> torch.Tensor:
         """OpenCV, with a seek to each frame."""
@@ -147,6 +158,9 @@ def check_videos(readers: Readers, paths: Sequence[Path]) -> None:
     """
     for path in paths:
         truth = readers.through(path).float()
+        for name in other_readers():
+            if not readers.ours(path, name).equal(readers.ours(path)):
+                raise SystemExit(f"The video reader {name} returns other pixels of {path}.")
         moved = min((after - before).abs().mean().item() for before, after in pairwise(truth))
         for reader in (readers.ours, readers.seeking):
             apart = (reader(path).float() - truth).abs().mean((1, 2, 3)).max().item()
