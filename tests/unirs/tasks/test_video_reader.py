@@ -355,3 +355,31 @@ def test_a_missing_ffmpeg_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_reader() -> None:
     with pytest.raises(PluginError, match=r"Unknown plugin 'decrod' in group 'unirs\.video_readers'.*'decord'"):
         create_reader("decrod")
+
+
+@pytest.mark.parametrize("faststart", [False, True])
+def test_truncated_files_never_give_wrong_frames(tmp_path: Path, reader: str, faststart: bool) -> None:
+    path = write(tmp_path / "a.mp4", options={"g": "12"}, movflags="faststart" if faststart else "0")
+    content, whole = path.read_bytes(), read_frames(path, 4)
+    refused = 0
+    for share in (0.05, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999):
+        path.write_bytes(content[: int(share * len(content))])
+        try:
+            np.testing.assert_array_equal(read_frames(path, 4, reader=reader), whole)
+        except MediaError as error:
+            assert str(path) in str(error)  # noqa: PT017 - truncated metadata at the end do no harm
+            refused += 1
+    assert refused >= 5
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_scripts_that_name_other_files_are_no_videos(tmp_path: Path, name: str) -> None:
+    secret = write(tmp_path / "secret.mp4")
+    for text in (
+        f"ffconcat version 1.0\nfile '{secret}'\n",
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{secret}\n#EXT-X-ENDLIST\n",
+    ):
+        (tmp_path / "a.mp4").write_text(text)
+        for source in (tmp_path / "a.mp4", InMemory(text.encode())):
+            with pytest.raises(MediaError, match="does not open"):
+                read_frames(source, 2, reader=usable(name))
