@@ -3,57 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import PIL.Image
 import yaml
 
 from tests.fuzz.cases import Target
+from tests.fuzz.files import call, write_image, write_json, write_lines
+from tests.fuzz.models import MODEL_TARGETS
 from unirs import plugins
 from unirs.errors import UniRSError
 
-if TYPE_CHECKING:
-    from unirs.training.module import UniRSModule
-
 ROOT = Path(__file__).parents[2]
-
-
-def call(*arguments: object) -> None:
-    """Calls the command line; what it prints must be UTF-8, and is part of the message of its error."""
-    from unirs.cli.main import main
-
-    out = io.TextIOWrapper(io.BytesIO(), "utf-8", "strict", write_through=True)
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        code = main([str(argument) for argument in arguments])
-    printed = out.buffer.getvalue().decode()
-    if code:
-        if printed.count("unirs: error: ") != 1:
-            raise AssertionError(f"exit code {code} with: {printed}")
-        raise UniRSError(printed)
-
-
-def _json(folder: Path, name: str, value: object) -> None:
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(value), encoding="utf-8")
-
-
-def _lines(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def _image(folder: Path, name: str, shade: int = 0, options: Mapping[str, Any] | None = None) -> None:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.add.outer(np.arange(12, dtype=np.uint8) * 9, np.arange(12, dtype=np.uint8) * 5) + shade
-    PIL.Image.fromarray(np.stack([pixels, pixels[::-1], pixels.T], -1)).save(path, **options or {})
 
 
 def _video(name: str, codec: str, folder: Path, step: int = 20) -> None:
@@ -110,10 +75,10 @@ def _rsvqa(prefixes: tuple[str, ...], images: tuple[str, ...], file_names: bool,
             "images": [{"id": key, "file_name": f"{key}.png", "active": True} for key in sorted({i // 2 for i in ids})],
         }
         for name, content in rows.items():
-            _json(folder, f"{prefix}_{name}.json", {name: content})
+            write_json(folder, f"{prefix}_{name}.json", {name: content})
         for row in rows["images"]:
             for where in images:
-                _image(folder, where.format(row["id"]), 20 * int(str(row["id"])))
+                write_image(folder, where.format(row["id"]), 20 * int(str(row["id"])))
 
 
 def _levir(folder: Path) -> None:
@@ -121,21 +86,21 @@ def _levir(folder: Path) -> None:
     for index, split in enumerate(("train", "train", "val", "test")):
         name = f"{split}_{index}.png"
         for time in "AB":
-            _image(folder, f"images/{split}/{time}/{name}", 30 * index + ord(time))
+            write_image(folder, f"images/{split}/{time}/{name}", 30 * index + ord(time))
         sentences = [{"raw": f"a road {n} appears", "tokens": ["a", "road", str(n), "appears"]} for n in range(2)]
         row = {"filepath": split, "filename": name, "split": split, "changeflag": index % 2, "sentences": sentences}
         rows.append(row | {"imgid": index, "sentids": [0, 1]})
-    _json(folder, "LevirCCcaptions.json", {"images": rows, "dataset": "LEVIR_CC"})
+    write_json(folder, "LevirCCcaptions.json", {"images": rows, "dataset": "LEVIR_CC"})
 
 
 def _geochat(folder: Path) -> None:
     rows = []
     for index in range(3):
-        _image(folder, f"images/{index}.png", 40 * index)
+        write_image(folder, f"images/{index}.png", 40 * index)
         texts = ("<image>\n[refer] Where?", "left", "And how many?", "3")
         conversations = [{"from": ("human", "gpt")[n % 2], "value": text} for n, text in enumerate(texts)]
         rows.append({"id": index, "image": f"{index}.png", "conversations": conversations})
-    _json(folder, "GeoChat_Instruct.json", rows)
+    write_json(folder, "GeoChat_Instruct.json", rows)
 
 
 def _jsonl(fields: tuple[str, ...], folder: Path) -> None:
@@ -144,17 +109,17 @@ def _jsonl(fields: tuple[str, ...], folder: Path) -> None:
         for index in range(3):
             names = [f"{split}{index}{field}.png" for field in fields]
             for shade, name in enumerate(names):
-                _image(folder, name, 70 * start + 20 * index + 3 * shade)
+                write_image(folder, name, 70 * start + 20 * index + 3 * shade)
             media = {"image": names[0]} if len(fields) == 1 else {"images": names}
             row = {**media, "question": f"Which {index}?", "answer": "yes", "references": ["yes", "no"]}
             rows.append(row | {"category": "yes", "id": f"{split}-{index}"})
-        _lines(folder, f"{split}.jsonl", rows)
+        write_lines(folder, f"{split}.jsonl", rows)
 
 
 def _crsvqa(folder: Path) -> None:
     (folder / "text").mkdir(parents=True)
     for index in range(6):
-        _image(folder, f"image/{index}.png", 30 * index)
+        write_image(folder, f"image/{index}.png", 30 * index)
         text = f"What is the theme of {index}?\nAirport\nHow many planes are there?\n{index}\n"
         (folder / "text" / f"{index}.txt").write_text(text)
     _splits(folder, [(str(index), ("train", "val", "test")[index % 3]) for index in range(6)])
@@ -163,7 +128,7 @@ def _crsvqa(folder: Path) -> None:
 def _scenes(folder: Path) -> None:
     names = [f"{scene}/{index}.png" for scene in ("River_Lake", "farm") for index in range(5)]
     for index, name in enumerate(names):
-        _image(folder, f"scenes/{name}", 20 * index)
+        write_image(folder, f"scenes/{name}", 20 * index)
     _splits(folder, [(name, ("train", "train", "val", "test")[index % 4]) for index, name in enumerate(names)])
 
 
@@ -267,12 +232,12 @@ def _rows(folder: Path, stem: str, wrong: int) -> None:
         }
         for index in range(4)
     ]
-    _lines(folder, stem, rows)
+    write_lines(folder, stem, rows)
 
 
 def _answers(folder: Path) -> None:
     _rows(folder, "answers.jsonl", 1)
-    _lines(folder, "references.jsonl", [{"question_id": f"q{n}", "answer": "yes", "type": "x"} for n in range(4)])
+    write_lines(folder, "references.jsonl", [{"question_id": f"q{n}", "answer": "yes", "type": "x"} for n in range(4)])
 
 
 def _score(folder: Path) -> None:
@@ -317,82 +282,12 @@ def _runs(folder: Path) -> None:
         numbers = {"value": 0.75, "ci_low": 0.5, "ci_high": 1.0, "n": 4}
         metrics = {"stage": "test", "step": 1, "tasks": {"fuzz": {"accuracy": numbers}}}
         more: dict[str, Any] = {"baselines": {}, "excluded": {"fuzz": {}}, "evaluated": {"fuzz": {"comp": 2}}}
-        _json(folder, f"{run}/test/metrics.json", metrics | more)
-        _json(folder, f"{run}/config.yaml", {"data": {"tasks": [{"name": "jsonl", "label": "fuzz"}]}})
+        write_json(folder, f"{run}/test/metrics.json", metrics | more)
+        write_json(folder, f"{run}/config.yaml", {"data": {"tasks": [{"name": "jsonl", "label": "fuzz"}]}})
 
 
 def _compare(folder: Path) -> None:
     call("compare", folder / "a", folder / "b", "--resamples", 50, "--out", folder / "out.md")
-
-
-# Models.
-
-_LLAMA = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-_MODEL: dict[str, Any] = {
-    "encoder": {
-        "name": "timm",
-        "model": "resnet18",
-        "pretrained": False,
-        "tune": "full",
-        "layer": 1,
-        "image_size": 32,
-        "options": {"channels": [8, 8, 8, 8]},
-    },
-    "change": {"name": "concat"},
-    "llm": {"config": {"model_type": "llama", **_LLAMA}, "vocab_size": 300},
-}
-_WORDS = ["yes no red green road field", "Which colour is it?"]
-
-
-def _module() -> UniRSModule:
-    from unirs.models.llm import LLMConfig
-    from unirs.training.module import UniRSModule
-
-    return UniRSModule(**_MODEL | {"llm": LLMConfig(**_MODEL["llm"])})
-
-
-def _run_folder(folder: Path) -> None:
-    """A run folder with a checkpoint, without training."""
-    import torch
-
-    from unirs.models.checkpoint import FrozenWeights
-    from unirs.models.llm import train_tokenizer
-
-    torch.manual_seed(0)
-    module = _module()
-    (folder / "checkpoints").mkdir(parents=True)
-    checkpoint = {"state_dict": module.state_dict(), "global_step": 1}
-    FrozenWeights.of(module.model).strip(checkpoint, train_tokenizer(_WORDS, 300))
-    torch.save(checkpoint, folder / "checkpoints" / "best.ckpt")
-    data = {"tasks": [{"name": "jsonl", "label": "fuzz"}], "max_length": 128}
-    _json(folder, "config.yaml", {"model": _MODEL | {"max_new_tokens": 2}, "data": data})
-
-
-def _saved_model(folder: Path) -> None:
-    from unirs import UniRS
-
-    run = folder / "run"
-    _run_folder(run)
-    UniRS.from_pretrained(run, device="cpu").save_pretrained(folder / "model")
-    shutil.rmtree(run)
-    # Damage would not get past them.
-    (folder / "model" / "checksums.json").unlink(missing_ok=True)
-    shutil.move(folder / "model", folder.with_name("model"))
-    shutil.rmtree(folder)
-    shutil.move(folder.with_name("model"), folder)
-
-
-def _load(folder: Path) -> None:
-    from unirs import UniRS
-
-    model = UniRS.from_pretrained(folder, device="cpu")
-    model.answer(np.zeros((32, 32, 3), np.uint8), "Which colour?", max_new_tokens=2)
-
-
-def _load_checkpoint(folder: Path) -> None:
-    from unirs.models.checkpoint import load_checkpoint
-
-    load_checkpoint(folder / "checkpoints" / "best.ckpt", _module().model)
 
 
 def _task(name: str, write: Callable[[Path], None], plugin: str = "", **options: object) -> Target:
@@ -419,7 +314,7 @@ TARGETS = {
         _task("era", _era, num_frames=2),
         Target("scene_folder", _scenes, _check_scenes, keys=_SPLITS),
         *(
-            Target(f"image_{ending}", partial(_image, name=f"image.{ending}", options=options), _read_images)
+            Target(f"image_{ending}", partial(write_image, name=f"image.{ending}", options=options), _read_images)
             for ending, options in _IMAGES.items()
         ),
         *(
@@ -438,9 +333,7 @@ TARGETS = {
             4,
             ("model.", "data.", "trainer."),
         ),
-        Target("saved_model", _saved_model, _load, 4),
-        Target("run_folder", _run_folder, _load, 4),
-        Target("checkpoint", _run_folder, _load_checkpoint, 4),
+        *MODEL_TARGETS,
     )
 }
 """By name."""

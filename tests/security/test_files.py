@@ -16,6 +16,7 @@ import yaml
 
 from unirs import Image, Video
 from unirs.errors import UniRSError
+from unirs.models.llm import LLMConfig, load_config
 from unirs.tasks.config import TaskConfig
 
 Error = Callable[..., str]
@@ -290,7 +291,7 @@ def test_configs_and_results_without_end(endless: Callable[[str], Path], error: 
     assert "no regular file" in error("ablate", "--suite", suite)
     assert "no regular file" in error("score", endless("answers.jsonl"))
     assert "no regular file" in error("compare", endless("run/test/metrics.json").parents[1], tmp_path)
-    assert "a_run is not" in error("predict", endless("a_run/config.yaml").parent, write_image(tmp_path / "i.png"))
+    assert "no regular file" in error("predict", endless("a_run/config.yaml").parent, write_image(tmp_path / "i.png"))
     assert "fit.yaml" in error("fit", "--config", endless("fit.yaml"))
 
 
@@ -299,6 +300,13 @@ def test_checkpoints_without_end(endless: Callable[[str], Path]) -> None:
 
     with pytest.raises(UniRSError, match="no regular file"):
         read_checkpoint(endless("a.ckpt"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_files_of_other_programs_models_without_end(name: str, endless: Callable[[str], Path]) -> None:
+    path = endless(f"model/{name}")
+    with pytest.raises(UniRSError, match=rf"{name} cannot be read \(it is no regular file\)"):
+        load_config(LLMConfig(source=str(path.parent)))
 
 
 def test_files_of_a_model_without_end(endless: Callable[[str], Path]) -> None:

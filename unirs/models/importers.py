@@ -22,12 +22,13 @@ from unirs import plugins
 from unirs.errors import ModelError
 from unirs.interfaces import Encoder, as_module
 from unirs.models.convert_weights import llava_names, load_exactly, read_config, read_projector, rename
-from unirs.models.llm import LLMConfig, build_llm, check_loaded, describe_llm
+from unirs.models.llm import LLMConfig, build_llm, check_loaded, check_tokenizer, describe_llm
 from unirs.models.model_files import loading
 from unirs.models.pretrained import Pretrained, PromptConfig, UniRSConfig
 from unirs.models.unirs_model import UniRSModel, create_change, create_encoder
 from unirs.tasks.media import Modality, ResizeMode
 from unirs.tasks.prompt import PromptTemplate, VisualFormat
+from unirs.utils.sources import resolve_source
 
 VICUNA = (
     "{{ bos_token or '' }}A chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -63,6 +64,7 @@ def read_checkpoint(source: Path) -> Pretrained:
     """
     missing = [f"{name}/config.json" for name in _VILA_FOLDERS if not (source / name / "config.json").is_file()]
     with loading(source):
+        resolve_source(str(source))
         if not missing:
             return _read_vila(source)
         if (source / "config.json").is_file() and read_config(source).get("model_type") == "llava":
@@ -203,6 +205,7 @@ def _assemble(
     tokenizer: PreTrainedTokenizerBase,
     settings: LLMConfig,
 ) -> Pretrained:
+    check_tokenizer(tokenizer, tokenizer.name_or_path)
     config = UniRSConfig(
         encoder={"name": _encoder_plugin(), **cast("Encoder", model.encoder).init_config},
         change=change,

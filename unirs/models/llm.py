@@ -254,7 +254,7 @@ def load_tokenizer(settings: LLMConfig) -> PreTrainedTokenizerBase:
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
-    """Checks that answers can end, and that the chat template can be rendered.
+    """Checks that answers can end, that the chat template can be rendered, and that the tokenizer can be saved.
 
     Raises:
         ModelError: one of them fails; names `source`.
@@ -265,6 +265,12 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
         raise ModelError(
             f"model_max_length of the tokenizer of '{source}' is {tokenizer.model_max_length!r}, it must be a number."
         )
+    try:
+        json.dumps(tokenizer.init_kwargs, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise ModelError(
+            f"The settings of the tokenizer of '{source}' hold a lone surrogate, which is no character. Correct them."
+        ) from error
     if tokenizer.chat_template:
         try:
             tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)

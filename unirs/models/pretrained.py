@@ -97,7 +97,9 @@ def write_model(folder: Path, model: UniRSModel, tokenizer: PreTrainedTokenizerB
     """Writes a model into a folder that exists."""
     values = asdict(config)
     values["clue"] = {name: values["clue"][name] for name in ("max_new_tokens", "batch_size")}
-    (folder / CONFIG).write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    # Another program's config may hold lone surrogates, which JSON escapes as Python does here.
+    content = json.dumps(values, ensure_ascii=False, indent=2) + "\n"
+    (folder / CONFIG).write_bytes(content.encode(errors="backslashreplace"))
     # safetensors requires contiguous tensors; it writes tied weights once.
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()

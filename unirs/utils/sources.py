@@ -1,9 +1,11 @@
 """Sources of weights: hub ids, folders, and files of installed packages."""
 
 import importlib.util
+from contextlib import suppress
 from pathlib import Path
 
 from unirs.errors import ModelError
+from unirs.utils.io import check_regular
 
 _PACKAGE = "package:"
 
@@ -14,9 +16,10 @@ def resolve_source(source: str) -> str:
     The package is not imported.
 
     Raises:
-        ModelError: the package is not installed, or does not hold the file.
+        ModelError: the package is not installed, or does not hold the file; or a file of a folder is a FIFO or device.
     """
     if not source.startswith(_PACKAGE):
+        _check_files(Path(source))
         return source
     name, _, inside = source.removeprefix(_PACKAGE).partition("/")
     # The name of a module in a package would import the package.
@@ -30,3 +33,13 @@ def resolve_source(source: str) -> str:
     if not path.exists() or ".." in path.parts:
         raise ModelError(f"'{source}': the Python package '{name}' holds no '{inside}'. Look into {path.parent}.")
     return str(path)
+
+
+def _check_files(source: Path) -> None:
+    """The libraries that load models would read a FIFO or device without end."""
+    with suppress(OSError):
+        for path in (source, *(source.iterdir() if source.is_dir() else ())):
+            try:
+                check_regular(path)
+            except OSError as error:
+                raise ModelError(f"{path} cannot be read ({error.strerror}). Download the model again.") from error
