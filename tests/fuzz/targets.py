@@ -254,15 +254,15 @@ def _score(folder: Path) -> None:
 def _published(folder: Path) -> None:
     """Answers as other programs write them, a vocabulary, and WordNet's files."""
     row = {"question": "q", "answer": "yes", "annotation": "yes", "vqa_type": "presence"}
-    _lines(folder, "earthdial.jsonl", [row, row | {"answer": "12 roads, no", "annotation": "2"}])
+    write_lines(folder, "earthdial.jsonl", [row, row | {"answer": "12 roads, no", "annotation": "2"}])
     box = {"question": "q", "answer": "[[1, 2, 30, 40, 90]][[5, 6]]", "gt_bbox": "[[1, 2, 30, 40, 0]]"}
-    _lines(folder, "boxes.jsonl", [box | {"size_group": size} for size in ("small", "large")])
+    write_lines(folder, "boxes.jsonl", [box | {"size_group": size} for size in ("small", "large")])
     captions = {f"caption{index}": "there is no difference" for index in range(5)}
-    _lines(folder, "captions.jsonl", [{"question": "q", "answer": "a road is built", **captions}] * 2)
+    write_lines(folder, "captions.jsonl", [{"question": "q", "answer": "a road is built", **captions}] * 2)
     vrsbench = {"image_id": "a.png", "question": "q", "answer": "{<1><2><3><4>}", "ground_truth": "{<1><2><30><4>}"}
     rows = [vrsbench | {"question_id": index, "type": "ref", "is_unique": bool(index)} for index in range(2)]
-    _lines(folder, "vrsbench.jsonl", rows)
-    _json(folder, "vocab.json", {"<UNK>": 1, "road": 2, "there": 3})
+    write_lines(folder, "vrsbench.jsonl", rows)
+    write_json(folder, "vocab.json", {"<UNK>": 1, "road": 2, "there": 3})
     for part in ("noun", "verb", "adj", "adv"):
         (folder / "wordnet").mkdir(exist_ok=True)
         (folder / "wordnet" / f"index.{part}").write_text("road n 1 1 @ 1 1 00000010\nyes n 1 1 @ 1 1 00000010\n")
