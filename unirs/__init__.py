@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from unirs.factory import create_change_extractor, create_encoder, create_projector, create_task
     from unirs.inference.api import UniRS
     from unirs.inference.completion import Completion
+    from unirs.inference.generation_options import GenerationOptions
     from unirs.plugins import list_plugins, plugin_options
     from unirs.tasks.media import Image, Media, Modality, Pair, Video
     from unirs.tasks.prompt import PromptTemplate
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Completion", "UniRS", "UniRSError", "__version__"]
+__all__ = ["Completion", "GenerationOptions", "UniRS", "UniRSError", "__version__"]
 __all__ += ["Image", "Media", "Modality", "Pair", "PromptTemplate", "Sample", "Task", "TaskSplit", "Turn", "Video"]
 __all__ += ["create_change_extractor", "create_encoder", "create_projector", "create_task"]
 __all__ += ["list_plugins", "plugin_options"]
@@ -32,6 +33,7 @@ __getattr__ = lazy_names(
         "unirs.factory": "create_change_extractor create_encoder create_projector create_task",
         "unirs.inference.api": "UniRS",
         "unirs.inference.completion": "Completion",
+        "unirs.inference.generation_options": "GenerationOptions",
         "unirs.plugins": "list_plugins plugin_options",
         "unirs.tasks.media": "Image Media Modality Pair Video",
         "unirs.tasks.prompt": "PromptTemplate",

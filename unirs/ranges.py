@@ -37,10 +37,13 @@ class Range:
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 NonNegativeFloat = Annotated[float, Range(0)]
+PositiveFloat = Annotated[float, Range(0, open_low=True)]
 UnitInterval = Annotated[float, Range(0, 1)]
 """0..1."""
 HalfOpenUnitInterval = Annotated[float, Range(0, 1, open_high=True)]
 """0..1 without 1."""
+PositiveUnitInterval = Annotated[float, Range(0, 1, open_low=True)]
+"""0..1 without 0."""
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 """Seed of a random number generator; NumPy's take 32 bits."""
 

@@ -230,11 +230,11 @@ def test_tasks_and_metrics_of_a_run(
         }
         if command == "bench" and not Path("data").exists():
             from unirs.data.datamodule import UniRSDataModule
-            from unirs.evaluation.benchmark import load_evaluation
+            from unirs.evaluation.benchmark import BenchOptions, load_evaluation
 
             data = UniRSDataModule([{"name": "jsonl", "root": str(colours)}])
             with pytest.raises(UniRSError, match="not an installed plugin"):
-                load_evaluation(str(folder), data, "generate")
+                load_evaluation(str(folder), data, BenchOptions())
         else:
             assert "not an installed plugin" in error(*arguments[command])
     assert not trap.ran

@@ -6,9 +6,12 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unirs.errors import UniRSError
+
+if TYPE_CHECKING:
+    from unirs.inference.generation_options import GenerationOptions
 
 COMMANDS = {
     "predict": "answer a question about new images, pairs or videos",
@@ -39,6 +42,25 @@ def check_positive(options: argparse.Namespace, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UniRSError(f"--{name.replace('_', '-')} must be 1 or more, got {value}.")
+
+
+def add_generation_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `GenerationOptions`."""
+    group = parser.add_argument_group("generation of free text")
+    group.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token; else samples")
+    group.add_argument("--top-p", type=float, default=1.0, help="probability of the tokens to sample from, 0..1")
+    group.add_argument("--num-beams", type=int, default=1, help="number of beams, without sampling")
+    group.add_argument("--repetition-penalty", type=float, default=1.0, help="more than 1 discourages repeated tokens")
+    group.add_argument("--sampling-seed", type=int, default=0, help="seed of sampling")
+
+
+def generation_options(options: argparse.Namespace) -> "GenerationOptions":
+    """The options that `add_generation_options` added."""
+    from unirs.inference.generation_options import GenerationOptions
+
+    return GenerationOptions(
+        options.temperature, options.top_p, options.num_beams, options.repetition_penalty, options.sampling_seed
+    )
 
 
 def add_option(parser: argparse.ArgumentParser, owner: str = "the task") -> None:

@@ -5,7 +5,7 @@ import logging
 from dataclasses import fields
 from pathlib import Path
 
-from unirs.cli import add_video_reader, check_positive
+from unirs.cli import add_generation_options, add_video_reader, check_positive, generation_options
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +53,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         default="generate",
         help="free text, or the likeliest choice if a task has choices",
     )
+    add_generation_options(parser)
     parser.add_argument(
         "--no-baselines",
         action="store_false",
@@ -73,6 +74,7 @@ def _run(options: argparse.Namespace) -> None:
     from unirs.evaluation.suite import Suite
     from unirs.utils.typed_yaml import read_yaml
 
+    options.generation = generation_options(options)
     values = {entry.name: getattr(options, entry.name) for entry in fields(BenchOptions)}
     bench_options = BenchOptions(**values | {"tasks": tuple(options.tasks)})
     table = run_bench(read_yaml(options.suite, Suite), options.model, options.out, bench_options)

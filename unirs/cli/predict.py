@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, get_args
 
-from unirs.cli import add_video_reader
+from unirs.cli import add_generation_options, add_video_reader, generation_options
 from unirs.errors import DataError, MediaError
 from unirs.tasks.fields import parse_row
 from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Pair, as_media
@@ -54,6 +54,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run code that the model's config names by file or dotted path"
     )
+    add_generation_options(parser)
     parser.add_argument("--clue-source", help="the model that generates clues, if they were another's in training")
     parser.add_argument(
         "--out",
@@ -107,7 +108,14 @@ def _run(options: argparse.Namespace) -> None:
 def _predict(model: "UniRS", media: Sequence[Media], options: argparse.Namespace) -> Iterator["Completion | DataError"]:
     """Answers, or errors of media that have none, in the order of the media."""
     try:
-        yield from model.predict(media, options.question, task=options.task, details=False, batch_size=_BATCH)
+        yield from model.predict(
+            media,
+            options.question,
+            task=options.task,
+            details=False,
+            generation=generation_options(options),
+            batch_size=_BATCH,
+        )
     except DataError as error:
         if len(media) == 1:
             yield error

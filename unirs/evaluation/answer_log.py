@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -163,6 +164,7 @@ class AnswerLog(Callback):
             "weights": self._weights,
             "decoding": module.decoding,
             "max_new_tokens": module.max_new_tokens,
+            "generation": asdict(module.generation),
         }
         folder = self.folder or Path(trainer.default_root_dir) / f"{stage}.answers"
         log = PredictionLog(folder / eval_set.name, key)

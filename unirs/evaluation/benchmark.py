@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,10 @@ from unirs.evaluation.results_writer import ResultsWriter
 from unirs.evaluation.suite import Suite, SuiteTask
 from unirs.inference.api import UniRS
 from unirs.inference.completion import Decoding, complete
+from unirs.inference.generation_options import GREEDY, GenerationOptions
 from unirs.inference.hf_model import HFImageTextModel
 from unirs.inference.hf_processor import HFProcessor
+from unirs.models.pretrained import PromptConfig
 from unirs.models.run_folder import is_unirs_model
 from unirs.tasks.perturbation import Perturbation
 from unirs.tasks.video_reader import DEFAULT_READER
@@ -42,6 +44,7 @@ class BenchOptions:
     limit: int | None = None
     tasks: tuple[str, ...] = ()
     decoding: Decoding = "generate"
+    generation: GenerationOptions = GREEDY
     batch_size: int = 8
     num_workers: int = 0
     video_reader: str = DEFAULT_READER
@@ -90,7 +93,7 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
     documents: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):
         _evaluate(
-            load_evaluation(model, data, options.decoding, trust_remote_code=options.trust_remote_code),
+            load_evaluation(model, data, options),
             data,
             out / name,
             options,
@@ -109,27 +112,26 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
     return tables.to_text(layout)
 
 
-def load_evaluation(
-    model: str, data: UniRSDataModule, decoding: Decoding, *, trust_remote_code: bool = False
-) -> EvaluationModule:
+def load_evaluation(model: str, data: UniRSDataModule, options: BenchOptions) -> EvaluationModule:
     """Loads a UniRS run or saved model, or else a Hugging Face image-text-to-text model, and sets `data` to its inputs.
 
     Tasks have clues if the model was trained with clues for them.
     """
-    prompts = {}
+    prompts: Mapping[str, PromptConfig] = {}
+    trust, generation = options.trust_remote_code, options.generation
+    how: Any = {"decoding": options.decoding, "generation": generation}
     if is_unirs_model(Path(resolve_source(model))):
-        unirs = UniRS.from_pretrained(model, device="cpu", trust_remote_code=trust_remote_code)
+        unirs = UniRS.from_pretrained(model, device="cpu", trust_remote_code=trust)
         processor, prompts = unirs.processor, unirs.config.prompts
         run, longest = partial(complete, unirs.model, processor), unirs.config.max_new_tokens
-        module = EvaluationModule(unirs.model, processor, run, max_new_tokens=longest, decoding=decoding)
+        module = EvaluationModule(unirs.model, processor, run, max_new_tokens=longest, **how)
         module.clue_generator = unirs.clue_generator
     else:
-        vlm = HFImageTextModel(model, trust_remote_code=trust_remote_code)
-        # Choices are scored for one prompt at a time.
-        hf_processor = HFProcessor(vlm.chat, _HF_MAX_NEW_TOKENS, batched=decoding == "generate")
-        module = EvaluationModule(
-            vlm.model, hf_processor, vlm.complete, max_new_tokens=_HF_MAX_NEW_TOKENS, decoding=decoding
-        )
+        vlm = HFImageTextModel(model, trust_remote_code=trust)
+        # Choices are scored, and texts sampled, for one prompt at a time.
+        batched = options.decoding == "generate" and generation.temperature == 0
+        hf_processor = HFProcessor(vlm.chat, _HF_MAX_NEW_TOKENS, batched=batched)
+        module = EvaluationModule(vlm.model, hf_processor, vlm.complete, max_new_tokens=_HF_MAX_NEW_TOKENS, **how)
     for name, task in data.tasks.items():
         data.tasks[name] = replace(task, clue="test" if name in prompts and prompts[name].clue else "never")
     data.max_length, data.processor = module.processor.max_length, module.processor

@@ -11,6 +11,7 @@ from torch import nn
 
 from unirs.data.datamodule import EvalSet
 from unirs.data.feature_cache import encoder_fingerprint, is_frozen
+from unirs.inference.generation_options import GREEDY, GenerationOptions
 from unirs.models.unirs_model import UniRSModel
 
 if TYPE_CHECKING:
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 class CompleteBatch(Protocol):
     """Completes the prompts of an evaluation batch, which the model's processor made."""
 
-    def __call__(self, batch: Any, *, max_new_tokens: int, choices: Choices | None) -> Sequence[Completion]:  # noqa: ANN401
+    def __call__(
+        self,
+        batch: Any,  # noqa: ANN401 - the processor's
+        *,
+        max_new_tokens: int,
+        choices: Choices | None,
+        generation: GenerationOptions,
+    ) -> Sequence[Completion]:
         """One completion for each of `batch.queries`."""
         ...
 
@@ -43,6 +51,7 @@ class EvaluationModule(LightningModule):
         complete: completes prompts with `model`.
         max_new_tokens: maximum length of free text in tokens.
         decoding: `generate` evaluates free text; `loglikelihood` chooses the likeliest answer if a task has choices.
+        generation: how free text is generated.
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class EvaluationModule(LightningModule):
         *,
         max_new_tokens: int,
         decoding: Decoding = "generate",
+        generation: GenerationOptions = GREEDY,
     ) -> None:
         super().__init__()
         self.model = model
@@ -60,6 +70,7 @@ class EvaluationModule(LightningModule):
         self.complete = complete
         self.max_new_tokens = max_new_tokens
         self.decoding: Decoding = decoding
+        self.generation = generation
         self.clue_generator: ClueGenerator | None = None
         self.trained_steps: int | None = None
         self._metrics: dict[str, PredictionMetric] = {}
@@ -93,7 +104,9 @@ class EvaluationModule(LightningModule):
     def answer(self, batch: Batch) -> list[Prediction]:
         """The queries of an evaluation batch, with the model's answers."""
         choices = self._choices if self.decoding == "loglikelihood" else None
-        completions = self.complete(batch, max_new_tokens=self.max_new_tokens, choices=choices)
+        completions = self.complete(
+            batch, max_new_tokens=self.max_new_tokens, choices=choices, generation=self.generation
+        )
         return [replace(query, text=one.text) for query, one in zip(batch.queries, completions, strict=True)]
 
     def _choices(self, query: Prediction) -> Sequence[str]:

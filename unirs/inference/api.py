@@ -21,6 +21,7 @@ from unirs.errors import UniRSError, did_you_mean
 from unirs.inference import options as checks
 from unirs.inference.clue_generator import ClueGenerator
 from unirs.inference.completion import Choices, Completion, add_vision_features, complete
+from unirs.inference.generation_options import GREEDY, GenerationOptions
 from unirs.metrics.base import Prediction
 from unirs.models.builder import build_processor
 from unirs.models.pretrained import PromptConfig, UniRSConfig, is_saved_model, merged, write_model
@@ -187,6 +188,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         choices: Sequence[str] | None = None,
         details: bool = True,
         max_new_tokens: int | None = None,
+        generation: GenerationOptions = GREEDY,
         batch_size: int = 16,
         progress: bool = False,
     ) -> list[Completion]:
@@ -200,6 +202,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             choices: Answers to choose among by likelihood; None for free text.
             details: Whether to return tokens, logprobs and change maps.
             max_new_tokens: Maximum length of an answer in tokens; None for the model's own.
+            generation: How free text is generated; greedily by default.
             batch_size: Inputs per batch.
             progress: Whether to show a progress bar.
 
@@ -229,6 +232,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             prompts,
             examples,
             max_new_tokens=max_new_tokens,
+            generation=generation,
             batch_size=batch_size,
             choices=None if choices is None else lambda _: choices,
             details=details,
@@ -278,6 +282,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         examples: Sequence[Example],
         *,
         max_new_tokens: int | None = None,
+        generation: GenerationOptions = GREEDY,
         batch_size: int = 16,
         num_workers: int = 0,
         choices: Choices | None = None,
@@ -290,6 +295,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             prompts: Prompt template of each task.
             examples: May be made one by one.
             max_new_tokens: Maximum length of an answer in tokens; None for the model's own.
+            generation: How free text is generated.
             batch_size: Examples per batch.
             num_workers: Processes that decode media and encode prompts.
             choices: The choices of each question; None for free text.
@@ -314,7 +320,13 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
                 with torch.no_grad():
                     batch = add_vision_features(self.model, processor, loaded.to(self.device))
                 completions = complete(
-                    self.model, processor, batch, max_new_tokens=longest, choices=choices, logprobs=details
+                    self.model,
+                    processor,
+                    batch,
+                    max_new_tokens=longest,
+                    choices=choices,
+                    logprobs=details,
+                    generation=generation,
                 )
                 maps = self.model.change_maps(batch) if details else [None] * len(batch.modalities)
                 for query, completion, (row, _) in zip(batch.queries, completions, batch.prompt_ends, strict=True):

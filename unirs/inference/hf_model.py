@@ -12,7 +12,8 @@ from transformers import AutoModelForImageTextToText, BatchFeature, DynamicCache
 
 from unirs.errors import ModelError
 from unirs.inference.completion import Choices, Completion
-from unirs.inference.generation import greedy_config
+from unirs.inference.generation import generation_config, seeded
+from unirs.inference.generation_options import GREEDY, GenerationOptions
 from unirs.inference.hf_processor import ChatProcessor, HFBatch, Inputs
 from unirs.inference.options import move_to_device
 from unirs.models.llm import check_loaded, context_length
@@ -70,7 +71,14 @@ class HFImageTextModel:
         chunks = self.chat.encode_batch([frames[one] for one in media], questions, max_new_tokens)
         return [one.text for inputs in chunks for one in self._generate(inputs, max_new_tokens)]
 
-    def complete(self, batch: HFBatch, *, max_new_tokens: int, choices: Choices | None = None) -> list[Completion]:
+    def complete(
+        self,
+        batch: HFBatch,
+        *,
+        max_new_tokens: int,
+        choices: Choices | None = None,
+        generation: GenerationOptions = GREEDY,
+    ) -> list[Completion]:
         """Completes the prompts of a batch that the model's `HFProcessor` made; not `batched` if there are choices.
 
         Raises:
@@ -86,7 +94,9 @@ class HFImageTextModel:
                 by_choice = dict(zip(options, scores, strict=True))
                 completions.append(Completion(options[best], (), (scores[best],), by_choice))
             else:
-                completions += self._generate(inputs, max_new_tokens)
+                query = queries[len(completions)]
+                seed = generation.question_seed(query.media, query.prompt) if generation.temperature > 0 else None
+                completions += self._generate(inputs, max_new_tokens, generation, seed)
         return completions
 
     @torch.inference_mode()
@@ -120,13 +130,16 @@ class HFImageTextModel:
         return [float(score) for score in logprobs.masked_fill(~is_token.to(device), 0).sum(1)]
 
     @torch.inference_mode()
-    def _generate(self, inputs: Inputs, max_new_tokens: int) -> list[Completion]:
+    def _generate(
+        self, inputs: Inputs, max_new_tokens: int, generation: GenerationOptions = GREEDY, seed: int | None = None
+    ) -> list[Completion]:
         inputs = self._on_device(inputs, 1)
         if self.chat.context is not None:
             max_new_tokens = min(max_new_tokens, self.chat.context + 1 - inputs["input_ids"].shape[1])
         pad = self.chat.tokenizer.pad_token_id
-        config = greedy_config(max_new_tokens, eos_token_id=self._ends, pad_token_id=pad)
-        out = self.model.generate(**inputs, generation_config=config)
+        config = generation_config(generation, max_new_tokens, eos_token_id=self._ends, pad_token_id=pad)
+        with seeded(seed):
+            out = self.model.generate(**inputs, generation_config=config)
         # The output of an encoder-decoder does not repeat the prompt.
         start = 0 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         return [self._completion(row[start:]) for row in out.tolist()]

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,7 +50,11 @@ class ManifestWriter(Callback):
             seed=self.seed,
             tasks=tasks,
             weights=hash_tensors(module.model.state_dict()) if trained else None,
-            decoding={"strategy": "greedy", "max_new_tokens": module.max_new_tokens},
+            decoding={
+                "strategy": module.generation.strategy,
+                "max_new_tokens": module.max_new_tokens,
+                **asdict(module.generation),
+            },
             video_reader=describe_reader(data.video_reader) if isinstance(data, UniRSDataModule) else None,
             command=sys.argv,
         )

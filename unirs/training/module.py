@@ -17,6 +17,7 @@ from unirs.evaluation.engine import EvaluationModule
 from unirs.inference.api import UniRS
 from unirs.inference.clue_generator import ClueGenerator
 from unirs.inference.completion import Decoding, add_vision_features, complete
+from unirs.inference.generation_options import GREEDY, GenerationOptions
 from unirs.metrics.bootstrap import point_estimate
 from unirs.models.builder import ModelConfig, ProjectorConfig, build_processor
 from unirs.models.checkpoint import MODEL_PREFIX, FrozenWeights, misfit
@@ -50,6 +51,7 @@ class UniRSModule(EvaluationModule):
         clue: the base VLM that generates the clues of tasks with `clue: test` or `clue: always`.
         max_new_tokens: maximum length of an answer in tokens.
         decoding: `generate` evaluates free text; `loglikelihood` chooses the likeliest answer if a task has choices.
+        generation: how free text is generated.
         init: a training run, a saved model or a hub id to start from. Its components and tokenizer are kept, LoRA
             adapters are merged, and tuning is set anew: `encoder` needs only the options to change, such as `tune`, and
             `llm` neither `source` nor `config`.
@@ -73,6 +75,7 @@ class UniRSModule(EvaluationModule):
         clue: ClueConfig = ClueConfig(),  # noqa: B008
         max_new_tokens: PositiveInt = 48,
         decoding: Decoding = "generate",
+        generation: GenerationOptions = GREEDY,
         init: str | None = None,
         trust_remote_code: bool = False,
         visual_format: VisualFormat | None = None,
@@ -82,7 +85,9 @@ class UniRSModule(EvaluationModule):
         built = build(config)
         processor = build_processor(built.model, built.tokenizer, built.visual_format, vocab_size=llm.vocab_size)
         run = partial(complete, built.model, processor)
-        super().__init__(built.model, processor, run, max_new_tokens=max_new_tokens, decoding=decoding)
+        super().__init__(
+            built.model, processor, run, max_new_tokens=max_new_tokens, decoding=decoding, generation=generation
+        )
         self.save_hyperparameters()
         # Checkpoints load with `weights_only` if these are plain; `load_from_checkpoint` rebuilds the dataclasses.
         plain = {name: _to_plain(value) for name, value in self.hparams.items()}
