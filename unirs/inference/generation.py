@@ -189,8 +189,11 @@ def _generate_flat(
     else:
         chunks = [(limits == limit).nonzero().squeeze(1).tolist() for limit in limits.unique()]
     for rows in chunks:
+        start = int(mask[rows].any(0).int().argmax())
         with seeded(seeds[rows[0]] if options.temperature > 0 else None):
-            answers = _generate_rows(model, embeddings[rows], mask[rows], end, int(limits[rows[0]]), logprobs, options)
+            answers = _generate_rows(
+                model, embeddings[rows, start:], mask[rows, start:], end, int(limits[rows[0]]), logprobs, options
+            )
         decoded |= dict(zip(rows, answers, strict=True))
     return [decoded[row] for row in range(len(mask))]
 

@@ -144,10 +144,13 @@ def _adjustments(options: GenerationOptions) -> Any:  # noqa: ANN401 - its types
 
 
 def _draw(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """The tokens, N, at which the cumulative probability of `[N, V]` reaches N uniform numbers in 0..1."""
-    probabilities, order = logits.float().softmax(-1).sort(-1, descending=True)
-    cumulative = probabilities.cumsum(-1)
+    """The tokens, N, at which the cumulative probability of `[N, V]` exceeds N uniform numbers in 0..1, by token id.
+
+    In the order of ids, since rounding, which depends on the batch, changes the order of equally likely tokens.
+    """
+    # Apple's GPUs do not have float64.
+    exact = logits.cpu() if logits.device.type == "mps" else logits
+    cumulative = exact.double().softmax(-1).cumsum(-1)
     # Relative to the sum, which rounding may keep below 1.
-    target = uniform.unsqueeze(1) * cumulative[:, -1:]
-    index = torch.searchsorted(cumulative, target, right=True).clamp_max(logits.shape[-1] - 1)
-    return order.gather(1, index).squeeze(1)
+    target = uniform.to(cumulative).unsqueeze(1) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True).squeeze(1).to(logits.device)

@@ -102,7 +102,15 @@ def test_most_frequent_answers_are_from_the_training_split(joint_run: Path) -> N
 def test_manifest_of_a_run(joint_run: Path) -> None:
     manifest = json.loads((joint_run / "manifest.json").read_text())
     assert manifest["seed"] == 0
-    assert manifest["decoding"] == {"max_new_tokens": 12, "strategy": "greedy"}
+    assert manifest["decoding"] == {
+        "max_new_tokens": 12,
+        "num_beams": 1,
+        "repetition_penalty": 1.0,
+        "seed": 0,
+        "strategy": "greedy",
+        "temperature": 0.0,
+        "top_p": 1.0,
+    }
     assert manifest["versions"]["unirs"] == unirs.__version__
     assert len(manifest["weights"]) == 64
     assert {name: sorted(hashes) for name, hashes in manifest["tasks"].items()} == {
