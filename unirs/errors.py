@@ -31,6 +31,10 @@ class ModelError(UniRSError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error message: the nearest match of an unknown name, and all known ones."""
     names = sorted(known)
-    match = get_close_matches(name, names, n=1)
-    hint = f"Did you mean '{match[0]}'? " if match else ""
-    return f"{hint}Known: {', '.join(names) or 'none'}."
+    return f"{nearest(name, names)}Known: {', '.join(names) or 'none'}."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The nearest match of an unknown name as a question with a space at its end; empty if none is near."""
+    match = get_close_matches(name, sorted(known), n=1)
+    return f"Did you mean '{match[0]}'? " if match else ""

@@ -6,14 +6,14 @@ import io
 import os
 import signal
 import sys
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from traceback import walk_tb
 
 from unirs import __version__
 from unirs.cli import COMMANDS, HelpFormatter
-from unirs.errors import UniRSError
+from unirs.cli.notes import hide_notes
+from unirs.errors import UniRSError, did_you_mean, nearest
 
 _TRAINER_COMMANDS = {
     "fit": "train a model: unirs fit --config FILE",
@@ -37,14 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # Lightning calls a deprecated function of torch.
-    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
-    # A barebones trainer logs nothing, as configured.
-    warnings.filterwarnings("ignore", "You are trying to `self.log")
+    hide_notes()
     try:
         if arguments and arguments[0] in _TRAINER_COMMANDS:
             return _train(arguments)
-        options = _parser(arguments).parse_args(arguments)
+        parser = _parser(arguments)
+        options, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            parser.error(
+                f"unrecognized arguments: {' '.join(unknown)}. {_nearest_option(unknown, parser)}".rstrip(" .")
+            )
         options.run(options)
     except UniRSError as error:
         print(f"unirs: error: {error}", file=sys.stderr)
@@ -110,6 +112,20 @@ def _from_callbacks(error: RuntimeError) -> bool:
     return frames[-1].startswith(("lightning.pytorch.callbacks.", "lightning.pytorch.trainer.connectors.callback"))
 
 
+def _nearest_option(arguments: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    """The nearest match of the first unknown option among those of a parser and its commands."""
+    unknown = next((argument.partition("=")[0] for argument in arguments if argument.startswith("--")), None)
+    return "" if unknown is None else nearest(unknown, _option_names(parser))
+
+
+def _option_names(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _option_names(command)
+
+
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """A parser of all commands, with the options of the given one."""
     parser = argparse.ArgumentParser(
@@ -120,6 +136,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     for name, text in _TRAINER_COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
     given = next((argument for argument in arguments if not argument.startswith("-")), None)
+    names = [*_TRAINER_COMMANDS, *COMMANDS]
+    if given is not None and given not in names:
+        parser.error(f"unknown command '{given}'. {did_you_mean(given, names)}")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, formatter_class=HelpFormatter)
         if name == given:

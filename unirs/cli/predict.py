@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from unirs.inference.completion import Completion
 
 _BATCH = 16
+_DESCRIBE = "Describe the image."
+"""The question if there is none, and the task has no instruction of its own."""
 
 
 class _Row(TypedDict):
@@ -45,7 +47,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="MEDIA",
         help="an image; two images (before, after); a video; or a folder of images, videos, or pairs in A/ and B/",
     )
-    parser.add_argument("--question", help="the question (default: the task's own instruction)")
+    parser.add_argument("--question", help=f"the question (default: the task's own instruction, or '{_DESCRIBE}')")
     parser.add_argument("--task", help="the task whose prompt is used (default: the first one of the media's modality)")
     parser.add_argument("--num-frames", type=int, default=8, help="frames of a video")
     text = "which frames: spread to the last one, or as VILA has them"
@@ -75,6 +77,9 @@ def _run(options: argparse.Namespace) -> None:
     model = UniRS.from_pretrained(
         options.model, trust_remote_code=options.trust_remote_code, clue_source=options.clue_source
     )
+    if options.question is None and _needs_question(model, media[0], options.task):
+        options.question = _DESCRIBE
+        print(f"unirs: no --question is given: '{_DESCRIBE}'", file=sys.stderr)
     answered = {} if file is None else file.resume(_key(model, options))
     remaining = [one for one in media if one.sources not in answered]
     for row in answered.values():
@@ -103,6 +108,16 @@ def _run(options: argparse.Namespace) -> None:
                 advance()
     if errors:
         raise MediaError(f"{errors} of {len(media)} media have no answer. Their errors are listed above.")
+
+
+def _needs_question(model: "UniRS", media: Media, task: str | None) -> bool:
+    """Whether the prompt that is used for media has no instruction of its own."""
+    prompts = [
+        saved.prompt
+        for name, saved in model.config.prompts.items()
+        if saved.modality == media.modality and task in (None, name)
+    ]
+    return bool(prompts) and "{question}" in prompts[0].instruction
 
 
 def _predict(model: "UniRS", media: Sequence[Media], options: argparse.Namespace) -> Iterator["Completion | DataError"]:

@@ -25,7 +25,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from unirs.cli.plugin_options import add_plugin_options
 from unirs.data.datamodule import UniRSDataModule
-from unirs.errors import UniRSError
+from unirs.errors import UniRSError, nearest
 from unirs.evaluation.answer_log import AnswerLog
 from unirs.evaluation.results_writer import ResultsWriter
 from unirs.models.checkpoint import find_checkpoint
@@ -86,8 +86,10 @@ class TrainerCLI(LightningCLI):
                     pass  # it refuses a FIFO or device, which jsonargparse would read without end
         try:
             self.config = parser.parse_args(args)
-        except (UniRSError, ArgumentError):
+        except UniRSError:
             raise
+        except ArgumentError as error:
+            raise ArgumentError(None, f"{error}{self._nearest_option(str(error), parser)}") from error
         except Exception as error:  # of any class, for a damaged file
             raise ArgumentError(None, f"The config cannot be read ({type(error).__name__}: {error})") from error
         # Before the model is built, which takes long.
@@ -103,6 +105,16 @@ class TrainerCLI(LightningCLI):
                 check_writable(part, f"Name another folder with --trainer.default_root_dir{checkpoint}.")
         for task in TaskConfig.read_all(config["data"]["tasks"]).values():
             task.check()
+
+    def _nearest_option(self, message: str, parser: LightningArgumentParser) -> str:
+        """The nearest match of the unknown option of an error message; empty if it is about something else."""
+        unknown = re.search(r"unrecognized arguments: (?:--)?([\w.-]+)|does not accept option '([\w.-]+)'", message)
+        if unknown is None:
+            return ""
+        commands: Any = parser._subcommands_action
+        actions = commands._name_parser_map[self._command]._actions
+        known = [name.removeprefix("--") for action in actions for name in action.option_strings]
+        return f". {nearest(unknown[1] or unknown[2], known)}".rstrip(" .")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds typed options of plugins, and the intervals of checkpoints."""

@@ -71,6 +71,32 @@ def test_invalid_command_lines(arguments: list[str], cli: Cli, capsys: pytest.Ca
     assert capsys.readouterr().err.startswith("usage: unirs")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["fitt"], "unknown command 'fitt'. Did you mean 'fit'? Known: ablate"),
+        (["predict", "run", "a.png", "--qestion", "x"], "arguments: --qestion x. Did you mean '--question'?"),
+        (["tasks", "check", "era", "--rot", "x"], "arguments: --rot x. Did you mean '--root'?"),
+        (["fit", "--model.optim.lrr", "1"], "arguments: --model.optim.lrr 1. Did you mean 'model.optim.lr'?"),
+        (["test", "--trainr.devices=1"], "arguments: --trainr.devices=1. Did you mean 'trainer.devices'?"),
+    ],
+)
+def test_nearest_match(arguments: list[str], expected: str, cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli(*arguments) != 0
+    assert expected in capsys.readouterr().err
+
+
+def test_notes_that_do_not_help_are_hidden(
+    colour_tasks: list[dict[str, Any]], tmp_path: Path, cli: Cli, write_config: WriteConfig
+) -> None:
+    config = write_config(tmp_path, colour_tasks, trainer={"limit_train_batches": 1, "limit_val_batches": 1})
+    command = [str(Path(sys.executable).with_name("unirs")), "fit", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Seed set to 0" in done.stderr
+    for note in ("Tip:", "TPU", "eval mode", "weights_only", "Trainer already configured"):
+        assert note not in done.stderr
+
+
 QUICK = """\
 import sys
 from unirs.cli.main import main
@@ -95,14 +121,14 @@ def test_tasks_are_listed_fast() -> None:
     assert verdict == "0 unirs.plugins unirs.tasks"
     assert [line.split()[:3] for line in table] == [
         ["NAME", "MODALITY", "METRIC"],
-        ["cdvqa", "pair", "vqa_accuracy"],
-        ["crsvqa", "image", "vqa_accuracy"],
+        ["cdvqa", "pair", "exact"],
+        ["crsvqa", "image", "exact"],
         ["era", "video", "top1"],
-        ["geochat_instruct", "image", "vqa_accuracy"],
-        ["jsonl", "image", "vqa_accuracy"],
+        ["geochat_instruct", "image", "exact"],
+        ["jsonl", "image", "exact"],
         ["levir_cc", "pair", "caption"],
-        ["rsvqa_hr", "image", "vqa_accuracy"],
-        ["rsvqa_lr", "image", "vqa_accuracy"],
+        ["rsvqa_hr", "image", "exact"],
+        ["rsvqa_lr", "image", "exact"],
         ["scene_folder", "image", "top1"],
     ]
     assert all("missing: nowhere/" in line and "unirs_tasks." in line for line in table[1:])
@@ -164,9 +190,9 @@ def changed(config: Path, *keys: str, value: object) -> Path:
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
-        (["data", "batchsize"], 3, ["batchsize"]),
+        (["data", "batchsize"], 3, ["'data.batchsize'. Did you mean 'data.batch_size'?"]),
         (["model", "optim", "learning_rate"], 3, ["learning_rate"]),
-        (["trainer", "max_epoch"], 3, ["max_epoch"]),
+        (["trainer", "max_epoch"], 3, ["Did you mean 'trainer.max_epochs'?"]),
         (["optimiser"], 3, ["optimiser"]),
         (["data", "batch_size"], "many", ["batch_size", "many"]),
         (["data", "tasks"], [], ["data.tasks is empty"]),

@@ -202,6 +202,18 @@ def test_a_question_that_is_not_unicode(predict_error: Callable[..., str], colou
     assert r"Which \udcff?" in message
 
 
+def test_a_folder_without_a_question(
+    learnt_run: Path, colours: Path, tmp_path: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("red", "blue"):
+        shutil.copy(colours / f"{name}.png", tmp_path)
+    assert cli("predict", learnt_run, tmp_path, "--trust-remote-code", "--out", tmp_path / "out.jsonl") == 0
+    assert "no --question is given: 'Describe the image.'" in capsys.readouterr().err
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 2
+    assert all("Describe the image." in row["prompt"] for row in rows)
+
+
 def test_a_file_that_cannot_be_written(predict_error: Callable[..., str], colours: Path, tmp_path: Path) -> None:
     message = predict_error(colours / "red.png", "--question", "Which colour?", "--out", tmp_path)
     assert f"{tmp_path} cannot be written (Is a directory)" in message
@@ -209,7 +221,6 @@ def test_a_file_that_cannot_be_written(predict_error: Callable[..., str], colour
 
 def test_unsuitable_questions_and_tasks(predict_error: Callable[..., str], vqa_run: Path, colours: Path) -> None:
     red, green, video = colours / "red.png", colours / "green.png", colours / "red.mp4"
-    assert "Task 'image' needs a question" in predict_error(red)
     assert "no task 'imag' for image media. Did you mean 'image'?" in predict_error(red, "--task", "imag")
     assert "no task 'video' for image media" in predict_error(red, "--task", "video")
     assert "no task for pair media: it was trained on image" in predict_error(red, green, run_folder=vqa_run)
