@@ -87,7 +87,7 @@ def test_nearest_match(arguments: list[str], expected: str, cli: Cli, capsys: py
 
 
 def test_notes_that_do_not_help_are_hidden(
-    colour_tasks: list[dict[str, Any]], tmp_path: Path, cli: Cli, write_config: WriteConfig
+    colour_tasks: list[dict[str, Any]], tmp_path: Path, write_config: WriteConfig
 ) -> None:
     config = write_config(tmp_path, colour_tasks, trainer={"limit_train_batches": 1, "limit_val_batches": 1})
     command = [str(Path(sys.executable).with_name("unirs")), "fit", "--config", str(config)]
