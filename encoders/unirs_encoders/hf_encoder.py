@@ -31,39 +31,46 @@ _INVALID = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError,
 
 
 class HiddenState(nn.Module):
-    """One hidden state of a vision model as a feature map; later layers, final norm and head are removed.
+    """One hidden state of a vision model as a feature map; later layers and the head are removed.
 
     Args:
         model: takes pixel values.
         name: of the model, for messages.
         layer: index in transformers' `hidden_states`, 1 for the first layer's; negative from the end.
         size: height and width in pixels of the frames.
+        final_norm: whether the model's final norm follows the last layer; otherwise it is removed too.
 
     Raises:
-        ModelError: there is no such layer, the model does not take such frames, or its layers are not sequential, so
-            that it cannot be cut.
+        ModelError: there is no such layer, the final norm does not follow it, the model does not take
+            such frames, or its layers are not sequential, so that it cannot be cut.
     """
 
-    def __init__(self, model: PreTrainedModel, name: str, layer: int, size: tuple[int, int]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, name: str, layer: int, size: tuple[int, int], final_norm: bool = False
+    ) -> None:
         super().__init__()
         self.model = model.eval()
         self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in _inputs(type(model)) else {}
         frames = torch.linspace(-1, 1, 3 * size[0] * size[1], dtype=model.dtype).view(1, 3, *size)
         with takes(name, size), torch.no_grad():
-            states = model(pixel_values=frames, output_hidden_states=True, **self.options).hidden_states
+            out = model(pixel_values=frames, output_hidden_states=True, **self.options)
+        states = out.hidden_states
         if states is None:
             raise ModelError(f"Encoder '{name}', a {type(model).__name__}, has no hidden states.")
         count = len(states) - 1
         if layer not in range(1, count + 1) and layer not in range(-count, 0):
             raise ModelError(f"Layer {layer} does not exist: '{name}' has {count} layers, 1..{count} or -{count}..-1.")
+        kept = layer % (count + 1)
+        if final_norm and kept != count:
+            raise ModelError(f"The final norm of '{name}' follows its last layer: 'final_norm' needs 'layer: -1'.")
         self.grid = _grid(model, states[layer], size)
-        whole = self._tokens(states[layer])
+        whole = self._tokens(out.last_hidden_state if final_norm else states[layer])
         if whole.shape[1] != self.grid[0] * self.grid[1]:
             raise ModelError(
                 f"Encoder '{name}' has {whole.shape[1]} tokens after layer {layer}, but its patches are "
                 f"{self.grid[0]}x{self.grid[1]}. Choose another layer, or the timm plugin."
             )
-        _cut(model, count, layer % (count + 1))
+        _cut(model, count, kept, keep=nn.LayerNorm if final_norm else ())
         with torch.no_grad():
             cut = self._tokens(model(pixel_values=frames, **self.options).last_hidden_state)
         if cut.shape != whole.shape or not torch.allclose(cut, whole, rtol=1e-3, atol=1e-3):
@@ -71,7 +78,7 @@ class HiddenState(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalized frames `[F, 3, H, W]` to `[F, D, h, w]`, in the dtype of the frames."""
-        # Only the identity follows the layer, so its hidden state is the last.
+        # Nothing but a final norm follows the layer, so its hidden state is the last.
         hidden_state = self.model(pixel_values=x.to(self.model.dtype), **self.options).last_hidden_state
         tokens = self._tokens(hidden_state).transpose(1, 2)
         return torch.unflatten(tokens, 2, self.grid).to(x.dtype)
@@ -89,6 +96,7 @@ def build(
     pretrained: Pretrained = True,
     tune: TuningMode = "frozen",
     layer: int = -2,
+    final_norm: bool = False,
     image_size: PositiveInt | None = None,
     resize_mode: ResizeMode = "stretch",
     lora: dict[str, Any] | None = None,
@@ -107,6 +115,7 @@ def build(
         tune: `full`, `frozen` or `lora`.
         layer: index in transformers' `hidden_states`: -2, the second last, is the paper's; -1 the last one before the
             final norm.
+        final_norm: apply the model's final norm to the last layer's hidden state; needs `layer: -1`.
         image_size: height and width in pixels of the frames; by default those of the source's image processor, or the
             config's `image_size`. Position embeddings are interpolated if the model can.
         resize_mode: for images that are not square: `stretch`, `pad` with the mean color, or `center_crop`.
@@ -139,7 +148,7 @@ def build(
     saved_config = json.loads(model.config.to_json_string(use_diff=False))
     saved_config.pop("_name_or_path", None)
     return FrameEncoder(
-        HiddenState(model, name, layer, (image_size, image_size)),
+        HiddenState(model, name, layer, (image_size, image_size), final_norm),
         name,
         image_size=(image_size, image_size),
         mean=mean,
@@ -151,6 +160,7 @@ def build(
             "config": saved_config,
             "pretrained": "given",
             "layer": layer,
+            "final_norm": final_norm,
             "image_size": image_size,
             "mean": list(mean),
             "std": list(std),
@@ -268,8 +278,8 @@ def _grid(model: PreTrainedModel, state: torch.Tensor, size: tuple[int, int]) ->
     return size[0] // high, size[1] // wide
 
 
-def _cut(model: PreTrainedModel, count: int, kept: int) -> None:
-    """Removes all but `kept` of `count` layers, and all modules with weights after them."""
+def _cut(model: PreTrainedModel, count: int, kept: int, keep: type[nn.Module] | tuple[()]) -> None:
+    """Removes all but `kept` of `count` layers, and all modules with weights after them that are not of type `keep`."""
     stacks = (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count)
     stack = next(stacks, None)
     if stack is None:
@@ -277,6 +287,6 @@ def _cut(model: PreTrainedModel, count: int, kept: int) -> None:
     del stack[kept:]
     after = False
     for name, child in list(model.named_children()):
-        if after and any(True for _ in child.parameters()):
+        if after and any(True for _ in child.parameters()) and not isinstance(child, keep):
             setattr(model, name, nn.Identity())
         after = after or any(module is stack for module in child.modules())

@@ -58,7 +58,7 @@ def test_first_party_plugins() -> None:
     assert list(list_plugins("unirs.tasks")) == OUR_TASKS
     assert list(list_plugins("unirs.encoders")) == ["hf", "timm"]
     assert list(list_plugins("unirs.change_extractors")) == ["change_extraction", "concat", "difference"]
-    assert list(list_plugins("unirs.projectors")) == ["downsample", "mlp"]
+    assert list(list_plugins("unirs.projectors")) == ["downsample", "mlp", "pixel_shuffle", "pool"]
     assert list_plugins("unirs.vision_towers").keys() <= list_plugins("unirs.encoders").keys()
     assert origin(list_plugins("unirs.tasks")["era"]) == "unirs (unirs_tasks.era:build)"
 

@@ -116,7 +116,7 @@ class Batch:
         return replace(self, **tensors, vision_features=features, labeled=labeled)
 
 
-def tree_attention_mask(branch_end: torch.Tensor) -> torch.Tensor:
+def tree_attention_mask(branch_end: torch.Tensor, bidirectional: torch.Tensor | None = None) -> torch.Tensor:
     """The attention mask of token rows that branch.
 
     Position i attends to position j if j <= i (causal) and i < branch_end[j] (the branch of j is still open). Padding
@@ -135,6 +135,11 @@ def tree_attention_mask(branch_end: torch.Tensor) -> torch.Tensor:
     Position ids follow from the mask: a token's position is the number of tokens before it that it attends to,
     `mask.sum(2) - 1`. Both branches above have positions 2 and 3, as if each followed the prefix alone.
 
+    Args:
+        branch_end: int64 `[B, T]`, see `Batch`.
+        bidirectional: bool `[B, T]`, tokens that attend to all adjacent ones of these, also later ones: the visual
+            tokens of an image, for language models that were trained so. They do not count for the position ids.
+
     Returns:
         Bool `[B, T, T]`, true if the row's position attends to the column's.
     """
@@ -142,7 +147,24 @@ def tree_attention_mask(branch_end: torch.Tensor) -> torch.Tensor:
     causal = index.unsqueeze(1) >= index
     open_branch = index.unsqueeze(1) < branch_end.unsqueeze(1)
     is_token = (branch_end > 0).unsqueeze(2)
-    return (causal & open_branch & is_token) | (index.unsqueeze(1) == index)
+    mask = (causal & open_branch & is_token) | (index.unsqueeze(1) == index)
+    if bidirectional is None:
+        return mask
+    # Number of tokens outside of runs up to each token: equal inside a run.
+    runs = (~bidirectional).cumsum(1)
+    same_run = (runs.unsqueeze(2) == runs.unsqueeze(1)) & bidirectional.unsqueeze(2) & bidirectional.unsqueeze(1)
+    return mask | same_run
+
+
+def sliding_window_mask(mask: torch.Tensor, window: int) -> torch.Tensor:
+    """Limits an attention mask to keys less than `window` positions before the query, bool `[B, T, S + T]`.
+
+    The mask is that of T tokens over S cached ones and themselves. The distance of two tokens is the number of tokens
+    between them that the later one attends to, so that branches count as if each were alone.
+    """
+    causal = mask.tril(mask.shape[2] - mask.shape[1])
+    distance = causal.flip(2).cumsum(2).flip(2)
+    return mask & (distance <= window)
 
 
 def num_image_slots(media: Media, *, fused: bool) -> int:

@@ -81,7 +81,12 @@ def decode(
             decoded |= dict(zip(chunk, flat, strict=True))
             continue
         prefilled = PrefilledBatch(
-            model, embeddings, batch.branch_end[rows], batch.row_media[rows], list(chunk.values())
+            model,
+            embeddings,
+            batch.branch_end[rows],
+            batch.visual_mask[rows],
+            batch.row_media[rows],
+            list(chunk.values()),
         )
         questions, allowed = list(chunk), [choices[question] for question in chunk]
         _check_choices(model, prefilled.num_positions, allowed)

@@ -55,6 +55,7 @@ class PrefilledBatch:
         model: in evaluation mode.
         embeddings: `[B, T, D]`.
         branch_end: As in `Batch`, `[B, T]`.
+        visual_mask: As in `Batch`, `[B, T]`; all visual tokens are in the prefix.
         row_media: As in `Batch`, B; the prefix that rows of the same media share is prefilled once.
         prompt_ends: Row and position of the last token of each question, Q; sorted by row.
     """
@@ -64,6 +65,7 @@ class PrefilledBatch:
         model: UniRSModel,
         embeddings: torch.Tensor,
         branch_end: torch.Tensor,
+        visual_mask: torch.Tensor,
         row_media: Sequence[tuple[int, ...]],
         prompt_ends: Sequence[tuple[int, int]],
     ) -> None:
@@ -73,7 +75,7 @@ class PrefilledBatch:
         self.num_rows = len(row_media)
         self.rows, positions = torch.tensor(prompt_ends, device=self.device).unbind(1)
         shared, lengths = (branch_end >= NO_END).sum(1), (branch_end > 0).sum(1)  # [B]
-        prefix_mask = self._prefill_prefix(embeddings, shared, row_media)  # [B, S]
+        prefix_mask = self._prefill_prefix(embeddings, visual_mask, shared, row_media)  # [B, S]
         own = [slice(*ends) for ends in zip(shared.tolist(), lengths.tolist(), strict=True)]
         ends = _padded_slices(branch_end, own) - shared.unsqueeze(1)  # [B, W]
         mask = torch.cat([prefix_mask.unsqueeze(1).expand(-1, ends.shape[1], -1), tree_attention_mask(ends)], dim=2)
@@ -84,7 +86,11 @@ class PrefilledBatch:
         self._length = mask.shape[2]
 
     def _prefill_prefix(
-        self, embeddings: torch.Tensor, shared: torch.Tensor, row_media: Sequence[tuple[int, ...]]
+        self,
+        embeddings: torch.Tensor,
+        visual_mask: torch.Tensor,
+        shared: torch.Tensor,
+        row_media: Sequence[tuple[int, ...]],
     ) -> torch.Tensor:
         """Prefills the first `shared` tokens of each row; the mask of prefix positions of each row, bool `[B, S]`."""
         media = list(dict.fromkeys(row_media))
@@ -92,9 +98,8 @@ class PrefilledBatch:
         prefixes = [slice(length) for length in shared[rows].tolist()]
         prefix_end = _padded_slices(torch.full(embeddings.shape[:2], NO_END, device=self.device)[rows], prefixes)
         none = torch.empty(2, 0, dtype=torch.long, device=self.device)
-        self._model.forward_masked(
-            _padded_slices(embeddings[rows], prefixes), tree_attention_mask(prefix_end), tuple(none), self._cache
-        )
+        mask = self._model.attention_mask(prefix_end, _padded_slices(visual_mask[rows], prefixes))
+        self._model.forward_masked(_padded_slices(embeddings[rows], prefixes), mask, tuple(none), self._cache)
         if len(rows) < self.num_rows:
             self._cache.batch_select_indices(torch.tensor([media.index(one) for one in row_media], device=self.device))
         return torch.arange(prefix_end.shape[1], device=self.device) < shared.unsqueeze(1)

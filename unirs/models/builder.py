@@ -26,14 +26,15 @@ class ProjectorConfig:
     """What lies between encoder and language model.
 
     Attributes:
-        name: a projector plugin. `downsample` is the paper's: four tokens become one. `mlp` is LLaVA's.
+        name: a projector plugin; by default that of `model.init`, or else `downsample`, the paper's: four tokens become
+            one.
         options: the plugin's options.
         source: a VILA-1.5 or UniRS folder `mm_projector` with weights for `downsample`, and for `change_extraction` if
             it has them; random weights if omitted.
         tune: `full` or `frozen`.
     """
 
-    name: str = "downsample"
+    name: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     source: Path | None = None
     tune: Literal["full", "frozen"] = "full"
@@ -44,7 +45,7 @@ class ProjectorConfig:
     @property
     def plugin(self) -> dict[str, Any]:
         """The plugin's name and options."""
-        return {"name": self.name, **self.options}
+        return {"name": self.name or "downsample", **self.options}
 
 
 @dataclass
@@ -79,6 +80,7 @@ class BuiltModel(NamedTuple):
     tokenizer: PreTrainedTokenizerBase | None
     encoder_config: dict[str, Any]
     change_config: dict[str, Any] | None
+    projector_config: dict[str, Any]
     visual_format: VisualFormat
 
 
@@ -102,7 +104,8 @@ def build_model(config: ModelConfig) -> BuiltModel:
     pretrained = _load_projector_weights(model, config.projector)
     tune_change(model, change_options, pretrained=pretrained)
     encoder_config = {"name": config.encoder["name"], **encoder.init_config}
-    return BuiltModel(model, tokenizer, encoder_config, change_config, config.visual_format or VisualFormat())
+    visual_format = config.visual_format or VisualFormat()
+    return BuiltModel(model, tokenizer, encoder_config, change_config, config.projector.plugin, visual_format)
 
 
 def build_processor(
@@ -156,7 +159,9 @@ def _load_projector_weights(model: UniRSModel, config: ProjectorConfig) -> bool:
         return False
     projector: object = model.projector
     if not isinstance(projector, HasPublishedWeights):
-        raise ModelError(f"projector.source holds a 'downsample' projector, not '{config.name}'. See 'unirs convert'.")
+        raise ModelError(
+            f"projector.source holds a 'downsample' projector, not '{config.plugin['name']}'. See 'unirs convert'."
+        )
     state, change = read_projector(config.source, change=isinstance(model.change, HasPublishedWeights))
     load_exactly(model.projector, state, config.source)
     if change is not None and model.change is not None:

@@ -31,25 +31,14 @@ UNIRS_PROJECTOR = {
 
 
 def rename(weights: Mapping[str, _T], names: Mapping[str, str]) -> dict[str, _T]:
-    """Renames weights by prefix; `names` maps old to new prefixes, which end before a dot."""
-    found = {key: next((old for old in names if key.startswith(f"{old}.")), None) for key in weights}
+    """Renames weights by prefix; `names` maps old to new prefixes, which end before a dot or are whole names."""
+    found = {key: next((old for old in names if f"{key}.".startswith(f"{old}.")), None) for key in weights}
     unknown = sorted(key for key, old in found.items() if old is None)
     if unknown:
         raise ModelError(
             f"Unknown weights: {', '.join(unknown)}. Known prefixes: {', '.join(f'{old}.*' for old in names)}."
         )
     return {names[old] + key.removeprefix(old): weights[key] for key, old in found.items() if old is not None}
-
-
-def llava_names(vision: str, llm: str) -> dict[str, str]:
-    """The same for `LlavaForConditionalGeneration`, by the names of the vision model and of the LLM's base model."""
-    return {
-        "model.vision_tower": f"encoder.{vision}",
-        "model.multi_modal_projector.linear_1": "projector.expand",
-        "model.multi_modal_projector.linear_2": "projector.out",
-        "model.language_model": f"llm.{llm}",
-        "lm_head": "llm.lm_head",
-    }
 
 
 def read_config(source: Path) -> dict[str, Any]:

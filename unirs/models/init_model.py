@@ -48,8 +48,8 @@ def build_from_init(
         differences.append(f"change.name is '{change_config['name']}', not '{saved.change['name']}'")
     if config.projector.source is not None:
         differences.append("projector.source is set, but the projector's weights are the initial model's: remove it")
-    if config.projector.plugin != saved.projector:
-        differences.append(f"projector.name is '{config.projector.name}', not '{saved.projector}'")
+    if (config.projector.name or config.projector.options) and config.projector.plugin != saved.projector:
+        differences.append(f"projector is {config.projector.plugin}, not {saved.projector}")
     if not differences:
         differences += _load_weights("encoder", as_module(encoder), init.encoder.state_dict())
         if change is not None and init.change is not None:
@@ -65,7 +65,8 @@ def build_from_init(
     model.projector.requires_grad_(config.projector.tune == "full").train(config.projector.tune == "full")
     tune_change(model, change_options, pretrained=init.change is not None)
     encoder_config = {"name": encoder_config["name"], **encoder.init_config}
-    return BuiltModel(model, tokenizer, encoder_config, change_config, config.visual_format or saved.visual_format)
+    visual_format = config.visual_format or saved.visual_format
+    return BuiltModel(model, tokenizer, encoder_config, change_config, saved.projector, visual_format)
 
 
 def _encoder_differences(

@@ -107,7 +107,7 @@ def saved_config(
     return UniRSConfig(
         encoder=built.encoder_config,
         change=built.change_config,
-        projector=config.projector.plugin,
+        projector=built.projector_config,
         llm=describe_llm(built.model.llm, config.llm, tokenizer),
         prompts={
             name: PromptConfig(one.task.modality, one.task.prompt, one.clue != "never") for name, one in tasks.items()

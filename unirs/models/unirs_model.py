@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from unirs import plugins
-from unirs.data.batch import Batch, group_by_length, tree_attention_mask
+from unirs.data.batch import Batch, group_by_length, sliding_window_mask, tree_attention_mask
 from unirs.data.token_tree import IGNORE
 from unirs.errors import ModelError
 from unirs.interfaces import ChangeExtractor, Encoder, MapsChange, Projector, as_module
@@ -63,6 +63,16 @@ class UniRSModel(nn.Module):
         if not isinstance(as_module(self.projector), Projector):
             raise ModelError(f"Projector {type(self.projector).__name__} has no attribute 'num_tokens'.")
         self.llm = llm
+        if self.bidirectional_images and not self.supports_tree_attention:
+            raise ModelError(
+                "The visual tokens of this language model attend to each other in both directions, which flash "
+                "attention cannot compute. Set llm.attn_implementation to 'sdpa'."
+            )
+
+    @property
+    def bidirectional_images(self) -> bool:
+        """Whether the visual tokens of an image attend to each other in both directions; set in the LLM's config."""
+        return bool(getattr(self.llm.config, "bidirectional_images", False))
 
     @property
     def supports_tree_attention(self) -> bool:
@@ -88,7 +98,11 @@ class UniRSModel(nn.Module):
 
     def logits(self, batch: Batch, positions: Positions) -> torch.Tensor:
         """Next-token logits of K positions of `[B, T]` only, `[K, V]`: the output layer is the model's widest."""
-        return self._logits_from_embeds(self.get_inputs_embeds(batch), batch.branch_end, positions)
+        return self._logits_from_embeds(self.get_inputs_embeds(batch), batch.branch_end, batch.visual_mask, positions)
+
+    def attention_mask(self, branch_end: torch.Tensor, visual_mask: torch.Tensor) -> torch.Tensor:
+        """The attention mask of rows of a batch, bool `[B, T, T]`."""
+        return tree_attention_mask(branch_end, visual_mask if self.bidirectional_images else None)
 
     def loss(self, batch: Batch, reduction: LossReduction = "sample_mean") -> torch.Tensor:
         """Negative log-likelihood of the answers.
@@ -112,7 +126,10 @@ class UniRSModel(nn.Module):
         for rows, length in group_by_length(batch.branch_end):
             labels = targets[rows, :length]
             positions = labels != IGNORE
-            logits = self._logits_from_embeds(embeds[rows, :length], batch.branch_end[rows, :length], positions)
+            tokens, branch_end, visual_mask = (
+                one[rows, :length] for one in (embeds, batch.branch_end, batch.visual_mask)
+            )
+            logits = self._logits_from_embeds(tokens, branch_end, visual_mask, positions)
             losses.append(F.cross_entropy(logits.float(), labels[positions], reduction="none"))
             weights.append(loss_weights[rows, :length][positions])
         loss = torch.cat(losses)
@@ -173,12 +190,12 @@ class UniRSModel(nn.Module):
         ]
 
     def _logits_from_embeds(
-        self, inputs_embeds: torch.Tensor, branch_end: torch.Tensor, positions: Positions
+        self, inputs_embeds: torch.Tensor, branch_end: torch.Tensor, visual_mask: torch.Tensor, positions: Positions
     ) -> torch.Tensor:
-        tree_mask = tree_attention_mask(branch_end)  # [B, T, T]
+        mask = self.attention_mask(branch_end, visual_mask)  # [B, T, T]
         if self.supports_tree_attention:
-            return self.forward_masked(inputs_embeds, tree_mask, positions)
-        padding_mask, position_ids = (branch_end > 0).long(), tree_mask.sum(2) - 1
+            return self.forward_masked(inputs_embeds, mask, positions)
+        padding_mask, position_ids = (branch_end > 0).long(), mask.sum(2) - 1
         return self._llm_forward(
             positions, inputs_embeds=inputs_embeds, attention_mask=padding_mask, position_ids=position_ids
         )
@@ -193,17 +210,17 @@ class UniRSModel(nn.Module):
         """Next-token logits of K positions under an attention mask per token, `[K, V]`.
 
         The mask, bool `[B, T, S + T]`, is true if a token attends to one of the S tokens in the KV cache or of these T
-        tokens, `[B, T, D]`, which are appended to the cache.
+        tokens, `[B, T, D]`, which are appended to the cache. Layers with a sliding window limit it further.
         """
-        # Not every attention implementation takes a bool mask; all take an additive one.
-        mask = torch.zeros(attention_mask.shape, dtype=inputs_embeds.dtype, device=attention_mask.device)
-        mask.masked_fill_(~attention_mask, torch.finfo(inputs_embeds.dtype).min)
+        config = self.llm.config.get_text_config()
+        window, layer_types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+        masks: Any = _additive(attention_mask, inputs_embeds)
+        if window is not None and attention_mask.shape[2] > window:
+            limited = _additive(sliding_window_mask(attention_mask, window), inputs_embeds)
+            masks = {"full_attention": masks, "sliding_attention": limited} if layer_types else limited
+        causal = attention_mask.tril(attention_mask.shape[2] - attention_mask.shape[1])
         return self._llm_forward(
-            positions,
-            inputs_embeds=inputs_embeds,
-            attention_mask=mask.unsqueeze(1),
-            position_ids=attention_mask.sum(2) - 1,
-            cache=cache,
+            positions, inputs_embeds=inputs_embeds, attention_mask=masks, position_ids=causal.sum(2) - 1, cache=cache
         )
 
     def _llm_forward(self, positions: Positions, **inputs: Any) -> torch.Tensor:  # noqa: ANN401 - the language model's
@@ -214,3 +231,9 @@ class UniRSModel(nn.Module):
         finally:
             hook.remove()
         return logits
+
+
+def _additive(mask: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
+    """`[B, 1, T, S + T]`: not every attention implementation takes a bool mask; all take an additive one."""
+    additive = torch.zeros(mask.shape, dtype=embeds.dtype, device=mask.device)
+    return additive.masked_fill_(~mask, torch.finfo(embeds.dtype).min).unsqueeze(1)

@@ -499,7 +499,7 @@ BROKEN: list[tuple[str, str, Callable[[Path], None], str]] = [
     (LLAVA, "", options(vision_feature_select_strategy="full"), "37 visual tokens per image, but its grid is 6x6"),
     (LLAVA, "", options(projector_hidden_act="relu"), "activation"),
     (LLAVA, "", lambda folder: (folder / "processor_config.json").unlink(), "does not load"),
-    (LLAVA, "", options(model_type="llava_next"), "no checkpoint that UniRS reads"),
+    (LLAVA, "", options(model_type="llava_next"), "several tiles"),
 ]
 
 
@@ -568,5 +568,9 @@ def test_not_a_checkpoint(
 ) -> None:
     assert cli("convert", tmp_path / name, tmp_path / "out") == 1
     error = capsys.readouterr().err
-    for text in ("config.yaml", "'llava'", "llm/config.json, vision_tower/config.json, mm_projector/config.json"):
+    for text in (
+        "config.yaml",
+        "llava_onevision",
+        "llm/config.json, vision_tower/config.json, mm_projector/config.json",
+    ):
         assert text in error
