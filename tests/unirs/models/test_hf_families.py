@@ -35,6 +35,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         path = root / name
         if not path.exists():
             path.mkdir()
+            torch.manual_seed(0)
             FAMILIES[name](path)
         return path
 
@@ -75,10 +76,11 @@ class Original:
     def logits(self, frames: torch.Tensor, question: str) -> torch.Tensor:
         return cast("torch.Tensor", self.model(**self.inputs(frames, question)).logits)
 
-    def answer(self, frames: torch.Tensor, question: str, end: int) -> str:
+    def answer(self, frames: torch.Tensor, question: str, end: int) -> tuple[int, ...]:
         inputs = self.inputs(frames, question)
         ids = self.model.generate(**inputs, max_new_tokens=8, do_sample=False, eos_token_id=end, pad_token_id=0)
-        return str(self.processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+        answer = ids[0, inputs["input_ids"].shape[1] :].tolist()
+        return tuple(answer[: answer.index(end)] if end in answer else answer)
 
 
 def sample(*questions: str) -> Sample:
@@ -154,7 +156,8 @@ def test_answers(folders: Callable[[str], Path], tmp_path: Path, name: str) -> N
         media.append((Image(images[0]), 1))
     end = converted.tokenizer.eos_token_id
     expected = [original.answer(frames[:count], QUESTION, cast("int", end)) for _, count in media]
-    assert converted.answer([one for one, _ in media], QUESTION, max_new_tokens=8) == expected
+    completions = converted.predict([one for one, _ in media], QUESTION, max_new_tokens=8)
+    assert [one.token_ids for one in completions] == expected
     assert any(expected)
 
 
