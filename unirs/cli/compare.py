@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from unirs.cli import add_option, parse_options
 from unirs.errors import UniRSError
 from unirs.metrics.registry import METRICS
 from unirs.utils.io import check_writable
@@ -15,10 +16,11 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="only this task (default: all)")
     parser.add_argument(
         "--as",
-        dest="metric",
+        dest="protocol",
         metavar="PROTOCOL",
         help=f"the metric of a task that the run's config does not name: {', '.join(METRICS)}, or a dotted path",
     )
+    add_option(parser, "the protocol")
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run code that a model's config names by file or dotted path"
     )
@@ -38,9 +40,12 @@ def _run(options: argparse.Namespace) -> None:
     if options.out is not None:
         check_writable(options.out.parent, "Name another file with '--out'.")
     first, second = options.runs
-    names = ("metric", "intersect", "resamples", "trust_remote_code")
+    if options.option and options.protocol is None:
+        raise UniRSError("--option is of a protocol: add --as PROTOCOL.")
+    names = ("protocol", "intersect", "resamples", "trust_remote_code")
     choice = {name: getattr(options, name) for name in names}
-    comparisons = compare_runs(first, second, options.stage, options.task, **choice)
+    chosen = parse_options(options.option)
+    comparisons = compare_runs(first, second, options.stage, options.task, options=chosen, **choice)
     print(f"A: {first / options.stage}\nB: {second / options.stage}")
     for comparison in comparisons:
         print(f"\n{format_comparison(comparison, options.show)}")

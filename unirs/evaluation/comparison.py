@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from unirs import plugins
 from unirs.errors import DataError, UniRSError, did_you_mean
@@ -79,16 +80,17 @@ def compare_runs(
     stage: str = "test",
     task: str | None = None,
     *,
-    metric: str | None = None,
+    protocol: str | None = None,
+    options: Mapping[str, Any] | None = None,
     intersect: bool = False,
     resamples: int = 10_000,
     trust_remote_code: bool = False,
 ) -> list[Comparison]:
     """Compares the saved answers of two run folders on one task, or on all tasks, which must be the same in both.
 
-    The metric is the named one, else that of the task in the first run's config or, without a config, of the installed
-    task of that name. `intersect` excludes tasks and rows that only one run has. `trust_remote_code` allows that the
-    run's config names code by file or dotted path.
+    The metric is the protocol of that name with its options, else that of the task in the first run's config or,
+    without a config, of the installed task of that name. `intersect` excludes tasks and rows that only one run has.
+    `trust_remote_code` allows that the run's config names code by file or dotted path.
 
     Raises:
         DataError: a file is missing or wrong, or the runs answered different questions. Names file, line and id.
@@ -110,8 +112,8 @@ def compare_runs(
         paths = [run / stage / "predictions" / f"{name}.jsonl" for run in (first, second)]
         rows, unpaired = pair_rows(*map(read_rows, paths), intersect=intersect)
         categories = [row.category for row, _ in rows]
-        if metric:
-            scorer = as_scorer(named_metric(metric, categories))
+        if protocol:
+            scorer = as_scorer(named_metric(protocol, categories, options))
         else:
             with plugins.installed_only(first, trust_remote_code=trust_remote_code):
                 scorer = _scorer_of(name, first)

@@ -253,7 +253,7 @@ def test_metric_comes_from_the_config_of_the_run(tmp_path: Path) -> None:
     a, b = save(tmp_path / "a", rows), save(tmp_path / "b", rows)
     with pytest.raises(UniRSError, match=r"metric of task 'mine' .* unknown\. Add --as"):
         compare_runs(a, b)
-    assert compare_runs(a, b, metric="exact", resamples=10)[0].metric == "exact"
+    assert compare_runs(a, b, protocol="exact", resamples=10)[0].metric == "exact"
     spec = {"name": str(plugin), "label": "mine", "names": ["yes", "no"]}
     (a / "config.yaml").write_text(yaml.safe_dump({"data": {"tasks": [spec]}}))
     with pytest.raises(PluginError, match="not an installed plugin"):

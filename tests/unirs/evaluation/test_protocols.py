@@ -221,6 +221,53 @@ def test_all_protocols_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (tmp_path / "score/predictions/a.earthdial.jsonl").is_file()
 
 
+SAMPLES = {
+    "exact": ("yes", "no"),
+    "earthdial": ("yes", "no"),
+    "contains": ("yes", "no"),
+    "vrsbench": ("yes", "no"),
+    "choice": ("A, C", "B"),
+    "top1": ("fire", "flood"),
+    "count": ("12", "about 3"),
+    "binary": ("yes", "no"),
+    "locations": ("roads ['top-left'] buildings []", "roads [] buildings []"),
+    "boxes": ("[[1, 2, 30, 40, 0]]", "[[50, 60, 70, 80, 0]]"),
+    "caption": ("a road is built", "no change"),
+    "rsicc": ("a road is built", "there is no difference"),
+}
+
+
+@pytest.mark.parametrize("protocol", SAMPLES)
+def test_results_of_every_protocol_are_written_and_compared(
+    tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right, wrong = SAMPLES[protocol]
+    (tmp_path / "vocab.json").write_text('{"<UNK>": 0, "a": 1, "road": 2}')
+    options = [f"--option={name}={value}" for name, value in _OPTIONS.get(protocol, {}).items()]
+    options = [option.replace("VOCABULARY", str(tmp_path / "vocab.json")) for option in options]
+    for run, first in (("A", right), ("B", wrong)):
+        rows = [
+            {"id": str(index), "text": text, "references": [right], "media": [f"{index}.png"]}
+            for index, text in enumerate((first, right, wrong, "", "?" * 50))
+        ]
+        path = write(tmp_path / "rows.jsonl", rows)
+        assert main(["score", str(path), "--as", protocol, *options, "--out", str(tmp_path / run)]) == 0
+    numbers = read_metrics(tmp_path / "A/score/metrics.json")["tasks"]["rows"]
+    primary = next(iter(numbers.values()))
+    assert primary["ci_low"] <= primary["value"] <= primary["ci_high"]
+    assert len((tmp_path / "A/score/predictions/rows.jsonl").read_text().splitlines()) == 5
+    runs = [str(tmp_path / run) for run in "AB"]
+    assert main(["compare", *runs, "--stage", "score", "--as", protocol, *options, "--resamples", "50"]) == 0
+    assert "nan" not in capsys.readouterr().out
+
+
+_OPTIONS = {"caption": {"meteor": "false"}, "rsicc": {"meteor": "false", "vocabulary": "VOCABULARY"}}
+
+
+def test_every_protocol_has_a_sample() -> None:
+    assert set(SAMPLES) == set(PROTOCOLS) - {"lrsvqa"}  # which needs WordNet
+
+
 @pytest.mark.parametrize(
     ("reference", "protocols"),
     [
