@@ -121,7 +121,11 @@ def score(
     for label, one in scorers.items():
         task_name = f"{rows[0].task}.{label}" if protocol == ALL else rows[0].task
         of_protocol = [replace(row, task=task_name) for row in _with_classes(rows, label)]
-        results[label] = TaskResult(task_name, of_protocol, one.evaluate(of_protocol), excluded)
+        try:
+            evaluation = one.evaluate(of_protocol)
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from error
+        results[label] = TaskResult(task_name, of_protocol, evaluation, excluded)
     title = "Protocols" if protocol == ALL else "Metric"
     return Scored(results, not_applied, (f"{title} {', '.join(results)}; references: {source}.", *notes))
 

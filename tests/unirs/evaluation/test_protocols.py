@@ -1,6 +1,7 @@
 """`unirs score`: formats of answers, protocols by name, and all of them side by side."""
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -171,6 +172,23 @@ def test_unknown_protocols_and_options_name_the_nearest(tmp_path: Path) -> None:
         score(path, protocol="boxes", options={"rule": "rotatde"})
     with pytest.raises(PluginError, match=r"No protocol has an option 'vocabluary'. Did you mean 'vocabulary'"):
         score(path, protocol="all", options={"vocabluary": "x"})
+
+
+@pytest.mark.parametrize(
+    ("protocol", "message"),
+    [
+        ("boxes", "a.jsonl: The references are not all boxes of one syntax"),
+        ("count", r"a.jsonl: Row 1: the reference \('yes',\) holds no number"),
+        ("locations", "a.jsonl: Row 1: the reference .* does not list cells"),
+        ("rsicc", "a.jsonl: The protocol 'rsicc' needs the ids of words"),
+    ],
+)
+def test_references_of_another_rule_are_an_error_that_names_the_file(
+    tmp_path: Path, protocol: str, message: str
+) -> None:
+    path = write(tmp_path / "a.jsonl", [EARTHDIAL])
+    with pytest.raises(DataError, match=message):
+        score(path, protocol=protocol)
 
 
 def test_options_reach_the_protocol_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -349,16 +367,31 @@ def test_published_answers(name: str, protocol: str, options: dict[str, Any], ex
     assert {key: round(100 * values(scored)[key], 2) for key in expected} == expected
 
 
-@needs_answers
-def test_references_of_levir_cc_against_each_other(tmp_path: Path) -> None:
+def score_first_references(folder: Path, *, meteor: bool) -> Scored:
+    """The first test reference of each pair of LEVIR-CC against the other four."""
     rows = []
     for line in (ANSWERS / "levir_cc_test_tokens.jsonl").read_text().splitlines():
         row = json.loads(line)
         first, *others = (" ".join(words[1:-1]) for words in row["tokens"])
         rows.append({"id": row["filename"], "text": first, "references": others})
-    path = write(tmp_path / "levir_cc.jsonl", rows)
-    options = {"vocabulary": ANSWERS / "levir_mci_vocab.json", "meteor": False}
-    scored = score(path, protocol="all", options=options)
+    options = {"vocabulary": ANSWERS / "levir_mci_vocab.json", "meteor": meteor}
+    return score(write(folder / "levir_cc.jsonl", rows), protocol="all", options=options)
+
+
+@needs_answers
+@pytest.mark.slow
+def test_meteor_of_ids_is_not_that_of_words(tmp_path: Path) -> None:
+    if shutil.which("java") is None:
+        pytest.skip("METEOR needs Java")
+    scored = score_first_references(tmp_path, meteor=True)
+    numbers = [values(scored, name) for name in ("caption", "rsicc")]
+    assert [round(100 * each["meteor"], 2) for each in numbers] == [18.64, 18.81]
+    assert round(100 * numbers[1]["meteor/changed"], 2) == 22.18
+
+
+@needs_answers
+def test_references_of_levir_cc_against_each_other(tmp_path: Path) -> None:
+    scored = score_first_references(tmp_path, meteor=False)
     plain, by_ids = (
         {key: round(100 * value, 2) for key, value in values(scored, name).items()} for name in ("caption", "rsicc")
     )
