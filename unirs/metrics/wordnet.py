@@ -16,19 +16,14 @@ from unirs.errors import DataError
 from unirs.utils.io import check_regular, read_text
 
 # Suffixes of inflected words and what they become (wordnet.princeton.edu, morphy.7WN).
-_ENDINGS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "noun": tuple(
-        zip(
-            ("s", "ses", "ves", "xes", "zes", "ches", "shes", "men", "ies"),
-            ("", "s", "f", "x", "z", "ch", "sh", "man", "y"),
-            strict=True,
-        )
-    ),
-    "verb": tuple(
-        zip(("s", "ies", "es", "es", "ed", "ed", "ing", "ing"), ("", "y", "e", "", "e", "", "e", ""), strict=True)
-    ),
-    "adj": tuple(zip(("er", "est", "er", "est"), ("", "", "e", "e"), strict=True)),
-    "adv": (),
+_ENDINGS = {
+    pos: tuple(pair.split(">") for pair in pairs.split())
+    for pos, pairs in (
+        ("noun", "s> ses>s ves>f xes>x zes>z ches>ch shes>sh men>man ies>y"),
+        ("verb", "s> ies>y es>e es> ed>e ed> ing>e ing>"),
+        ("adj", "er> est> er>e est>e"),
+        ("adv", ""),
+    )
 }
 
 _REMEDY = (
