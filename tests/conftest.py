@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 
 from unirs.tasks.media import Image, Media, Pair, Video
+from unirs.tasks.series import Series
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -97,6 +98,7 @@ def media() -> dict[str, Media]:
         "image": Image(Path("a.png")),
         "pair": Pair(Path("before.png"), Path("after.png")),
         "video": Video(Path("a.mp4"), 3),
+        "series": Series([Path("a.png"), Path("b.png"), Path("c.png")], ["2016-05", "2017-05", "2018-06"]),
     }
 
 

@@ -1,4 +1,4 @@
-"""UniRS: one vision-language model for remote sensing images, image pairs and videos.
+"""UniRS: one vision-language model for remote sensing images, image pairs, videos and series of dated images.
 
 Importing this package imports no other: each public name imports its module on first use.
 """
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from unirs.tasks.media import Image, Media, Modality, Pair, Video
     from unirs.tasks.prompt import PromptTemplate
     from unirs.tasks.sample import Sample, TaskSplit, Turn
+    from unirs.tasks.series import Series
     from unirs.tasks.task import Task
 
 __version__ = "0.1.0"
 
 __all__ = ["Completion", "GenerationOptions", "UniRS", "UniRSError", "__version__"]
-__all__ += ["Image", "Media", "Modality", "Pair", "PromptTemplate", "Sample", "Task", "TaskSplit", "Turn", "Video"]
+__all__ += ["Image", "Media", "Modality", "Pair", "PromptTemplate", "Sample", "Series", "Task", "TaskSplit", "Turn"]
+__all__ += ["Video"]
 __all__ += ["create_change_extractor", "create_encoder", "create_projector", "create_task"]
 __all__ += ["list_plugins", "plugin_options"]
 
@@ -38,6 +40,7 @@ __getattr__ = lazy_names(
         "unirs.tasks.media": "Image Media Modality Pair Video",
         "unirs.tasks.prompt": "PromptTemplate",
         "unirs.tasks.sample": "Sample TaskSplit Turn",
+        "unirs.tasks.series": "Series",
         "unirs.tasks.task": "Task",
     },
 )

@@ -1,4 +1,4 @@
-"""Any task from JSON lines, without code: images, pairs or videos, scored by any metric."""
+"""Any task from JSON lines, without code: images, pairs, videos or series, scored by any metric."""
 
 from array import array
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from unirs import Image, Media, Modality, Pair, PromptTemplate, Sample, Task, TaskSplit, Turn, Video
-from unirs.errors import DataError, PluginError, did_you_mean
+from unirs import Image, Media, Modality, Pair, PromptTemplate, Sample, Series, Task, TaskSplit, Turn, Video
+from unirs.errors import DataError, MediaError, PluginError, did_you_mean
 from unirs.metrics import named_metric
 from unirs.ranges import PositiveInt
 from unirs.tasks import LazySamples, SplitName, check_split, parse_row, pick, scan_json_lines
@@ -37,8 +37,18 @@ class _VideoLine(_Line):
     video: str
 
 
-_LINES: Mapping[Modality, type[_Line]] = {"image": _ImageLine, "pair": _PairLine, "video": _VideoLine}
-_OWN = {"id", "answer", "references", "category", "image", "images", "video"}
+class _SeriesLine(_Line):
+    images: list[str]
+    dates: list[str] | None = None
+
+
+_LINES: Mapping[Modality, type[_Line]] = {
+    "image": _ImageLine,
+    "pair": _PairLine,
+    "video": _VideoLine,
+    "series": _SeriesLine,
+}
+_OWN = {"id", "answer", "references", "category", "image", "images", "video", "dates"}
 
 
 def build(
@@ -54,7 +64,8 @@ def build(
     """A task from `<split>.jsonl`, one question per line.
 
     A line is a JSON object with
-    `image`, `images` (two: before, after) or `video`, according to `modality`: paths relative to `root`;
+    `image`, `images` (two: before, after; or those of a series, with `dates` if they are known) or `video`, according
+    to `modality`: paths relative to `root`;
     `answer` (a text), or `references` (several texts), or both: `answer` is then for training, and `references` are for
     scores;
     `category`, to split scores by question type or class (for `top1` by default the answer), or by `changed` and
@@ -139,7 +150,11 @@ class _SplitReader:
         for name in self.names:
             if name not in fields:
                 raise DataError(f"{where} has no text '{name}', which the instruction names. Add it.")
-        return Sample(key, self._media(line), (Turn(key, references, fields, answers, category),))
+        try:
+            media = self._media(line)
+        except MediaError as error:
+            raise DataError(f"{where}: {error}") from error
+        return Sample(key, media, (Turn(key, references, fields, answers, category),))
 
     def _media(self, line: _Line) -> Media:
         match line:
@@ -147,6 +162,8 @@ class _SplitReader:
                 return Image(self.root / line.image)
             case _PairLine():
                 return Pair(*(self.root / path for path in line.images))
+            case _SeriesLine():
+                return Series([self.root / path for path in line.images], line.dates)
             case _VideoLine():
                 return Video(self.root / line.video, self.num_frames)
         raise TypeError(line)

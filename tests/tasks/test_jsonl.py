@@ -9,6 +9,7 @@ from unirs_tasks.jsonl import build
 from unirs.errors import DataError, PluginError, UniRSError
 from unirs.tasks.media import Image, Pair, Video
 from unirs.tasks.sample import Turn
+from unirs.tasks.series import Series
 
 Row = dict[str, Any]
 
@@ -34,13 +35,19 @@ def test_one_question_per_line(tmp_path: Path) -> None:
     assert split[-1].id == "7"
 
 
-def test_pairs_and_videos(tmp_path: Path) -> None:
+def test_pairs_videos_and_series(tmp_path: Path) -> None:
     write(tmp_path, ROW | {"images": ["a.png", "sub/b.png"]})
     (sample,) = build(tmp_path, modality="pair").load_split("train")
     assert sample.media == Pair(tmp_path / "a.png", tmp_path / "sub" / "b.png")
     write(tmp_path, {"video": "a.mp4", "answer": "fire"})
     (sample,) = build(tmp_path, modality="video", instruction="What?", num_frames=3).load_split("train")
     assert sample.media == Video(tmp_path / "a.mp4", 3)
+    write(tmp_path, ROW | {"images": ["a.png", "b.png", "c.png"], "dates": ["1", "2", "3"]})
+    (sample,) = build(tmp_path, modality="series").load_split("train")
+    assert sample.media == Series([tmp_path / f"{name}.png" for name in "abc"], ["1", "2", "3"])
+    write(tmp_path, ROW | {"images": ["a.png"]})
+    with pytest.raises(DataError, match=r"train\.jsonl, line 1: A series has two or more images"):
+        build(tmp_path, modality="series").load_split("train")
 
 
 def test_references_are_scored_and_the_answer_is_for_training(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, TypedDict, get_args
 from unirs.cli import add_generation_options, add_video_reader, generation_options
 from unirs.errors import DataError, MediaError
 from unirs.tasks.fields import parse_row
-from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Pair, as_media
+from unirs.tasks.inputs import as_media
+from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Pair
+from unirs.tasks.series import Series
 from unirs.tasks.video_reader import FrameSampling, describe_reader
 from unirs.utils.io import check_writable, complete_lines, read_json_lines, reading, write_atomically, writing
 from unirs.utils.progress import progress_bar
@@ -45,8 +47,10 @@ def register(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="MEDIA",
-        help="an image; two images (before, after); a video; or a folder of images, videos, or pairs in A/ and B/",
+        help="an image; two images (before, after); more images (a series); a video; or a folder of images, videos, or "
+        "pairs in A/ and B/",
     )
+    parser.add_argument("--dates", nargs="+", metavar="DATE", help="dates of the images, such as 2016-05, of a series")
     parser.add_argument("--question", help=f"the question (default: the task's own instruction, or '{_DESCRIBE}')")
     parser.add_argument("--task", help="the task whose prompt is used (default: the first one of the media's modality)")
     parser.add_argument("--num-frames", type=int, default=8, help="frames of a video")
@@ -72,7 +76,7 @@ def _run(options: argparse.Namespace) -> None:
     # Its version is one of the options that answers depend on.
     reader, options.video_reader = options.video_reader, describe_reader(options.video_reader)
     to_media = partial(as_media, num_frames=options.num_frames, reader=reader, frame_sampling=options.frame_sampling)
-    media = _find_media(options.media, to_media)
+    media = _find_media(options.media, to_media, options.dates)
     file = None if options.out is None else _AnswerFile(options.out)
     model = UniRS.from_pretrained(
         options.model, trust_remote_code=options.trust_remote_code, clue_source=options.clue_source
@@ -200,16 +204,20 @@ class _AnswerFile:
             file.write(line)
 
 
-def _find_media(paths: Sequence[Path], to_media: Callable[[Path], Media]) -> list[Media]:
+def _find_media(
+    paths: Sequence[Path], to_media: Callable[[Path], Media], dates: Sequence[str] | None = None
+) -> list[Media]:
     """The media that paths name: all of one modality, sorted by path."""
     for path in paths:
         if not path.exists():
             raise MediaError(f"{path} does not exist.")
-    if len(paths) == 2 and all(map(_is_image, paths)):
-        return [Pair(*paths)]
-    if len(paths) > 1:
+    if len(paths) > 1 and all(map(_is_image, paths)):
+        return [Pair(*paths) if len(paths) == 2 and dates is None else Series(paths, dates)]
+    if len(paths) > 1 or dates is not None:
+        dated = "" if dates is None else " Dates are of the images of a series."
         raise MediaError(
-            f"Name one image, two images (before, after), one video or one folder: got {len(paths)} paths."
+            "Name one image, two images (before, after), more images (a series), one video or one folder: got "
+            f"{len(paths)} paths, not all of them images.{dated}"
         )
     folder = paths[0]
     if not folder.is_dir():

@@ -2,10 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from unirs import plugins
 from unirs.cli import add_option, add_video_reader, check_positive, task_spec
 from unirs.errors import UniRSError
+from unirs.tasks.media import Modality
 from unirs.tasks.task import Task
 from unirs.utils.io import check_writable
 
@@ -20,7 +22,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
     new = actions.add_parser("new", help="write a working task plugin, its test and a tiny data set")
     new.add_argument("name", metavar="NAME", help="the task's name: letters, digits and _")
-    new.add_argument("--modality", choices=("image", "pair", "video"), required=True, help="modality of its samples")
+    new.add_argument("--modality", choices=get_args(Modality), required=True, help="modality of its samples")
     new.add_argument("--out", type=Path, metavar="FILE", help="the plugin's file (default: NAME.py)")
     new.set_defaults(run=_new)
 

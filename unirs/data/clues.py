@@ -29,6 +29,8 @@ CLUE_PROMPTS: dict[Modality, str] = {
     "cover.",
     "pair": "The two pictures show the same place at two times. Briefly describe what differs between them.",
     "video": "These pictures are frames of one aerial video, in order. Briefly describe what happens and who acts.",
+    "series": "The pictures show the same place at several times, in order. Briefly describe what they show and what "
+    "changes from one to the next.",
 }
 """Prompt of the base VLM by modality."""
 

@@ -12,7 +12,7 @@ from unirs.data.dataset import Example, VisualInput
 from unirs.data.processor import Processor
 from unirs.data.token_tree import IGNORE, TokenTree
 from unirs.metrics.base import Prediction
-from unirs.tasks.media import Modality
+from unirs.tasks.media import Modality, frame_labels
 from unirs.tasks.prompt import PromptTemplate
 
 _PROMPT_TOKENS_PER_ROW = 256
@@ -174,9 +174,9 @@ class Collator:
                 trees.append(tree)
                 row_media.append((index,))
                 order += [len(queries) + turn for turn in turns]
-            sources = example.sample.media.sources
+            sources, labels = example.sample.media.sources, frame_labels(example.sample.media)
             for turn in example.sample.turns:
-                text = self._prompt_encoder.render(prompt, turn, slots, example.clue)
+                text = self._prompt_encoder.render(prompt, turn, slots, example.clue, labels)
                 args = (turn.id, example.task, sources, turn.category, text, "", turn.references, example.clue)
                 queries.append(Prediction(*args))
         batch = _collate(items, trees, row_media, pad_left=not self._processor.supports_tree_attention)

@@ -14,9 +14,12 @@ from jinja2 import TemplateError
 
 from unirs.data.token_tree import TokenTree, append_branches, partition
 from unirs.errors import DataError, ModelError
+from unirs.tasks.media import frame_labels
 from unirs.tasks.prompt import VISUAL, PromptTemplate, VisualFormat
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
     from unirs.tasks.sample import Sample, Turn
@@ -36,7 +39,7 @@ _OPEN_BLOCK = re.compile(r"<think>\s*\Z")
 
 
 class _Rendered(NamedTuple):
-    """A turn as text: before the visual tokens, after them, and the answer with its end token."""
+    """A turn as text: before the images, after their visual tokens, and the answer with its end token."""
 
     prefix: str
     suffix: str
@@ -71,15 +74,19 @@ class PromptEncoder:
         # The caches do not pickle.
         return PromptEncoder, (self.tokenizer, self.max_length, self.context, self.visual_format)
 
-    def render(self, prompt: PromptTemplate, turn: Turn, num_images: int, clue: str = "") -> str:
-        """The prompt as text, with `num_images` visual placeholders."""
+    def render(
+        self, prompt: PromptTemplate, turn: Turn, num_images: int, clue: str = "", labels: Sequence[str] = ()
+    ) -> str:
+        """The prompt as text, with `num_images` visual placeholders, and a label before each if there are `labels`."""
         prefix, suffix, _ = self._rendered(prompt(turn.prompt_fields, clue), None)
-        return prefix + self._between_images.join([VISUAL] * num_images) + suffix
+        return VISUAL.join([*self._before_images(prefix, num_images, labels), suffix])
 
     def encode_train(
         self, prompt: PromptTemplate, sample: Sample, num_images: int, tokens_per_image: int, clue: str = ""
     ) -> TokenTree:
         """Encodes all turns and answers of a sample as one tree, whose media take `num_images` images of visual tokens.
+
+        If the media label their frames, the label precedes the visual tokens.
 
         Raises:
             DataError: the tree is longer than `max_length` or the model's context, a text contains a marker of the
@@ -87,15 +94,19 @@ class PromptEncoder:
             ModelError: the tokenizer's chat template cannot be trained.
         """
         turns = self._turns(prompt, sample, clue)
-        return self._checked(self._tree(turns, num_images, tokens_per_image, 1 / sum(map(len, turns))), sample)
+        start = self._start_tree(turns[0][0].prefix, sample, num_images, tokens_per_image)
+        return self._checked(self._tree(start, turns, 1 / sum(map(len, turns))), sample)
 
     def encode_train_flat(
         self, prompt: PromptTemplate, sample: Sample, num_images: int, tokens_per_image: int, clue: str = ""
     ) -> list[TokenTree]:
         """Encodes each answer as a plain sequence, for models without tree attention; see `encode_train`."""
         answers = [answer for turn in self._turns(prompt, sample, clue) for answer in turn]
-        trees = (self._tree([[answer]], num_images, tokens_per_image, 1 / len(answers)) for answer in answers)
-        return [self._checked(tree, sample) for tree in trees]
+        trees = []
+        for answer in answers:
+            start = self._start_tree(answer.prefix, sample, num_images, tokens_per_image)
+            trees.append(self._checked(self._tree(start, [[answer]], 1 / len(answers)), sample))
+        return trees
 
     def _turns(self, prompt: PromptTemplate, sample: Sample, clue: str) -> list[list[_Rendered]]:
         for turn in sample.turns:
@@ -109,8 +120,7 @@ class PromptEncoder:
             for turn in sample.turns
         ]
 
-    def _tree(self, turns: list[list[_Rendered]], num_images: int, tokens_per_image: int, weight: float) -> TokenTree:
-        tree = self._start_tree(turns[0][0].prefix, num_images, tokens_per_image)
+    def _tree(self, tree: TokenTree, turns: list[list[_Rendered]], weight: float) -> TokenTree:
         suffixes = sorted((self._token_ids(rendered[0].suffix), turn) for turn, rendered in enumerate(turns))
         for index, _ in append_branches(tree, [suffix[:-1] for suffix, _ in suffixes]):
             suffix, turn = suffixes[index]
@@ -141,7 +151,7 @@ class PromptEncoder:
         suffixes = [self._token_ids(turn.suffix) for turn in turns]
         encoded = []
         for chunk in partition(suffixes, sum(map(len, suffixes)) if max_tokens is None else max_tokens):
-            tree = self._start_tree(turns[0].prefix, num_images, tokens_per_image)
+            tree = self._start_tree(turns[0].prefix, sample, num_images, tokens_per_image)
             tree.prompt_ends = [path[-1] for _, path in append_branches(tree, [suffixes[turn] for turn in chunk])]
             encoded.append((self._checked(tree, sample), chunk))
         return encoded
@@ -150,16 +160,21 @@ class PromptEncoder:
         """Token ids of an answer as in training: in the chat template, with the end token."""
         return self._token_ids(self._rendered("", text).answer)
 
-    def _start_tree(self, prefix: str, num_images: int, tokens_per_image: int) -> TokenTree:
+    def _start_tree(self, prefix: str, sample: Sample, num_images: int, tokens_per_image: int) -> TokenTree:
         tree = TokenTree()
-        for index in range(num_images):
-            tree.add(self._token_ids(self._between_images if index else prefix))
+        for text in self._before_images(prefix, num_images, frame_labels(sample.media)):
+            tree.add(self._token_ids(text))
             tree.add([0] * tokens_per_image, visual=True)
         return tree
 
-    @property
-    def _between_images(self) -> str:
-        return self.visual_format.after + self.visual_format.before
+    def _before_images(self, prefix: str, num_images: int, labels: Sequence[str]) -> list[str]:
+        """The text before the visual tokens of each image."""
+        if any(VISUAL in label for label in labels):
+            raise DataError(f"A label may not contain the visual placeholder {VISUAL}: {labels!r}. Remove it.")
+        starts = [prefix, *[self.visual_format.after] * (num_images - 1)]
+        # A fused pair is one image with two labels.
+        own = labels if len(labels) == num_images else [" ".join(labels)] * num_images
+        return [start + label + self.visual_format.before for start, label in zip(starts, own, strict=True)]
 
     def _checked(self, tree: TokenTree, sample: Sample) -> TokenTree:
         if len(tree.input_ids) > self.max_length:
@@ -191,7 +206,7 @@ class PromptEncoder:
         prefix, placeholder, suffix = prompt.partition(VISUAL)
         if not placeholder:
             raise ModelError("The tokenizer's chat template dropped the visual placeholder.")
-        prefix, suffix = prefix + self.visual_format.before, self.visual_format.after + suffix
+        suffix = self.visual_format.after + suffix
         if answer is None:
             return _Rendered(prefix, suffix, "")
         end = str(self.tokenizer.eos_token)

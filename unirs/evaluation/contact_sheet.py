@@ -3,15 +3,15 @@
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from unirs.errors import DataError
 from unirs.metrics.base import Prediction
+from unirs.tasks.media import Media, frame_labels
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample
 from unirs.utils.io import write_atomically
@@ -26,16 +26,18 @@ _RIGHT, _WRONG = "#2ea05a", "#b02030"
 def write_sheet(
     path: Path,
     predictions: Sequence[tuple[Prediction, float]],
-    load_frames: Callable[[Prediction], Iterable[Any]],
+    find_media: Callable[[Prediction], Media],
     limit: int = 24,
 ) -> None:
     """Writes one card per row: frames in time order, the question without clue and markers, answer, reference, score.
 
+    Frames of a series have their labels below.
+
     A bar beside the answer is green from a score of 0.5 on, else red. At most `limit` rows are shown, evenly spread.
-    `load_frames` is called for these, and returns uint8 `[k, 3, H, W]` or k arrays `[3, H, W]`.
+    `find_media` is called for these.
     """
     rows = [predictions[index] for index in spread(len(predictions), limit)]
-    _write(path, [_card(row, score, load_frames(row)) for row, score in rows])
+    _write(path, [_card(row, score, find_media(row)) for row, score in rows])
 
 
 def write_samples(path: Path, samples: Sequence[tuple[str, PromptTemplate, Sample]]) -> None:
@@ -45,7 +47,7 @@ def write_samples(path: Path, samples: Sequence[tuple[str, PromptTemplate, Sampl
         (turn,), files = sample.turns, sample.media.sources
         text = prompt(turn.prompt_fields)
         row = Prediction(turn.id, title, files, turn.category, text, turn.targets[0], turn.references)
-        cards.append(_card(row, 1.0, sample.media.load_frames((256, 256))))
+        cards.append(_card(row, 1.0, sample.media))
     _write(path, cards)
 
 
@@ -62,11 +64,14 @@ def spread(count: int, limit: int) -> list[int]:
     return [round(index) for index in np.linspace(0, count - 1, min(limit, count))]
 
 
-def _card(row: Prediction, score: float, frames: Iterable[Any]) -> Image.Image:
-    images = [Image.fromarray(np.ascontiguousarray(np.asarray(frame).transpose(1, 2, 0))) for frame in frames]
-    across = min(_FRAMES_PER_LINE, len(images))
+def _card(row: Prediction, score: float, media: Media) -> Image.Image:
+    frames = media.load_frames((256, 256)).permute(0, 2, 3, 1).numpy()
+    across = min(_FRAMES_PER_LINE, len(frames))
     side = (_WIDTH - 4 * (across - 1)) // across
-    strip = _grid([ImageOps.contain(image, (side, side)) for image in images], across, 4, _PAPER)
+    images = [ImageOps.contain(Image.fromarray(frame), (side, side)) for frame in frames]
+    for index, label in enumerate(frame_labels(media)):
+        images[index] = _labelled(images[index], label)
+    strip = _grid(images, across, 4, _PAPER)
     # The clue precedes the instruction, so its first occurrence is not a word of the question.
     prompt = re.sub(r"<[^<>\s]{1,40}>", " ", row.prompt.replace(row.clue, " ", 1))
     others = f"  (+{len(row.references) - 1})" if len(row.references) > 1 else ""
@@ -82,6 +87,15 @@ def _card(row: Prediction, score: float, frames: Iterable[Any]) -> Image.Image:
     bar = (_GAP, top + len(question) * _LINE, _GAP + 4, top + len(lines) * _LINE)
     draw.rectangle(bar, _RIGHT if score >= 0.5 else _WRONG)
     return card
+
+
+def _labelled(image: Image.Image, label: str) -> Image.Image:
+    """An image with the label's last part, a date or a number, below it."""
+    text = label.rstrip(":").rsplit(", ", 1)[-1]
+    canvas = Image.new("RGB", (image.width, image.height + _LINE), _PAPER)
+    canvas.paste(image)
+    ImageDraw.Draw(canvas).text((2, image.height), text, _GREY, ImageFont.load_default(size=12))
+    return canvas
 
 
 def _grid(images: Sequence[Image.Image], columns: int, gap: int, colour: str) -> Image.Image:

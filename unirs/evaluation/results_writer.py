@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 
 from unirs.data.datamodule import UniRSDataModule
@@ -14,6 +13,7 @@ from unirs.evaluation.contact_sheet import write_sheet
 from unirs.evaluation.engine import EvaluationModule
 from unirs.evaluation.results import TaskResult, format_table, skipped_lines, write_results
 from unirs.metrics.base import Prediction
+from unirs.tasks.media import Media
 from unirs.tasks.perturbation import Perturbation
 from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName
@@ -82,7 +82,7 @@ class ResultsWriter(Callback):
         document = write_results(folder, stage, module.trained_steps, results, baselines, skipped)
         if stage != "bench":
             rows = [row for result in results for row in _spread(result)]
-            write_sheet(folder / stage / "sheet.png", rows, lambda row: _frames(data, split, row))
+            write_sheet(folder / stage / "sheet.png", rows, lambda row: _media(data, split, row))
             print(f"\n{format_table(document)}\n\nWritten to {folder / stage}: metrics.json, predictions/, sheet.png")
 
 
@@ -115,8 +115,8 @@ def _spread(result: TaskResult) -> list[tuple[Prediction, float]]:
     return [rows[(2 * index + 1) * len(rows) // (2 * count)] for index in range(count)]
 
 
-def _frames(data: UniRSDataModule, split: SplitName, row: Prediction) -> torch.Tensor:
+def _media(data: UniRSDataModule, split: SplitName, row: Prediction) -> Media:
     for sample in data.split(row.task, split):
         if sample.media.sources == row.media:
-            return sample.media.load_frames((256, 256))
+            return sample.media
     raise KeyError(row.media)

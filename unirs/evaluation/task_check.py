@@ -13,7 +13,7 @@ from unirs.data.prompt_encoder import PromptEncoder
 from unirs.data.token_tree import IGNORE
 from unirs.errors import DataError, MediaError
 from unirs.metrics.base import Prediction
-from unirs.tasks.media import Media
+from unirs.tasks.media import Media, frame_labels
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample, TaskSplit, Turn
 from unirs.tasks.task import SplitName, Task
@@ -159,11 +159,13 @@ class TaskCheck:
         try:
             prompt = self.task.prompt(turn.prompt_fields)
             if self.encoder is not None:
-                for tree in self.encoder.encode_train_flat(self.task.prompt, replace(sample, turns=(turn,)), 1, 0):
+                labels = frame_labels(sample.media)
+                images, one = len(labels) or 1, replace(sample, turns=(turn,))
+                for tree in self.encoder.encode_train_flat(self.task.prompt, one, images, 0):
                     length = sum(label != IGNORE for label in tree.labels)
                     self.answer_lengths[length] += 1
                     self.prompt_lengths[len(tree.labels) - length] += 1
-                prompt = self.encoder.render(self.task.prompt, turn, 1)
+                prompt = self.encoder.render(self.task.prompt, turn, images, labels=labels)
         except DataError as error:
             self.add("no prompt", f"{name}: {error}")
             return []

@@ -27,7 +27,8 @@ from unirs.models.builder import build_processor
 from unirs.models.pretrained import PromptConfig, UniRSConfig, is_saved_model, merged, write_model
 from unirs.models.tuning import write_adapter
 from unirs.models.unirs_model import UniRSModel
-from unirs.tasks.media import Media, as_media
+from unirs.tasks.inputs import as_media
+from unirs.tasks.media import Media
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample, Turn
 from unirs.utils.io import replacing_folder
@@ -158,8 +159,9 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         """Answers questions about media.
 
         Args:
-            media: One input: an `Image`, `Pair`, `Video` or other `Media`; a path to an image or video, a PIL image or
-                an array; or a tuple of two images, which is a pair. Or a list of inputs of any modalities.
+            media: One input: an `Image`, `Pair`, `Video`, `Series` or other `Media`; a path to an image or video, a PIL
+                image or an array; or a tuple of two images, which is a pair, or of more, which is a series. Or a list
+                of inputs of any modalities.
             question: One for all, or one for each input; None for the task's own instruction.
             options: Options of `predict`.
 

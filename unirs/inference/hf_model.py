@@ -14,16 +14,18 @@ from unirs.errors import ModelError
 from unirs.inference.completion import Choices, Completion
 from unirs.inference.generation import generation_config, seeded
 from unirs.inference.generation_options import GREEDY, GenerationOptions
-from unirs.inference.hf_processor import ChatProcessor, HFBatch, Inputs
+from unirs.inference.hf_processor import ChatProcessor, ChatPrompt, HFBatch, Inputs
 from unirs.inference.options import move_to_device
 from unirs.models.llm import check_loaded, context_length
-from unirs.tasks.media import Media
+from unirs.tasks.media import Media, frame_labels
 from unirs.utils.hashing import fingerprint
 from unirs.utils.sources import resolve_source
 
 
 class HFImageTextModel:
     """A model whose processor has a chat template. A pair is two images of a message, a video its frames.
+
+    A series is texts and images in turn, unless the chat template puts all images first, as LLaVA-1.5's does.
 
     Args:
         source: a hub id or a folder with weights and processor; `package:NAME/…` names files of an installed package.
@@ -68,7 +70,9 @@ class HFImageTextModel:
         if not media:
             return []
         frames = {one: one.load_frames() for one in dict.fromkeys(media)}
-        chunks = self.chat.encode_batch([frames[one] for one in media], questions, max_new_tokens)
+        pairs = zip(media, questions, strict=True)
+        prompts = [ChatPrompt(frames[one], question, frame_labels(one)) for one, question in pairs]
+        chunks = self.chat.encode_batch(prompts, max_new_tokens)
         return [one.text for inputs in chunks for one in self._generate(inputs, max_new_tokens)]
 
     def complete(

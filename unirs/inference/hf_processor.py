@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import PIL.Image
 import torch
@@ -16,11 +16,27 @@ from unirs.data.dataset import Example, VisualInput
 from unirs.data.processor import Processor
 from unirs.errors import ModelError
 from unirs.metrics.base import Prediction
-from unirs.tasks.media import STRETCH
+from unirs.tasks.media import STRETCH, frame_labels
 from unirs.utils.sources import resolve_source
 
 Inputs = dict[str, Any]
 """Arguments of a model's `forward`: tensors by name."""
+
+
+class ChatPrompt(NamedTuple):
+    """Frames, uint8 `[k, 3, H, W]`, a question about them, and the label before each frame; none if empty."""
+
+    frames: torch.Tensor
+    question: str
+    labels: tuple[str, ...] = ()
+
+    def content(self) -> list[dict[str, str]]:
+        """The parts of the user's message: labels and images in turn, then the question."""
+        content = []
+        for index in range(len(self.frames)):
+            content += [{"type": "text", "text": label} for label in self.labels[index : index + 1]]
+            content.append({"type": "image"})
+        return [*content, {"type": "text", "text": self.question}]
 
 
 class ChatProcessor:
@@ -47,27 +63,22 @@ class ChatProcessor:
         """The language model's tokenizer."""
         return self._processor.tokenizer
 
-    def encode_batch(
-        self, frames: Sequence[torch.Tensor], questions: Sequence[str], num_new_tokens: int
-    ) -> list[Inputs]:
+    def encode_batch(self, prompts: Sequence[ChatPrompt], num_new_tokens: int) -> list[Inputs]:
         """Encodes prompts as one padded batch, or each alone if padding and answers may exceed the model's context."""
-        inputs = self.encode(frames, questions)
-        if self.context is None or inputs["input_ids"].shape[1] + num_new_tokens <= self.context or len(frames) == 1:
+        inputs = self.encode(prompts)
+        if self.context is None or inputs["input_ids"].shape[1] + num_new_tokens <= self.context or len(prompts) == 1:
             return [inputs]
-        return [self.encode([one], [question]) for one, question in zip(frames, questions, strict=True)]
+        return [self.encode([prompt]) for prompt in prompts]
 
-    def encode(self, frames: Sequence[torch.Tensor], questions: Sequence[str]) -> Inputs:
-        """Encodes one prompt for each question and its frames, uint8 `[k, 3, H, W]`, padded on the left.
+    def encode(self, prompts: Sequence[ChatPrompt]) -> Inputs:
+        """Encodes prompts, padded on the left.
 
         Raises:
             ModelError: the processor rejects images and question.
         """
-        images = [[PIL.Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in one] for one in frames]
+        images = [[PIL.Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in one.frames] for one in prompts]
         try:
-            chats = [
-                [{"role": "user", "content": [*[{"type": "image"}] * len(one), {"type": "text", "text": question}]}]
-                for one, question in zip(images, questions, strict=True)
-            ]
+            chats = [[{"role": "user", "content": prompt.content()}] for prompt in prompts]
             texts = self._processor.apply_chat_template(chats, add_generation_prompt=True, enable_thinking=False)
             # A template may write the start token itself.
             bos_token = self.tokenizer.bos_token
@@ -82,7 +93,8 @@ class ChatProcessor:
         except (ValueError, TypeError, LookupError, TemplateError) as error:
             raise ModelError(
                 f"The processor of '{self.source}' does not take {len(images[0])} images with the question "
-                f"{questions[0]!r} ({error}). Use media that it supports, and a question without its special tokens."
+                f"{prompts[0].question!r} ({error}). Use media that it supports, and a question without its special "
+                "tokens."
             ) from error
         return dict(inputs)
 
@@ -119,18 +131,19 @@ class HFCollator:
 
     def __call__(self, items: Sequence[tuple[Example, VisualInput]]) -> HFBatch:
         """Collates examples and their decoded frames."""
-        queries, frames = [], []
+        queries, prompts = [], []
         for example, visual in items:
+            media = example.sample.media
             for turn in example.sample.turns:
-                prompt, sources = self.prompts[example.task](turn.prompt_fields), example.sample.media.sources
-                queries.append(Prediction(turn.id, example.task, sources, turn.category, prompt, "", turn.references))
-                frames.append(visual.frames)
+                text = self.prompts[example.task](turn.prompt_fields)
+                row = Prediction(turn.id, example.task, media.sources, turn.category, text, "", turn.references)
+                queries.append(row)
+                prompts.append(ChatPrompt(visual.frames, text, frame_labels(media)))  # type: ignore[arg-type]
         chat, longest = self.processor.chat, self.processor.max_new_tokens
         size = len(queries) if self.processor.batched else 1
         chunks: list[Inputs] = []
         for start in range(0, len(queries), size):
-            prompts = [one.prompt for one in queries[start : start + size]]
-            chunks += chat.encode_batch(frames[start : start + size], prompts, longest)  # type: ignore[arg-type]
+            chunks += chat.encode_batch(prompts[start : start + size], longest)
         return HFBatch(chunks, queries, self.eval_set, [one for example, _ in items for one in example.skipped])
 
     def check(self, example: Example) -> None:

@@ -1,4 +1,4 @@
-"""The visual input of a sample: an image, a pair of images, or a video.
+"""The visual input of a sample: an image, a pair of images, a video, or a series of dated images.
 
 The modality is a type and never inferred from the number of frames. Media hold their sources: paths, or content in
 memory. Frames are decoded when they are loaded.
@@ -21,7 +21,6 @@ from unirs.tasks.image_source import (
     as_array,
     as_source,
     digest,
-    is_pil_image,
     open_image,
     resize_image,
     stack_images,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     import torch
 
 
-Modality = Literal["image", "pair", "video"]
+Modality = Literal["image", "pair", "video", "series"]
 
 ResizeMode = Literal["stretch", "pad", "center_crop"]
 
@@ -64,7 +63,7 @@ STRETCH = ResizeSpec()
 
 @runtime_checkable
 class Media(Protocol):
-    """A visual input. `Image`, `Pair` and `Video` are media; a plugin may define its own.
+    """A visual input. `Image`, `Pair`, `Video` and `Series` are media; a plugin may define its own.
 
     Media are hashable and picklable, equal media have equal frames, and what pickles to the same bytes has the same
     frames: these are the keys of clues and of decoded frames in memory.
@@ -72,7 +71,7 @@ class Media(Protocol):
 
     @property
     def modality(self) -> Modality:
-        """`"image"`, `"pair"` or `"video"`: how the model encodes the frames."""
+        """`"image"`, `"pair"`, `"video"` or `"series"`: how the model encodes the frames."""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -106,8 +105,8 @@ class Media(Protocol):
         ...
 
 
-class _SourceMedia:
-    """Common base of `Image`, `Pair` and `Video`."""
+class SourceMedia:
+    """Common base of media whose frames are in files or in memory."""
 
     __slots__ = ()
     modality: Modality
@@ -148,7 +147,7 @@ class _SourceMedia:
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Image(_SourceMedia):
+class Image(SourceMedia):
     """One image.
 
     Args:
@@ -172,7 +171,7 @@ class Image(_SourceMedia):
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Pair(_SourceMedia):
+class Pair(SourceMedia):
     """Two images of one scene at two times, of equal size.
 
     Arguments and errors are those of `Image`.
@@ -193,7 +192,7 @@ class Pair(_SourceMedia):
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Video(_SourceMedia):
+class Video(SourceMedia):
     """Frames of a video.
 
     Args:
@@ -284,50 +283,29 @@ class DecodesVideo(Protocol):
         ...
 
 
+@runtime_checkable
+class LabelsFrames(Protocol):
+    """Media with a text before the visual tokens of each frame."""
+
+    @property
+    def frame_labels(self) -> tuple[str, ...]:
+        """`num_frames` texts, such as `Image 1, 2016-05:`; none for frames without a text."""
+        ...
+
+
+def frame_labels(media: Media) -> tuple[str, ...]:
+    """The text before the visual tokens of each frame; empty if there are none."""
+    return media.frame_labels if isinstance(media, LabelsFrames) else ()
+
+
 def with_reader(media: Media, reader: str) -> Media:
     """Sets the reader of media that decode a video; others are returned as they are."""
     return media.with_reader(reader) if isinstance(media, DecodesVideo) else media
 
 
-def as_media(
-    value: object, num_frames: int | None = None, reader: str | None = None, frame_sampling: FrameSampling = "uniform"
-) -> Media:
-    """Converts a value to media.
-
-    Args:
-        value: Media; a path with the suffix of an image or a video; a PIL image, or an array or tensor of an image; or
-            a tuple of two images, before and after, which is a pair.
-        num_frames: Number of frames of a video.
-        reader: Its reader, and `frame_sampling` which frames: see `Video`.
-        frame_sampling: See `reader`.
-
-    Raises:
-        MediaError: it is unclear what the value is.
-    """
-    if isinstance(value, Media):
-        return value
-    if isinstance(value, str | os.PathLike):
-        path = Path(value)
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            return Image(path)
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            return Video(path, num_frames, reader=reader, frame_sampling=frame_sampling)
-        known = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
-        raise MediaError(f"{path} has no suffix of an image or a video ({known}). Pass Image(path) or Video(path).")
-    array = as_array(value)
-    if is_pil_image(value) or (array is not None and array.ndim < 4):
-        return Image(value)  # type: ignore[arg-type]
-    if isinstance(value, tuple) and len(value) == 2:
-        return Pair(*value)
-    raise MediaError(
-        f"A value of type {type(value).__name__} is not clearly media. Pass Image(...), Pair(before, after) or "
-        "Video(...), and several inputs as a list."
-    )
-
-
 def media_files(media: Media) -> list[str]:
     """Paths of the files of media; content in memory has none."""
-    if isinstance(media, _SourceMedia):
+    if isinstance(media, SourceMedia):
         return [str(source) for source in media._sources if isinstance(source, Path)]
     # Descriptions of content in memory are in angle brackets.
     return [source for source in media.sources if not source.startswith("<")]

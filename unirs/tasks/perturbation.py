@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from unirs.tasks.media import STRETCH, Media, Modality, ResizeSpec, hash_parts, with_reader
+from unirs.tasks.media import STRETCH, Media, Modality, ResizeSpec, frame_labels, hash_parts, with_reader
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,7 @@ PERTURBATIONS: Mapping[Modality, tuple[Perturbation, ...]] = {
     "image": ("blank",),
     "pair": ("blank", "swap_times", "repeat_first"),
     "video": ("blank", "repeat_first", "shuffle_frames"),
+    "series": ("blank", "repeat_first", "shuffle_frames"),
 }
 """Perturbations that apply to a modality. A model that scores as well on them does not use its visual input."""
 
@@ -45,6 +46,11 @@ class PerturbedMedia:
     def num_frames(self) -> int:
         """Number of frames that `load_frames` returns."""
         return self.media.num_frames
+
+    @property
+    def frame_labels(self) -> tuple[str, ...]:
+        """The labels of the original, in its order: shuffled frames have dates of others."""
+        return frame_labels(self.media)
 
     def with_reader(self, reader: str) -> PerturbedMedia:
         """See `DecodesVideo.with_reader`."""

@@ -24,7 +24,7 @@ class VisualFormat:
     """Text around the visual tokens of a prompt, as the language model was trained with it.
 
     Attributes:
-        before: precedes the visual tokens of each image.
+        before: precedes the visual tokens of each image, and follows the image's label if it has one.
         after: follows the visual tokens of each image; VILA, LLaVA and the published UniRS have a newline.
         end: between the last image and the task's text.
     """

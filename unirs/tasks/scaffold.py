@@ -15,10 +15,16 @@ _SUFFIXES: Mapping[Modality, Mapping[str, str]] = {
     "image": {"image": ".png"},
     "pair": {"before": ".png", "after": ".png"},
     "video": {"video": ".mp4"},
+    "series": {"t1": ".png", "t2": ".png", "t3": ".png"},
 }
 """Names of the media files in a line, and their suffixes."""
 
-_QUESTIONS: Mapping[Modality, str] = {"image": "Is there a building?", "pair": "Was a building built?", "video": ""}
+_QUESTIONS: Mapping[Modality, str] = {
+    "image": "Is there a building?",
+    "pair": "Was a building built?",
+    "video": "",
+    "series": "Was a building built?",
+}
 """Questions of the example; empty if the instruction is the question."""
 
 
@@ -88,7 +94,7 @@ def _write_example(folder: Path, paths: Mapping[str, str], question: str, answer
             key = f"{split}_{'built' if built else 'field'}"
             files = {name: f"{key}_{name}{suffix}" for name, suffix in paths.items()}
             for name, file in files.items():
-                _write_media(folder / file, 100 + 20 * shade, built=built and name != "before")
+                _write_media(folder / file, 100 + 20 * shade, built=built and name not in ("before", "t1"))
             line = {"id": key, **files, **({"question": question} if question else {}), "answer": answer}
             lines.append(json.dumps(line) + "\n")
         (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -147,8 +147,8 @@ def test_modality_without_a_prompt(media: list[Media]) -> None:
 
 
 def test_every_modality_has_a_prompt() -> None:
-    assert set(CLUE_PROMPTS) == {"image", "pair", "video"}
-    assert len(set(CLUE_PROMPTS.values())) == 3
+    assert set(CLUE_PROMPTS) == {"image", "pair", "video", "series"}
+    assert len(set(CLUE_PROMPTS.values())) == 4
 
 
 class TestMediaKey:

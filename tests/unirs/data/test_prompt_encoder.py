@@ -16,6 +16,7 @@ from unirs.plugins import create
 from unirs.tasks.media import Image, Media, Pair
 from unirs.tasks.prompt import VISUAL, PromptTemplate, VisualFormat
 from unirs.tasks.sample import Sample, Turn
+from unirs.tasks.series import Series
 from unirs.tasks.task import Task
 
 CHATML = (
@@ -119,6 +120,46 @@ def test_labels_are_training_answers_rather_than_references(tokenizer: PreTraine
 def test_empty_answer_trains_the_end_token(tokenizer: PreTrainedTokenizerBase) -> None:
     sequence = PromptEncoder(tokenizer).encode_train(ASK, sample(ask("a?", "")), 1, 1)
     assert text([label for label in sequence.labels if label != IGNORE]) == "$"
+
+
+SERIES = Series(["a.png", "b.png", "c.png"], ["2016", "2017", "2019"])
+
+
+@pytest.mark.parametrize(
+    ("visual_format", "expected"),
+    [
+        (VisualFormat(), "Image 1, 2016:..Image 2, 2017:..Image 3, 2019:..\n[vqa] a?\n"),
+        (VisualFormat("<", ">", ""), "Image 1, 2016:<..>Image 2, 2017:<..>Image 3, 2019:<..>[vqa] a?\n"),
+    ],
+)
+def test_each_image_of_a_series_follows_its_label(
+    tokenizer: PreTrainedTokenizerBase, visual_format: VisualFormat, expected: str
+) -> None:
+    encoder, dated = PromptEncoder(tokenizer, visual_format=visual_format), sample(ask(), media=SERIES)
+    ((prompt, _),) = encoder.encode_prompts(ASK, dated, 3, 2)
+    assert text(prompt.input_ids) == expected
+    assert sum(prompt.visual_mask) == 6
+    assert len(prompt.input_ids) == len(expected)
+    for tree in (encoder.encode_train(ASK, dated, 3, 2), *encoder.encode_train_flat(ASK, dated, 3, 2)):
+        assert text(tree.input_ids) == expected + "b$"
+        assert [token for token, visual in zip(tree.visual_mask, tree.visual_mask, strict=True) if visual] == [True] * 6
+    rendered = encoder.render(ASK, ask(), 3, labels=SERIES.frame_labels)
+    assert rendered.replace(VISUAL, "..") == expected
+
+
+def test_labels_follow_the_start_of_a_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = CHATML
+    undated = sample(ask(), media=Series(["a.png", "b.png"]))
+    ((prompt, _),) = PromptEncoder(tokenizer).encode_prompts(ASK, undated, 2, 1)
+    assert text(prompt.input_ids) == (
+        "<|im_start|>user\nImage 1:.Image 2:.\n[vqa] a?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_a_label_with_the_placeholder(tokenizer: PreTrainedTokenizerBase) -> None:
+    dated = sample(ask(), media=Series(["a.png", "b.png"], ["2016", VISUAL]))
+    with pytest.raises(DataError, match="label may not contain the visual placeholder"):
+        PromptEncoder(tokenizer).encode_train(ASK, dated, 2, 1)
 
 
 @pytest.mark.parametrize("template", [None, CHATML])

@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,26 @@ def plain(*colours: tuple[int, int, int], height: int = 32, width: int = 32) -> 
     return [np.tile(np.array(c, dtype=np.uint8)[:, None, None], (1, height, width)) for c in colours]
 
 
-def draw(path: Path, rows: list[tuple[Prediction, float]], frames: object = None) -> np.ndarray:
-    images = plain(BLUE) if frames is None else frames
-    write_sheet(path, rows, lambda _: images)  # type: ignore[arg-type, return-value]
+@dataclass
+class Frames:
+    """Media whose frames keep their size."""
+
+    frames: list[np.ndarray]
+    frame_labels: tuple[str, ...] = ()
+
+    def load_frames(self, size: tuple[int, int]) -> torch.Tensor:
+        assert size == (256, 256)
+        return torch.from_numpy(np.stack(self.frames))
+
+
+def draw(
+    path: Path,
+    rows: list[tuple[Prediction, float]],
+    frames: list[np.ndarray] | None = None,
+    labels: tuple[str, ...] = (),
+) -> np.ndarray:
+    media = Frames(frames or plain(BLUE), labels)
+    write_sheet(path, rows, lambda _: media)  # type: ignore[arg-type, return-value]
     with Image.open(path) as sheet:
         assert sheet.format == "PNG"
         return np.asarray(sheet.convert("RGB")).astype(int)
@@ -69,11 +87,17 @@ def test_frames_keep_their_aspect_ratio(tmp_path: Path) -> None:
     assert width == pytest.approx(2 * height, abs=1)
 
 
-def test_tensors_and_arrays_give_equal_files(tmp_path: Path) -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 20, 30), dtype=np.uint8)
-    draw(tmp_path / "a.png", [(prediction(), 1.0)], list(frames))
-    draw(tmp_path / "b.png", [(prediction(), 1.0)], torch.from_numpy(frames))
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+def test_frames_of_a_series_have_their_dates_below(tmp_path: Path) -> None:
+    frames, row = plain(BLUE, YELLOW, BLUE), [(prediction(), 1.0)]
+    bare = draw(tmp_path / "a.png", row, frames)
+    dated = draw(tmp_path / "b.png", row, frames, ("Image 1, 2016:", "Image 2, 2017:", "Image 3, 2018:"))
+    first, last = positions(dated, YELLOW).min(axis=0), positions(dated, YELLOW).max(axis=0)
+    assert np.array_equal(positions(bare, YELLOW), positions(dated, YELLOW))
+    below = slice(last[0] + 1, last[0] + 20), slice(first[1], last[1])
+    assert (dated[below] < 200).any()
+    assert dated.shape[0] == bare.shape[0] + 20
+    other = draw(tmp_path / "c.png", row, frames, ("Image 1, 2016:", "Image 2, 2019:", "Image 3, 2018:"))
+    assert not np.array_equal(other[below], dated[below])
 
 
 @pytest.mark.parametrize(("score", "right"), [(0.0, False), (0.49, False), (0.5, True), (1.39, True)])
@@ -100,11 +124,12 @@ def test_question_is_shown_without_placeholders_and_clue(tmp_path: Path) -> None
 def test_only_the_shown_rows_are_loaded(tmp_path: Path) -> None:
     loaded: list[str] = []
 
-    def frames(row: Prediction) -> list[np.ndarray]:
+    def media(row: Prediction) -> Frames:
         loaded.append(row.id)
-        return plain(BLUE)
+        return Frames(plain(BLUE))
 
-    write_sheet(tmp_path / "sheet.png", [(prediction(str(i)), 1.0) for i in range(101)], frames, limit=5)
+    rows = [(prediction(str(i)), 1.0) for i in range(101)]
+    write_sheet(tmp_path / "sheet.png", rows, media, limit=5)  # type: ignore[arg-type]
     assert loaded == ["0", "25", "50", "75", "100"]
 
 

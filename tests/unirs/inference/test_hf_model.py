@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -37,9 +38,10 @@ from transformers import (
 from unirs.data.clues import CLUE_PROMPTS, ClueCache, clean_clue, generate_clues
 from unirs.errors import MediaError, ModelError
 from unirs.inference.hf_model import HFImageTextModel
-from unirs.inference.hf_processor import HFBatch
+from unirs.inference.hf_processor import ChatPrompt, HFBatch
 from unirs.models.llm import train_tokenizer
 from unirs.tasks.media import Image, Media, Pair, Video
+from unirs.tasks.series import Series
 
 LENGTH = 6
 QUESTIONS = ["Is there a road?", "What changed between the two pictures, and where?", "What happens?", "Why?"]
@@ -235,6 +237,20 @@ def test_answers_depend_on_every_image(family: Path, media: list[Media]) -> None
     assert len(set(answers)) == len(inputs)
 
 
+def test_labels_of_a_series_stand_between_its_images(family: Path, media: list[Media]) -> None:
+    series = Series([media[0].load_frames()[0]] * 3, ["2016", "2017", "2018"])
+    vlm = HFImageTextModel(str(family))
+    inputs = vlm.chat.encode([ChatPrompt(series.load_frames(), "Why?", series.frame_labels)])
+    decoded = vlm.chat.tokenizer.decode(inputs["input_ids"][0])
+    parts = re.split(r"Image \d, (\d+):", decoded)
+    assert parts[1::2] == ["2016", "2017", "2018"]
+    bare = vlm.chat.tokenizer.decode(vlm.chat.encode([ChatPrompt(series.load_frames(), "Why?")])["input_ids"][0])
+    # Between two labels are the tokens of one image, and nothing else.
+    assert parts[2] == parts[4]
+    assert "".join(parts[::2]) == bare
+    assert vlm.generate([series], ["Why?"], 24) != vlm.generate([Series(series.images)], ["Why?"], 24)
+
+
 def test_several_questions_about_one_image(family: Path, media: list[Media]) -> None:
     vlm = HFImageTextModel(str(family))
     answers = vlm.generate([media[0]] * 3, ["Why?", "What is there?", "Why?"], 12)
@@ -428,12 +444,12 @@ def test_answers_end_with_the_context(copy: Path, media: list[Media]) -> None:
     images, questions = [media[0], media[0]], ["?", QUESTIONS[1]]
     vlm = HFImageTextModel(str(copy))
     free = vlm.generate(images, questions, LENGTH)
-    lengths = [vlm.chat.encode([images[0].load_frames()], [one])["input_ids"].shape[1] for one in questions]
+    lengths = [vlm.chat.encode([ChatPrompt(images[0].load_frames(), one)])["input_ids"].shape[1] for one in questions]
     vlm.chat.context = lengths[1] + 1
     short, long = vlm.generate(images, questions, LENGTH)
     assert short == free[0]
     # The last token is predicted, but takes no position.
-    inputs = vlm.chat.encode([images[1].load_frames()], questions[1:])
+    inputs = vlm.chat.encode([ChatPrompt(images[1].load_frames(), questions[1])])
     (cut,) = vlm.complete(HFBatch([inputs], [None], ""), max_new_tokens=LENGTH)  # type: ignore[list-item]
     assert len(cut.token_ids) == 2
     assert cut.text == long != free[1]
@@ -451,7 +467,7 @@ def plain_score(folder: Path, one: Media, question: str, choice: str) -> float:
     model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     tokenizer = processor.tokenizer
     answer = torch.tensor([[*tokenizer(choice, add_special_tokens=False).input_ids, tokenizer.eos_token_id]])
-    inputs = HFImageTextModel(str(folder)).chat.encode([one.load_frames()], [question])
+    inputs = HFImageTextModel(str(folder)).chat.encode([ChatPrompt(one.load_frames(), question)])
     length = inputs["input_ids"].shape[1]
     for name in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"):
         if name in inputs:
@@ -466,7 +482,7 @@ def test_choices_score_as_in_a_pass_of_their_own(family: Path, media: list[Media
     vlm, choices = HFImageTextModel(str(family)), ("yes", "no", "a road between the houses", "no")
     scores = []
     for one, question in zip(media, QUESTIONS, strict=True):
-        inputs = vlm.chat.encode([one.load_frames()], [question])
+        inputs = vlm.chat.encode([ChatPrompt(one.load_frames(), question)])
         scores.append(vlm.score_choices(inputs, choices))
         assert scores[-1] == pytest.approx([plain_score(family, one, question, choice) for choice in choices], abs=1e-3)
         assert vlm.score_choices(inputs, choices[:1]) == pytest.approx(scores[-1][:1], abs=1e-3)
@@ -497,7 +513,7 @@ def test_bench_by_loglikelihood(
     for row in answers[0]:
         one = Image(Path(row["media"][0]))
         if row["category"] == "Which colour?":
-            scores = vlm.score_choices(vlm.chat.encode([one.load_frames()], [row["prompt"]]), choices)
+            scores = vlm.score_choices(vlm.chat.encode([ChatPrompt(one.load_frames(), row["prompt"])]), choices)
             assert row["text"] == choices[scores.index(max(scores))]
         else:
             assert row["text"] == vlm.generate([one], [row["prompt"]], 48)[0]

@@ -60,7 +60,7 @@ def test_packed_turns_equal_single_ones(
 ) -> None:
     packed = training(model, tokenizer, list(media.values()))
     together = model(packed)
-    assert together.shape == (3, packed.input_ids.shape[1], 130)
+    assert together.shape == (4, packed.input_ids.shape[1], 130)
     single = [replace(turn, train_answers=(answer,)) for turn in TURNS for answer in turn.targets]
     alone = [training(model, tokenizer, list(media.values()), [turn]) for turn in single]
     logits = [model(batch) for batch in alone]
@@ -108,7 +108,7 @@ def test_loss_of_packed_and_single_rows_is_equal(
 def test_logits_do_not_depend_on_the_rest_of_the_batch(
     model: UniRSModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
 ) -> None:
-    mixed = [media["video"], media["pair"], media["image"], media["pair"], media["image"]]
+    mixed = [media["video"], media["pair"], media["image"], media["series"], media["pair"], media["image"]]
     together = training(model, tokenizer, mixed)
     logits = model(together)
     for row, one in enumerate(mixed):
@@ -122,7 +122,7 @@ def test_logits_do_not_depend_on_the_rest_of_the_batch(
 def test_number_of_visual_tokens(
     make_model: MakeModel, tokenizer: PreTrainedTokenizerBase, media: dict[str, Media]
 ) -> None:
-    for change, expected in ((True, [1, 1, 3]), (False, [1, 2, 3])):
+    for change, expected in ((True, [1, 1, 3, 3]), (False, [1, 2, 3, 3])):
         model = make_model(change=change).eval()
         assert [num_image_slots(one, fused=change) for one in media.values()] == expected
         embeds = model.get_visual_embeds(training(model, tokenizer, list(media.values())))

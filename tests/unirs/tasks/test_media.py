@@ -14,8 +14,10 @@ from PIL import Image as Pillow
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from unirs.errors import MediaError
-from unirs.tasks.media import Image, Pair, ResizeMode, ResizeSpec, Video, as_media
-from unirs.tasks.perturbation import PerturbedMedia
+from unirs.tasks.inputs import as_media
+from unirs.tasks.media import Image, Pair, ResizeMode, ResizeSpec, Video, frame_labels
+from unirs.tasks.perturbation import PERTURBATIONS, PerturbedMedia
+from unirs.tasks.series import Series
 
 SIZE = (32, 48)
 FORMATS: dict[str, dict[str, Any]] = {
@@ -302,6 +304,68 @@ class TestPerturbed:
         assert len(orders) > 1
 
 
+class TestSeries:
+    @pytest.fixture
+    def paths(self, tmp_path: Path) -> list[Path]:
+        sizes = ((32, 48), (32, 48), (20, 60))
+        return [write_picture(tmp_path / f"{n}.png", noise(*size, seed=n)) for n, size in enumerate(sizes)]
+
+    def test_images_of_any_size_in_order(self, paths: list[Path]) -> None:
+        series = Series(paths, ["2016-05", "2017-05", "2018-06"])
+        assert (series.modality, series.num_frames, series.sources) == ("series", 3, tuple(map(str, paths)))
+        each = torch.cat([Image(path).load_frames((8, 10), ResizeSpec("pad")) for path in paths])
+        assert torch.equal(series.load_frames((8, 10), ResizeSpec("pad")), each)
+        # Without a size, that of the first one.
+        assert torch.equal(series.load_frames()[:2], torch.cat([Image(path).load_frames() for path in paths[:2]]))
+        assert torch.equal(series.load_frames()[2:], Image(paths[2]).load_frames(SIZE))
+
+    def test_labels(self, paths: list[Path]) -> None:
+        assert frame_labels(Series(paths)) == ("Image 1:", "Image 2:", "Image 3:")
+        dated = Series(paths[:2], ["2016-05", "after the flood"])
+        assert frame_labels(dated) == ("Image 1, 2016-05:", "Image 2, after the flood:")
+        # The dates stay where they are: the model is told wrong ones.
+        assert frame_labels(PerturbedMedia(dated, "shuffle_frames")) == frame_labels(dated)
+        assert frame_labels(PerturbedMedia(Image(paths[0]), "blank")) == frame_labels(Pair(*paths[:2])) == ()
+
+    def test_key_and_pickle(self, paths: list[Path]) -> None:
+        one, other = Series(paths, ["1", "2", "3"]), Series(paths, ["1", "2", "4"])
+        assert len({one, other, Series(paths), Series(paths[::-1]), Series(paths, ["1", "2", "3"])}) == 4
+        keys = {media.content_key() for media in (one, other, Series(paths), Series(paths[::-1]), Series(paths[:2]))}
+        assert len(keys | {Pair(*paths[:2]).content_key()}) == 6
+        assert pickle.loads(pickle.dumps(one)) == one  # noqa: S301 - written in this test
+        assert Series([path.read_bytes() for path in paths]).content_key() == Series(paths).content_key()
+        assert torch.equal(Series([noise(seed=0), paths[1]]).load_frames(SIZE), Series(paths[:2]).load_frames(SIZE))
+
+    def test_perturbed(self, paths: list[Path]) -> None:
+        series = Series(paths, ["1", "2", "3"])
+        frames, shuffled = series.load_frames(SIZE), PerturbedMedia(series, "shuffle_frames").load_frames(SIZE)
+        assert not torch.equal(shuffled, frames)
+        assert sorted(frame.sum().item() for frame in shuffled) == sorted(frame.sum().item() for frame in frames)
+        assert set(PERTURBATIONS["series"]) == {"blank", "repeat_first", "shuffle_frames"}
+
+    @pytest.mark.parametrize(
+        ("images", "dates", "message"),
+        [
+            (["a.png"], None, "two or more images, got 1"),
+            ("a.png", None, "not a str"),
+            (np.zeros((2, 8, 8, 3), np.uint8), None, "not a ndarray"),
+            (["a.png", 3], None, "cannot be a int"),
+            (["a.png", "b.png"], ["2016"], r"2 images of a series have the dates \['2016'\]"),
+            (["a.png", "b.png"], "16", "have the dates '16'"),
+            (["a.png", "b.png"], ["2016", 2017], "'2016-05', not 2017"),
+            (["a.png", "b.png"], ["2016", " "], "'2016-05', not ' '"),
+            (["a.png", "b.png"], ["2016", "20\n17"], "on one line"),
+        ],
+    )
+    def test_unclear_series(self, images: Any, dates: Any, message: str) -> None:  # noqa: ANN401 - wrong on purpose
+        with pytest.raises(MediaError, match=message):
+            Series(images, dates)
+
+    def test_a_missing_image_is_named(self, paths: list[Path]) -> None:
+        with pytest.raises(MediaError, match=r"no\.png does not exist"):
+            Series([paths[0], "no.png"]).load_frames(SIZE)
+
+
 def all_forms(path: Path) -> list[Any]:
     """One image in every supported form."""
     pixels = np.asarray(Pillow.open(path))
@@ -391,6 +455,7 @@ class TestAsMedia:
             if not isinstance(form, bytes):
                 assert as_media(form) == Image(form)
                 assert as_media((form, path)) == Pair(form, path)
+                assert as_media((form, path, form)) == Series([form, path, form])
         assert as_media("a.mp4", 3) == Video("a.mp4", 3)
         assert as_media(Image("a.png")) == Image("a.png")
 

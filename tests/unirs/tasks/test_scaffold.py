@@ -13,7 +13,7 @@ from unirs.tasks.scaffold import write_task
 from unirs.tasks.task import Task
 
 Cli = Callable[..., int]
-MODALITIES = ("image", "pair", "video")
+MODALITIES = ("image", "pair", "video", "series")
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
