@@ -91,7 +91,7 @@ def _card(row: Prediction, score: float, media: Media) -> Image.Image:
 
 def _labelled(image: Image.Image, label: str) -> Image.Image:
     """An image with the label's last part, a date or a number, below it."""
-    text = label.rstrip(":").rsplit(", ", 1)[-1]
+    text = label.rstrip(":").split(", ", 1)[-1]
     canvas = Image.new("RGB", (image.width, image.height + _LINE), _PAPER)
     canvas.paste(image)
     ImageDraw.Draw(canvas).text((2, image.height), text, _GREY, ImageFont.load_default(size=12))

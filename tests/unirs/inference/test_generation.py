@@ -138,7 +138,7 @@ def any_positions(asked: Asked, request: pytest.FixtureRequest) -> Asked:
     """With a language model whose positions are rotations, or the rows of a table."""
     if request.param == "gpt2":
         torch.manual_seed(0)
-        config = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 100}
+        config = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 200}
         asked.model.llm, _ = build_llm(LLMConfig(config=config, vocab_size=130))
         asked.model.llm.get_output_embeddings().weight.data.mul_(20)
         asked.model.eval()
