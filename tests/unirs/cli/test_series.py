@@ -85,7 +85,8 @@ def test_check_and_bad_rows(run: Path, cli: Cli, tmp_path: Path, capfd: pytest.C
     assert cli(*check) == 1
     assert "has 4 problems" in capfd.readouterr().err  # the splits are equal
     row: dict[str, Any] = {"images": ["a.png", "b.png"], "dates": ["2016"], "question": "?", "answer": "a"}
-    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
     assert cli("tasks", "check", "jsonl", "--root", tmp_path, "--option", "modality=series") == 1
     output = capfd.readouterr()
     assert "train.jsonl, line 1: The 2 images of a series have the dates" in output.out + output.err
