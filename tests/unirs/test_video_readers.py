@@ -118,17 +118,6 @@ def test_the_reader_of_a_run_decodes_in_workers(era: dict[str, Any], stranger: s
     assert batch.frames[:3].float().mean((1, 2, 3)).tolist() == [0, 20, 39]
 
 
-def test_decord_decodes_in_workers_after_its_use_in_this_process(era: dict[str, Any], decord: str) -> None:
-    processor = Processor(train_tokenizer([], 300), (16, 16), ResizeSpec(), (1, 1), 1, fuse_pairs=True)
-    frames = {}
-    for reader in ("pyav", decord):
-        data = UniRSDataModule([era], num_workers=2, video_reader=reader, processor=processor)
-        data.split("era", "test")[0].media.load_frames()
-        frames[reader] = next(iter(data.test_dataloader()[0])).frames
-    assert frames["pyav"] is not None
-    assert frames["pyav"].equal(frames[decord])
-
-
 def test_samples_keep_a_reader_of_their_own(era: dict[str, Any], stranger: str) -> None:
     split = UniRSDataModule([era], video_reader=stranger).split("era", "test")
     media = split[0].media
