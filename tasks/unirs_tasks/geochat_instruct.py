@@ -8,27 +8,14 @@ from array import array
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
-
-from msgspec import Meta, Struct, field
 
 from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
 from unirs.metrics import VqaAccuracy
-from unirs.tasks import LazySamples, SplitName, check_split, parse_row, read_json_list
-from unirs_tasks._shared import FileRows
+from unirs.tasks import LazySamples, SplitName, check_split, read_json_list
+from unirs_tasks._shared import FileRows, read_conversation
 
 _TAG = re.compile(r"\[(\w+)\]")
-
-
-class _Utterance(Struct):
-    speaker: Literal["human", "gpt"] = field(name="from")
-    value: str
-
-
-class _Row(Struct):
-    conversations: Annotated[list[_Utterance], Meta(min_length=2)]
-    image: str
 
 
 def build(
@@ -77,19 +64,13 @@ def _read_split(path: Path, images: Path, dialogue: bool, skip_bad_rows: bool, s
 
 
 def _sample(path: Path, images: Path, dialogue: bool, value: object, index: int) -> Sample:
-    where = f"{path}, row {index}"
-    row = parse_row(value, _Row, where)
-    if [utterance.speaker for utterance in row.conversations] != ["human", "gpt"] * (len(row.conversations) // 2):
-        raise DataError(f"{where}: 'conversations' does not alternate between 'human' and 'gpt'. Correct the row.")
-    texts = [utterance.value.replace("<image>", "").strip() for utterance in row.conversations]
-    if "" in texts:
-        raise DataError(f"{where}: the text of 'conversations' {texts.index('')} is empty. Correct the row.")
+    image, texts = read_conversation(value, f"{path}, row {index}")
     # Ids in the file are not unique: an image has several rows.
     turns = tuple(
         _turn(f"{index}-{start // 2}", texts[:start] if dialogue else [], texts[start], texts[start + 1])
         for start in range(0, len(texts), 2)
     )
-    return Sample(id=str(index), media=Image(images / row.image), turns=turns)
+    return Sample(id=str(index), media=Image(images / image), turns=turns)
 
 
 def _turn(key: str, before: list[str], question: str, answer: str) -> Turn:

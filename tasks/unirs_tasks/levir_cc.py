@@ -12,17 +12,12 @@ from msgspec import Meta, Struct
 
 from unirs import Pair, PromptTemplate, Sample, Task, TaskSplit, Turn
 from unirs.errors import DataError
-from unirs.metrics import CaptionMetrics, tokenize
+from unirs.metrics import CaptionMetrics
 from unirs.tasks import SplitName, check_split, parse_row, read_json_list
-from unirs_tasks._shared import synthesize
+from unirs_tasks._shared import Sentence, sentence_texts, synthesize
 
 _CATEGORIES = ("unchanged", "changed")
 _Text = Annotated[str, Meta(min_length=1)]
-
-
-class _Sentence(Struct):
-    tokens: list[str] = []
-    raw: str | None = None
 
 
 class _Row(Struct):
@@ -30,7 +25,7 @@ class _Row(Struct):
     filepath: _Text
     filename: _Text
     changeflag: Literal[0, 1]
-    sentences: Annotated[list[_Sentence], Meta(min_length=1)]
+    sentences: Annotated[list[Sentence], Meta(min_length=1)]
 
 
 def build(root: Path, meteor: bool = True) -> Task:
@@ -76,11 +71,7 @@ def _read_split(root: Path, split: SplitName) -> TaskSplit:
 
 
 def _sample(images: Path, row: _Row, where: str) -> Sample:
-    # As the literature scores them: lower case, no punctuation.
-    sentences = tuple(" ".join(each.tokens) if each.tokens else tokenize(each.raw or "") for each in row.sentences)
-    for index, sentence in enumerate(sentences):
-        if not sentence.strip():
-            raise DataError(f"{where}, sentence {index} is empty. Add 'tokens' or 'raw', or remove the sentence.")
+    sentences = sentence_texts(row.sentences, where)
     key, folder = f"{row.filepath}/{row.filename}", images / row.filepath
     turn = Turn(id=key, references=sentences, train_answers=sentences, category=_CATEGORIES[row.changeflag])
     return Sample(id=key, media=Pair(folder / "A" / row.filename, folder / "B" / row.filename), turns=(turn,))

@@ -12,6 +12,7 @@ from unirs.data.dataset import Example, VisualInput
 from unirs.data.processor import Processor
 from unirs.data.token_tree import IGNORE, TokenTree
 from unirs.metrics.base import Prediction
+from unirs.tasks.box_frames import box_frame, to_frame
 from unirs.tasks.media import Modality, frame_labels
 from unirs.tasks.prompt import PromptTemplate
 
@@ -112,6 +113,7 @@ class Collator:
 
     def __call__(self, items: Sequence[tuple[Example, VisualInput]]) -> Batch:
         """Collates examples and their decoded media."""
+        items = [(self._with_boxes_of_frame(example), visual) for example, visual in items]
         examples = [example for example, _ in items]
         batch = self._training_batch(items) if self.training else self._evaluation_batch(items)
         labeled = None
@@ -132,10 +134,17 @@ class Collator:
 
     def check(self, example: Example) -> None:
         """Raises a `DataError` if the texts of an example cannot be encoded."""
+        example = self._with_boxes_of_frame(example)
         if self.training or self._with_labels:
             self._training_trees(example)
         if not self.training:
             self._prompt_trees(example)
+
+    def _with_boxes_of_frame(self, example: Example) -> Example:
+        """Converts boxes in training answers to the encoder's frame; those of the model are converted back."""
+        processor, media = self._processor, example.sample.media
+        frame = box_frame(self._prompts[example.task], media, processor.image_size, processor.resize)
+        return example if frame is None else replace(example, sample=to_frame(example.sample, frame), box_frame=frame)
 
     def _training_trees(self, example: Example) -> list[TokenTree]:
         arguments = (self._prompts[example.task], example.sample, *self._layout(example), example.clue)
@@ -178,7 +187,7 @@ class Collator:
             for turn in example.sample.turns:
                 text = self._prompt_encoder.render(prompt, turn, slots, example.clue, labels)
                 args = (turn.id, example.task, sources, turn.category, text, "", turn.references, example.clue)
-                queries.append(Prediction(*args))
+                queries.append(Prediction(*args, box_frame=example.box_frame))
         batch = _collate(items, trees, row_media, pad_left=not self._processor.supports_tree_attention)
         prompt_ends = tuple(end for _, end in sorted(zip(order, batch.prompt_ends, strict=True)))
         return replace(batch, prompt_ends=prompt_ends, queries=tuple(queries))

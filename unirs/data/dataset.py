@@ -17,6 +17,7 @@ from unirs.data.batch import SkippedSample
 from unirs.data.feature_cache import FeatureCache
 from unirs.data.sampler import Draw
 from unirs.errors import DataError
+from unirs.metrics.box_frame import BoxFrame
 from unirs.tasks.media import Media
 from unirs.tasks.perturbation import Perturbation, PerturbedMedia
 from unirs.tasks.sample import Sample, TaskSplit
@@ -27,7 +28,7 @@ class Example:
     """A sample of a task, with the base VLM's clue.
 
     `augment` rotates and mirrors the frames at random; a `filler` has no weight in the loss. The example replaces the
-    `skipped` ones.
+    `skipped` ones. `box_frame` relates boxes to the encoder's frame, see `Collator`.
     """
 
     task: str
@@ -36,6 +37,7 @@ class Example:
     augment: bool = False
     filler: bool = False
     skipped: tuple[SkippedSample, ...] = ()
+    box_frame: BoxFrame | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from unirs.errors import DataError
 from unirs.metrics.base import Prediction
+from unirs.metrics.box_geometry import box_corners
+from unirs.metrics.box_text import BoxRule, box_syntax, first_box, rotated_boxes
 from unirs.tasks.media import Media, frame_labels
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample
@@ -21,6 +23,7 @@ _CHARACTERS, _MAX_LINES, _FRAMES_PER_LINE = 38, 5, 4
 _PAGE, _PAPER, _BLACK, _GREY = "#eceef1", "#ffffff", "#1c2026", "#6e7580"
 # A green and a red of different lightness, which differ in greyscale too.
 _RIGHT, _WRONG = "#2ea05a", "#b02030"
+_REFERENCE, _ANSWER = "#ffd400", "#d000c8"  # boxes
 
 
 def write_sheet(
@@ -33,7 +36,8 @@ def write_sheet(
 
     Frames of a series have their labels below.
 
-    A bar beside the answer is green from a score of 0.5 on, else red. At most `limit` rows are shown, evenly spread.
+    A bar beside the answer is green from a score of 0.5 on, else red. If the references are boxes, they and the box of
+    the answer are drawn in the colors of the squares beside the texts. At most `limit` rows are shown, evenly spread.
     `find_media` is called for these.
     """
     rows = [predictions[index] for index in spread(len(predictions), limit)]
@@ -65,25 +69,33 @@ def spread(count: int, limit: int) -> list[int]:
 
 
 def _card(row: Prediction, score: float, media: Media) -> Image.Image:
-    frames = media.load_frames((256, 256)).permute(0, 2, 3, 1).numpy()
+    syntax = box_syntax([" ".join(row.references)])
+    # Boxes in pixels refer to the image's own size.
+    frames = media.load_frames(None if syntax == "dior_rsvg" else (256, 256)).permute(0, 2, 3, 1).numpy()
     across = min(_FRAMES_PER_LINE, len(frames))
     side = (_WIDTH - 4 * (across - 1)) // across
     images = [ImageOps.contain(Image.fromarray(frame), (side, side)) for frame in frames]
+    if syntax:
+        for image, frame in zip(images, frames, strict=True):
+            _draw_boxes(image, row, syntax, (frame.shape[1], frame.shape[0]))
     for index, label in enumerate(frame_labels(media)):
         images[index] = _labelled(images[index], label)
     strip = _grid(images, across, 4, _PAPER)
     # The clue precedes the instruction, so its first occurrence is not a word of the question.
-    prompt = re.sub(r"<[^<>\s]{1,40}>", " ", row.prompt.replace(row.clue, " ", 1))
+    prompt = re.sub(r"<(?![xy][12]>)[^<>\s]{1,40}>", " ", row.prompt.replace(row.clue, " ", 1))
     others = f"  (+{len(row.references) - 1})" if len(row.references) > 1 else ""
     question = _wrap(" · ".join(filter(None, (f"{score:.2f}", row.task, row.category, row.id))), 1)
     question += [line for text in prompt.splitlines() for line in _wrap(text, 1000)][-_MAX_LINES:]
     lines = question + _wrap(f"answer: {row.text}", _MAX_LINES)
+    colors = {len(question): _ANSWER, len(lines): _REFERENCE} if syntax else {}
     lines += _wrap(f"reference: {row.references[0]}{others}", _MAX_LINES)
     card = Image.new("RGB", (_WIDTH, strip.height + len(lines) * _LINE + 2 * _GAP), _PAPER)
     card.paste(strip, ((_WIDTH - strip.width) // 2, 0))
     draw, font, top = ImageDraw.Draw(card), ImageFont.load_default(size=15), strip.height + _GAP
     for index, line in enumerate(lines):
         draw.text((2 * _GAP, top + index * _LINE), line, _GREY if index < len(question) else _BLACK, font)
+    for index, color in colors.items():
+        draw.rectangle((_GAP - 10, top + index * _LINE + 5, _GAP - 3, top + index * _LINE + 12), color)
     bar = (_GAP, top + len(question) * _LINE, _GAP + 4, top + len(lines) * _LINE)
     draw.rectangle(bar, _RIGHT if score >= 0.5 else _WRONG)
     return card
@@ -96,6 +108,18 @@ def _labelled(image: Image.Image, label: str) -> Image.Image:
     canvas.paste(image)
     ImageDraw.Draw(canvas).text((2, image.height), text, _GREY, ImageFont.load_default(size=12))
     return canvas
+
+
+def _draw_boxes(image: Image.Image, row: Prediction, syntax: BoxRule, size: tuple[int, int]) -> None:
+    """Draws the boxes of reference and answer; `size` is that of the frame, in which boxes in pixels are."""
+    draw = ImageDraw.Draw(image)
+    whole = size if syntax == "dior_rsvg" else (100, 100)
+    scale = [length / unit for length, unit in zip(image.size, whole, strict=True)]
+    for text, color in ((" ".join(row.references), _REFERENCE), (row.answer, _ANSWER)):
+        boxes = rotated_boxes(text) if syntax == "rotated" else [first_box(text, syntax)]
+        for box in filter(None, boxes):
+            corners = [(x * scale[0], y * scale[1]) for x, y in box_corners(box)]
+            draw.polygon(corners, outline=color, width=3)
 
 
 def _grid(images: Sequence[Image.Image], columns: int, gap: int, colour: str) -> Image.Image:

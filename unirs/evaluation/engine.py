@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lightning import LightningModule
@@ -107,7 +107,7 @@ class EvaluationModule(LightningModule):
         completions = self.complete(
             batch, max_new_tokens=self.max_new_tokens, choices=choices, generation=self.generation
         )
-        return [replace(query, text=one.text) for query, one in zip(batch.queries, completions, strict=True)]
+        return [query.with_answer(one.text) for query, one in zip(batch.queries, completions, strict=True)]
 
     def _choices(self, query: Prediction) -> Sequence[str]:
         return self.processor.tasks[query.task].task.choices_for(query.category)

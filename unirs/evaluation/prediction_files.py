@@ -110,7 +110,8 @@ def _row(number: int, where: str, fields: Mapping[str, Any], names: AnswerFormat
         category=_category(where, fields, names.category),
         media=_texts(where, fields, names.media),
         prompt="" if prompt is None else _text(where, prompt, fields[prompt]),
-        **{name: _text(where, name, fields.get(name, "")) for name in ("task", "clue")},
+        task=_text(where, "task", fields.get("task", "")),
+        clue=_text(where, "clue", fields.get("clue", "")),
     )
 
 

@@ -27,6 +27,7 @@ from unirs.models.builder import build_processor
 from unirs.models.pretrained import PromptConfig, UniRSConfig, is_saved_model, merged, write_model
 from unirs.models.tuning import write_adapter
 from unirs.models.unirs_model import UniRSModel
+from unirs.tasks.box_frames import size_fields
 from unirs.tasks.inputs import as_media
 from unirs.tasks.media import Media
 from unirs.tasks.prompt import PromptTemplate
@@ -228,7 +229,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             # One task may be prompted with its own instruction and with the user's.
             key = f"{name}:{prompt.instruction}"
             prompts[key] = prompt
-            turn = Turn(str(index), (), {"question": text or ""})
+            turn = Turn(str(index), (), {"question": text or "", **size_fields(prompt, one)})
             examples.append(Example(key, Sample(str(index), one, (turn,)), clue=clues.get(one, "")))
         answers = self.predict_examples(
             prompts,
@@ -240,7 +241,9 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             details=details,
             progress=progress,
         )
-        return [replace(one, task=name) for (name, _, _), (_, one) in zip(prompted, answers, strict=True)]
+        return [
+            replace(one, task=name, text=row.text) for (name, _, _), (row, one) in zip(prompted, answers, strict=True)
+        ]
 
     def _prompt(self, media: Media, question: str | None, task: str | None) -> tuple[str, PromptConfig, PromptTemplate]:
         """The task's name, its saved prompt, and the template to use."""
@@ -340,7 +343,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
                         tokens=tuple(tokens),
                         change_map=None if change_map is None else change_map.float().cpu().numpy(),
                     )
-                    yield replace(query, text=completion.text), detailed
+                    yield query.with_answer(completion.text), detailed
                 advance(len(batch.modalities))
 
 

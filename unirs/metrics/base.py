@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from unirs.metrics.box_frame import BoxFrame
 from unirs.metrics.text import strip_thinking
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ class Prediction:
         media: Files that the turn shows. Rows with equal media are resampled together.
         category: Question type, class, or `changed` / `unchanged`.
         prompt: Text of the prompt.
-        text: Text of the answer, as the model wrote it.
+        text: Text of the answer, as the model wrote it, except that a box refers to the whole image.
         references: Texts to score against.
         clue: The clue in the prompt; empty if there is none.
+        box_frame: Relates boxes of the answer to the image until `with_answer`; not part of the JSON.
     """
 
     id: str
@@ -38,6 +40,12 @@ class Prediction:
     text: str
     references: tuple[str, ...]
     clue: str = ""
+    box_frame: BoxFrame | None = None
+
+    def with_answer(self, text: str) -> Prediction:
+        """The row with the model's answer, whose box refers to the image."""
+        text = text if self.box_frame is None else self.box_frame.to_image(text)
+        return replace(self, text=text, box_frame=None)
 
     @property
     def answer(self) -> str:

@@ -30,7 +30,7 @@ def rotated_iou(first: Box, second: Box) -> float:
     """Intersection over union of two boxes that are rotated about their centers; 0 if one has no area."""
     if math.dist(_center(first), _center(second)) > _radius(first) + _radius(second):
         return 0.0
-    corners, others = _corners(first), _corners(second)
+    corners, others = box_corners(first), box_corners(second)
     areas = _area(corners) + _area(others)
     common = _area(_clip(corners, others)) if _area(corners) and _area(others) else 0.0
     return common / (areas - common) if common else 0.0
@@ -44,7 +44,7 @@ def _radius(box: Box) -> float:
     return math.hypot(box.x2 - box.x1, box.y2 - box.y1) / 2
 
 
-def _corners(box: Box) -> list[Point]:
+def box_corners(box: Box) -> list[Point]:
     """Corners, with positive orientation; a positive angle turns x towards -y, as in EarthDial's code."""
     (x, y), angle = _center(box), math.radians(box.angle)
     cosine, sine = math.cos(angle), math.sin(angle)

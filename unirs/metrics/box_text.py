@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Literal, NamedTuple
 
 BoxRule = Literal["vrsbench", "dior_rsvg", "rotated"]
+
+BoxScale = Literal["percent", "pixels"]
+"""What coordinates are: percent of the image's width and height, or pixels; from the upper left corner."""
+
+BOX_FORMATS: Mapping[BoxScale, str] = {
+    "percent": "{{<x1><y1><x2><y2>}} in percent of the image's width and height",
+    "pixels": "[x1, y1, x2, y2] in pixels of the image, which has {width}x{height}",
+}
+"""How a prompt describes boxes: a `str.format` template, for pixels over the image's width and height."""
 
 _NUMBER = r"[-+]?\d+(?:\.\d+)?"
 _ANGLED = r"\{<\d+><\d+><\d+><\d+>\|<\d+>\}"
@@ -42,7 +52,12 @@ def box_syntax(texts: Sequence[str]) -> BoxRule | None:
 
 def first_box(text: str, rule: BoxRule) -> Box | None:
     """The box of the first four numbers in a text: integers for `vrsbench`, also decimals for `dior_rsvg`."""
-    return _box(re.findall(r"\d+" if rule == "vrsbench" else _NUMBER, text)[:4])
+    return _box([number[0] for number in box_numbers(text, "percent" if rule == "vrsbench" else "pixels")])
+
+
+def box_numbers(text: str, scale: BoxScale) -> list[re.Match[str]]:
+    """The first four numbers of a text: integers for percent, also decimals for pixels."""
+    return list(islice(re.finditer(r"\d+" if scale == "percent" else _NUMBER, text), 4))
 
 
 def rotated_boxes(text: str) -> list[Box | None]:

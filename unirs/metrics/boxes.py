@@ -16,6 +16,12 @@ from unirs.ranges import UnitInterval, check_range
 if TYPE_CHECKING:
     import numpy as np
 
+_SCALES: Mapping[BoxRule, str] = {
+    "vrsbench": "percent of the image's width and height",
+    "dior_rsvg": "pixels of the image",
+    "rotated": "percent of the image's width and height, with an angle in degrees",
+}
+
 _THRESHOLDS: Mapping[BoxRule, tuple[float, ...]] = {"vrsbench": (0.5, 0.7), "dior_rsvg": (0.5, 0.6, 0.7, 0.8, 0.9)}
 
 
@@ -97,7 +103,7 @@ class Boxes(Scorer):
         columns = {f"precision@{self.min_iou:g}": sums[:, :2], f"recall@{self.min_iou:g}": sums[:, 2:]}
         scores = sums[:, 0] / np.maximum(sums[:, 1], 1)
         note = "precision is over predicted boxes, which GeoChat and EarthDial call accuracy."
-        return _evaluation(rows, scores, columns, masks, unparsed, note)
+        return _evaluation(rows, scores, columns, masks, unparsed, "rotated", note)
 
 
 def _single(rows: Sequence[Prediction], rule: BoxRule) -> Evaluation:
@@ -117,7 +123,7 @@ def _single(rows: Sequence[Prediction], rule: BoxRule) -> Evaluation:
     ones = np.ones(len(rows))
     columns = {f"acc@{least:g}": np.stack([iou >= least, ones], axis=1) for least in _THRESHOLDS[rule]}
     columns |= {"mean_iou": np.stack([iou, ones], axis=1), "cumulative_iou": overlaps}
-    return _evaluation(rows, iou, columns, _by_category(rows), unparsed, "")
+    return _evaluation(rows, iou, columns, _by_category(rows), unparsed, rule)
 
 
 def _by_category(rows: Sequence[Prediction]) -> dict[str, np.ndarray]:
@@ -133,7 +139,8 @@ def _evaluation(
     columns: Mapping[str, np.ndarray],
     masks: Mapping[str, np.ndarray],
     unparsed: np.ndarray,
-    note: str,
+    rule: BoxRule,
+    *notes: str,
 ) -> Evaluation:
     """Ratios of summed columns, `[n, 2]` each, over all rows and over those of each mask."""
     from unirs.metrics.statistics import ratio, total
@@ -144,7 +151,11 @@ def _evaluation(
         if mask.any():
             pairs = {name: ratio(pair * mask[:, None], int(mask.sum())) for name, pair in columns.items()}
             statistics |= {f"{name}/{category}": pair for name, pair in pairs.items()}
-    notes = unparsed_note(int(unparsed.sum()), len(rows), "hold no box and are wrong") + ((note,) if note else ())
+    notes = (
+        *unparsed_note(int(unparsed.sum()), len(rows), "hold no box and are wrong"),
+        *notes,
+        f"boxes are in {_SCALES[rule]}.",
+    )
     return Evaluation([row.answer.strip() for row in rows], scores.tolist(), statistics, notes=notes)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unirs.tasks.task import SplitName, Task
     from unirs.tasks.video_reader import FrameSampling, RefusedVideoError, VideoReader
     from unirs.utils.io import read_json_lines, read_row, read_text, scan_json_lines
-    from unirs.utils.json_stream import read_json_list
+    from unirs.utils.json_stream import read_json_list, read_json_lists
 
 __all__ = ["LazySamples", "PromptTemplate", "Sample", "SplitName", "Task", "TaskSplit", "Turn"]
 __all__ += ["Image", "Media", "Modality", "Pair", "PerturbedMedia", "ResizeMode", "ResizeSpec", "Series", "Video"]
@@ -28,6 +28,7 @@ __all__ += [
     "pick",
     "read_json_lines",
     "read_json_list",
+    "read_json_lists",
     "read_row",
     "read_text",
     "scan_json_lines",
@@ -51,6 +52,6 @@ __getattr__ = lazy_names(
         "unirs.tasks.task": "SplitName Task",
         "unirs.tasks.video_reader": "FrameSampling RefusedVideoError VideoReader",
         "unirs.utils.io": "read_json_lines read_row read_text scan_json_lines",
-        "unirs.utils.json_stream": "read_json_list",
+        "unirs.utils.json_stream": "read_json_list read_json_lists",
     },
 )

@@ -119,6 +119,8 @@ class TaskConfig(TaskOptions):
             config = cls(name=name, root=root, task=plugins.create("unirs.tasks", options), **own)
         except PluginError as error:
             raise PluginError(f"Task '{name}': {error}") from error
+        if config.augment and config.task.prompt.boxes:
+            raise PluginError(f"Task '{name}': 'augment' rotates and mirrors images, but not boxes. Remove it.")
         if config.allow_outside_root:
             return config
         return replace(config, task=replace(config.task, load_split=_InsideRoot(config.task.load_split, root)))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from unirs.errors import MediaError
+from unirs.tasks.resize_window import resize_window
 from unirs.utils.io import check_regular
 
 if TYPE_CHECKING:
@@ -319,11 +320,10 @@ def _pad(image: PIL.Image.Image, target: tuple[int, int], fill: tuple[int, int, 
     """Pads an image to the aspect ratio of a size. LLaVA and VILA pad before they resize, too."""
     import PIL.Image
 
-    scale = max(image.width / target[0], image.height / target[1])
-    size = max(image.width, round(target[0] * scale)), max(image.height, round(target[1] * scale))
+    left, top, *size = map(int, resize_window(image.size, target, "pad"))
     check_pixels(f"An image of {image.width}x{image.height} pixels that is padded", *size)
-    canvas = PIL.Image.new(image.mode, size, fill)
-    canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
+    canvas = PIL.Image.new(image.mode, (size[0], size[1]), fill)
+    canvas.paste(image, (-left, -top))
     return canvas
 
 

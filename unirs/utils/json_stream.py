@@ -43,6 +43,24 @@ def read_json_list(path: Path, key: str | None = None) -> Iterator[Row]:
         yield from _rows(_Scanner(path, file), key)
 
 
+def read_json_lists(path: Path) -> Iterator[tuple[str, Row]]:
+    """Reads the rows of all lists of a JSON object, such as `{"0.png": [row, row], "1.png": [row]}`, one by one.
+
+    Values that are no lists are skipped. Arguments and errors are those of `read_json_list`.
+
+    Yields:
+        Each row with the key of its list, in the file's order.
+    """
+    with reading(path, "a readable JSON file"), path.open("rb") as file:
+        scanner = _Scanner(path, file)
+        if scanner.peek() not in ("{", ""):
+            raise DataError(f"{path} holds no JSON object. Download it again.")
+        for name in _lists(scanner):
+            for row in _items(scanner):
+                yield name, row
+        _check_end(scanner)
+
+
 class _Scanner:
     """A window on the text of the file that moves forward as rows are read."""
 
@@ -138,26 +156,32 @@ def _rows(scanner: _Scanner, key: str | None) -> Iterator[Row]:
             raise DataError(f"{scanner.path} holds no JSON list. Download it again.")
         yield from _items(scanner)
     else:
-        yield from _items_of(scanner, key)
+        missing = DataError(f"{scanner.path} has no list '{key}'. Download it again, or correct the name of the file.")
+        if scanner.peek() not in ("{", ""):
+            raise missing
+        found = False
+        for _ in _lists(scanner, key):
+            found = True
+            yield from _items(scanner)
+        if not found:
+            raise missing
+    _check_end(scanner)
+
+
+def _check_end(scanner: _Scanner) -> None:
     if scanner.peek():
         raise scanner.broken(json.JSONDecodeError("Extra data", scanner.text, scanner.index))
 
 
-def _items_of(scanner: _Scanner, key: str) -> Iterator[Row]:
-    missing = DataError(f"{scanner.path} has no list '{key}'. Download it again, or correct the name of the file.")
-    if scanner.peek() not in ("{", ""):
-        raise missing
-    found = False
+def _lists(scanner: _Scanner, key: str | None = None) -> Iterator[str]:
+    """Yields before each list of an object, or only before those of a key, which the caller consumes."""
     for _ in _entries(scanner, "{}"):
         name = scanner.value()
         scanner.take(":")
-        if name == key and scanner.peek() == "[":
-            found = True
-            yield from _items(scanner)
+        if key in (None, name) and scanner.peek() == "[":
+            yield str(name)
         else:
             scanner.value()
-    if not found:
-        raise missing
 
 
 def _items(scanner: _Scanner) -> Iterator[Row]:

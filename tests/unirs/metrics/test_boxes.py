@@ -156,7 +156,10 @@ def test_vrsbench_by_hand() -> None:
         }
     )
     evaluation = Boxes().evaluate(rows)
-    assert evaluation.notes == ("1 of 4 answers hold no box and are wrong.",)
+    assert evaluation.notes == (
+        "1 of 4 answers hold no box and are wrong.",
+        "boxes are in percent of the image's width and height.",
+    )
     assert evaluation.scores == pytest.approx([1, 1 / 3, 0.6, 0])
     low, high = interval(evaluation.statistics["acc@0.5"], [1, 2, 3, 4])
     assert low < 0.5 < high
