@@ -161,3 +161,40 @@ def test_any_text_and_any_frames_are_drawn(
     sheet = draw(tmp_path / "sheet.png", [(row, 1.0)], plain(*[BLUE] * count, height=size[0], width=size[1]))
     assert sheet.shape[0] < 1200
     assert len(positions(sheet, BLUE)) > 0
+
+
+REFERENCE, ANSWER = (255, 212, 0), (208, 0, 200)
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("{<10><20><40><60>}", "{<50><20><90><60>}"),
+        ("[20, 20, 80, 60]", "[100, 20, 180, 60]"),
+        ("[[10, 20, 40, 60, 0]]", "[[50, 20, 90, 60, 0]]"),
+    ],
+)
+def test_boxes_of_reference_and_answer_are_drawn(tmp_path: Path, reference: str, answer: str) -> None:
+    row = prediction(text=answer, references=(reference,))
+    # 200x100 pixels are shown as 320x160.
+    sheet = draw(tmp_path / "sheet.png", [(row, 1.0)], plain(BLUE, height=100, width=200))
+    area = positions(sheet, BLUE)
+    top, left = area.min(axis=0)
+    for color, columns in ((REFERENCE, (10, 40)), (ANSWER, (50, 90))):
+        drawn = positions(sheet[: area[:, 0].max() + 1], color)
+        assert drawn.min(axis=0) - (top, left) == pytest.approx((0.2 * 160, columns[0] / 100 * 320), abs=2)
+        assert drawn.max(axis=0) - (top, left) == pytest.approx((0.6 * 160, columns[1] / 100 * 320), abs=2)
+        # The square beside the text.
+        assert len(positions(sheet[area[:, 0].max() + 1 :], color)) == 64
+
+
+@pytest.mark.parametrize("answer", ["no box", "", f"{{<0><0><{'9' * 9}><{'9' * 9}>}}", "{<90><90><10><10>}"])
+def test_any_answer_is_drawn_beside_a_box(tmp_path: Path, answer: str) -> None:
+    row = prediction(text=answer, references=("{<10><20><40><60>}",))
+    sheet = draw(tmp_path / "sheet.png", [(row, 0.0)], plain(BLUE, height=100, width=200))
+    assert len(positions(sheet, REFERENCE)) > 100
+
+
+def test_texts_that_are_no_boxes_are_not_drawn(tmp_path: Path) -> None:
+    sheet = draw(tmp_path / "sheet.png", [(prediction(references=("10 20 40 60",)), 1.0)])
+    assert len(positions(sheet, REFERENCE)) == len(positions(sheet, ANSWER)) == 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from unirs.errors import DataError
 from unirs.utils import json_stream
 from unirs.utils.io import read_json, read_row
-from unirs.utils.json_stream import read_json_list
+from unirs.utils.json_stream import read_json_list, read_json_lists
 
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -126,3 +126,35 @@ def test_rows_before_an_error_are_yielded(tmp_path: Path) -> None:
     assert [next(rows).value, next(rows).value] == [1, 2]
     with pytest.raises(DataError, match="column 8"):
         next(rows)
+
+
+@given(lists=st.dictionaries(st.text(max_size=3), JSON, max_size=4), indent=st.none() | st.integers(0, 2))
+@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_reads_the_lists_of_an_object(
+    tmp_path_factory: pytest.TempPathFactory, lists: dict[str, Any], indent: int | None, size: int
+) -> None:
+    path = tmp_path_factory.mktemp("lists") / "a.json"
+    path.write_text(json.dumps(lists, indent=indent), encoding="utf-8")
+    expected = [(key, value) for key, values in lists.items() if isinstance(values, list) for value in values]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_stream, "_CHUNK", size)
+        found = list(read_json_lists(path))
+    assert [(key, row.value) for key, row in found] == expected
+    assert [read_row(path, row.start, row.end) for _, row in found] == [value for _, value in expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]", "holds no JSON object"),
+        ("", "is empty"),
+        ('{"a": [1]', "is cut short"),
+        ('{"a": [1]} 2', r"is not JSON \(line 1, column 12: Extra data"),
+    ],
+)
+def test_invalid_objects_of_lists(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=rf"a\.json {message}"):
+        list(read_json_lists(path))
