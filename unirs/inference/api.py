@@ -241,9 +241,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             details=details,
             progress=progress,
         )
-        return [
-            replace(one, task=name, text=row.text) for (name, _, _), (row, one) in zip(prompted, answers, strict=True)
-        ]
+        return [replace(one, task=name) for (name, _, _), (_, one) in zip(prompted, answers, strict=True)]
 
     def _prompt(self, media: Media, question: str | None, task: str | None) -> tuple[str, PromptConfig, PromptTemplate]:
         """The task's name, its saved prompt, and the template to use."""
@@ -337,13 +335,11 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
                 for query, completion, (row, _) in zip(batch.queries, completions, batch.prompt_ends, strict=True):
                     (index,) = batch.row_media[row]
                     change_map = maps[index]
+                    array = None if change_map is None else change_map.float().cpu().numpy()
                     tokens = self.tokenizer.convert_ids_to_tokens(list(completion.token_ids)) if details else ()
-                    detailed = replace(
-                        completion,
-                        tokens=tuple(tokens),
-                        change_map=None if change_map is None else change_map.float().cpu().numpy(),
-                    )
-                    yield query.with_answer(completion.text), detailed
+                    answered = query.with_answer(completion.text)
+                    detailed = replace(completion, text=answered.text, tokens=tuple(tokens), change_map=array)
+                    yield answered, detailed
                 advance(len(batch.modalities))
 
 

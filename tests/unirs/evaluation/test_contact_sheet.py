@@ -40,8 +40,8 @@ class Frames:
     frames: list[np.ndarray]
     frame_labels: tuple[str, ...] = ()
 
-    def load_frames(self, size: tuple[int, int]) -> torch.Tensor:
-        assert size == (256, 256)
+    def load_frames(self, size: tuple[int, int] | None) -> torch.Tensor:
+        assert size in ((256, 256), None)
         return torch.from_numpy(np.stack(self.frames))
 
 
