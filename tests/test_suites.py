@@ -183,25 +183,75 @@ def tasks_of(name: str) -> list[tuple[str, dict[str, object], tuple[str, ...]]]:
     return [(task.label, dict(task.task), tuple(task.columns)) for task in suite.tasks]
 
 
-@pytest.mark.parametrize("name", ["paper.yaml", "quick.yaml"])
+NAMES = ("captions.yaml", "grounding.yaml", "paper.yaml", "quick.yaml")
+CATEGORIES = {
+    "rsvqa_lr": ("presence", "comp", "rural_urban", "count"),
+    "rsvqa_hr": ("presence", "comp"),
+    "era": ("fire",),
+    "vrsbench": ("unique", "not_unique"),
+}
+REFERENCES = {None: "a road", "percent": "{<1><2><3><4>}", "pixels": "[1, 2, 3, 4]"}
+
+
+def create(spec: dict[str, object]) -> Task:
+    options = {key: value for key, value in spec.items() if key not in ("synthetic", "label")}
+    task: Task = plugins.create("unirs.tasks", options | {"root": Path(str(spec["root"]))})
+    return task
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_tasks_are_installed_and_accept_their_options(name: str) -> None:
     for _, spec, _ in tasks_of(name):
-        options = {key: value for key, value in spec.items() if key not in ("synthetic", "label")}
-        task: Task = plugins.create("unirs.tasks", options | {"root": Path(str(spec["root"]))})
-        assert ("synthetic" not in spec) or task.synthesize is not None
+        assert ("synthetic" not in spec) or create(spec).synthesize is not None
 
 
-KINDS = {"rsvqa_lr": ("presence", "comp", "rural_urban", "count"), "rsvqa_hr": ("presence", "comp"), "era": ("fire",)}
-
-
-@pytest.mark.parametrize("name", ["paper.yaml", "quick.yaml"])
+@pytest.mark.parametrize("name", NAMES)
 def test_columns_are_statistics_of_the_task(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no Java: METEOR is excluded from the comparison
     for label, spec, columns in tasks_of(name):
-        task: Task = plugins.create("unirs.tasks", {"name": spec["name"], "root": Path("x")})
-        categories = KINDS.get(label, ("changed", "unchanged"))
-        rows = [Prediction(category, label, ("a",), category, "", "a road", ("a road",)) for category in categories]
+        task = create(spec)
+        text = REFERENCES[task.prompt.boxes]
+        categories = CATEGORIES.get(label, ("changed", "unchanged"))
+        rows = [Prediction(category, label, ("a",), category, "", text, (text,)) for category in categories]
         assert set(columns) - {"meteor"} <= set(task.scorer.evaluate(rows).statistics)
+
+
+# Numbers of the other suites.
+
+
+def test_vrsbench_accuracy_is_over_all_expressions() -> None:
+    # The share of unique objects that follows from GeoChat's numbers matches all models.
+    entries = published(read_yaml(SUITES / "grounding.yaml", Suite), "vrsbench")
+    share = Decimal("0.417")
+    for model, entry in entries.items():
+        for least in ("acc@0.5", "acc@0.7"):
+            unique, others = (Decimal(entry.numbers[f"{least}/{name}"]) for name in ("unique", "not_unique"))
+            mixed = share * unique + (1 - share) * others
+            assert abs(mixed - Decimal(entry.numbers[least])) < Decimal("0.25"), (model, least)
+    assert [model for model, entry in entries.items() if entry.zero_shot] == ["GeoChat without fine-tuning", "GPT-4V"]
+    assert entries["GeoChat"].numbers["acc@0.5"] == "39.6"
+
+
+def test_dior_rsvg_is_less_precise_at_higher_thresholds() -> None:
+    entries = published(read_yaml(SUITES / "grounding.yaml", Suite), "dior_rsvg")
+    for entry in entries.values():
+        numbers = [Decimal(entry.numbers[f"acc@0.{tenths}"]) for tenths in range(5, 10)]
+        assert numbers == sorted(numbers, reverse=True)
+    assert list(entries["MGVLF"].numbers.values()) == ["75.98", "72.06", "65.23", "54.89", "35.65", "67.48", "78.63"]
+    assert len(entries) == 10
+
+
+def test_captions_are_in_percent() -> None:
+    suite = read_yaml(SUITES / "captions.yaml", Suite)
+    counts = {task.label: len(task.published) for task in suite.tasks}
+    assert counts == {"rsicd": 16, "ucm_captions": 15, "sydney_captions": 0, "nwpu_captions": 4, "vrsbench_caption": 6}
+    for task in suite.tasks:
+        for entry in task.published:
+            bleu = [Decimal(entry.numbers[f"bleu_{order}"]) for order in range(1, 5)]
+            assert bleu == sorted(bleu, reverse=True)
+            assert 10 < bleu[0] < 100
+    assert published(suite, "ucm_captions")["JTTS"].numbers["bleu_4"] == "73.8"
+    assert published(suite, "vrsbench_caption")["LLaVA-1.5"].numbers["cider"] == "33.9"
 
 
 def test_the_suite_in_the_docs_is_valid(tmp_path: Path) -> None:
