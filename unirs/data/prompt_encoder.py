@@ -121,7 +121,7 @@ class PromptEncoder:
         ]
 
     def _tree(self, tree: TokenTree, turns: list[list[_Rendered]], weight: float) -> TokenTree:
-        suffixes = sorted((self._token_ids(rendered[0].suffix), turn) for turn, rendered in enumerate(turns))
+        suffixes = sorted((self._ids_after_image(rendered[0].suffix), turn) for turn, rendered in enumerate(turns))
         for index, _ in append_branches(tree, [suffix[:-1] for suffix, _ in suffixes]):
             suffix, turn = suffixes[index]
             for answer in turns[turn]:
@@ -148,7 +148,7 @@ class PromptEncoder:
         Returns each tree, and the indices of its turns in the order of its `prompt_ends`.
         """
         turns = [self._rendered(prompt(turn.prompt_fields, clue), None) for turn in sample.turns]
-        suffixes = [self._token_ids(turn.suffix) for turn in turns]
+        suffixes = [self._ids_after_image(turn.suffix) for turn in turns]
         encoded = []
         for chunk in partition(suffixes, sum(map(len, suffixes)) if max_tokens is None else max_tokens):
             tree = self._start_tree(turns[0].prefix, sample, num_images, tokens_per_image)
@@ -162,8 +162,8 @@ class PromptEncoder:
 
     def _start_tree(self, prefix: str, sample: Sample, num_images: int, tokens_per_image: int) -> TokenTree:
         tree = TokenTree()
-        for text in self._before_images(prefix, num_images, frame_labels(sample.media)):
-            tree.add(self._token_ids(text))
+        for index, text in enumerate(self._before_images(prefix, num_images, frame_labels(sample.media))):
+            tree.add(self._ids_after_image(text) if index else self._token_ids(text))
             tree.add([0] * tokens_per_image, visual=True)
         return tree
 
@@ -198,6 +198,11 @@ class PromptEncoder:
         except UnicodeEncodeError as error:
             raise DataError(f"A prompt or an answer is not Unicode text: {text!a}. Correct it.") from error
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def _ids_after_image(self, text: str) -> list[int]:
+        # A special token stands for the image.
+        special = str(self.tokenizer.eos_token) if self.visual_format.continued else ""
+        return self._token_ids(special + text)[bool(special) :]
 
     def _render(self, content: str, answer: str | None) -> _Rendered:
         if VISUAL in content:

@@ -28,11 +28,14 @@ class VisualFormat:
         before: precedes the visual tokens of each image, and follows the image's label if it has one.
         after: follows the visual tokens of each image; VILA, LLaVA and the published UniRS have a newline.
         end: between the last image and the task's text.
+        continued: whether texts after an image are tokenized as continuations, as by processors of transformers;
+            otherwise alone, as by VILA. The two differ for tokenizers that prepend a space to a text.
     """
 
     before: str = ""
     after: str = ""
     end: str = "\n"
+    continued: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 
 from unirs.models.llm import train_tokenizer
@@ -53,6 +54,49 @@ def save(folder: Path, model: Any, processor: Any) -> None:  # noqa: ANN401
     add_noise(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def sentencepiece_tokenizer(*special: str) -> Any:  # noqa: ANN401
+    """A tokenizer as Llama's: it prepends a space to a text, but not to texts after special tokens."""
+    tokens = Tokenizer(models.BPE(byte_fallback=True))
+    tokens.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokens.decoder = decoders.Metaspace(prepend_scheme="first")
+    names = ["<pad>", "<s>", "</s>", *[f"<0x{byte:02X}>" for byte in range(256)]]
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=names, show_progress=False)
+    trainer.initial_alphabet = [chr(code) for code in range(32, 127)]
+    tokens.train_from_iterator(["USER: What is shown? ASSISTANT:", "Is there a road, or a river?"], trainer)
+    named = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    text = transformers.PreTrainedTokenizerFast(tokenizer_object=tokens, **named)
+    text.add_tokens(list(special), special_tokens=True)
+    return text
+
+
+def write_llava(folder: Path) -> None:
+    text = sentencepiece_tokenizer("<image>")
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**VISION, image_size=SIDE, patch_size=PATCH),
+        text_config=text_config(transformers.LlamaConfig, len(text)),
+        image_token_index=text.convert_tokens_to_ids("<image>"),
+    )
+    edges: dict[str, Any] = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+    processor = transformers.LlavaProcessor(
+        transformers.CLIPImageProcessor(**edges, image_mean=MEAN, image_std=STD),
+        text,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=LLAVA_TEMPLATE,
+    )
+    save(folder, transformers.LlavaForConditionalGeneration(config), processor)
+
+
+# As the published LLaVA-1.5's.
+LLAVA_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] + ' ' }}{% endfor %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
 
 
 def write_llava_onevision(folder: Path) -> None:
@@ -180,6 +224,7 @@ def write_gemma3(folder: Path) -> None:
 Writer = Callable[[Path], None]
 
 FAMILIES: dict[str, Writer] = {
+    "llava": write_llava,
     "llava_onevision": write_llava_onevision,
     "idefics3": write_idefics3,
     "smolvlm": write_smolvlm,

@@ -67,13 +67,13 @@ def convert_chat(
     image = processor.image_token
     processor.chat_template = template
     if not takes_images(processor):
-        return tokenizer, VisualFormat(before, f"{after}\n", "")
+        return tokenizer, VisualFormat(before, f"{after}\n", "", continued=True)
     (start, end), two = (render_chat(processor, count, _PROBE).split(image) for count in (1, 2))
     between = two[1] if len(two) == 3 else None
     if between is not None and two == [start, between, end] and end.startswith(between):
-        marker, visual_format = image + between, VisualFormat(before, after + between, "")
+        marker, visual_format = image + between, VisualFormat(before, after + between, "", continued=True)
     elif between is not None and two == [start, between, end] and start.endswith(between):
-        marker, visual_format = between + image, VisualFormat(between + before, after, "")
+        marker, visual_format = between + image, VisualFormat(between + before, after, "", continued=True)
     else:
         raise ModelError(f"{source} has a chat template that renders several images differently from one: {two}.")
     # The template may leave the start token to the tokenizer.
