@@ -66,6 +66,9 @@ class _PluginAction(ActionTypeHint):
             value = parse(value, append, cfg, mode)
             if value is None:
                 return None
+            if self.dest != _TASKS and not {"name", "class_path"} & value.keys():
+                # Of the plugin of `model.init`; without one, the model is not built.
+                return value
             specs = [plugins.normalize(group, spec) for spec in (value if self.dest == _TASKS else [value])]
             for spec in specs:
                 _check(group, spec)

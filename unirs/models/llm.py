@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.errors import ModelError, did_you_mean
+from unirs.models.quantization import Quantization, quantize
 from unirs.models.tuning import Lora, TuningMode, set_tuning
 from unirs.plugins import require_trust
 from unirs.ranges import PositiveInt, check_ranges
@@ -44,6 +45,8 @@ class LLMConfig:
         tune: `full`, `frozen`, or `lora`, whose checkpoints contain only the adapters.
         lora: the adapters of `tune: lora`.
         add_tokens: texts that become one token each, such as `<clue>` or `[vqa]`; their embeddings are trained.
+        quantize: `nf4` keeps the frozen weights of linear layers in 4 bits (QLoRA), for `tune: lora` and `frozen`; they
+            are computed in `dtype`. Needs the package bitsandbytes.
         dtype: of the weights. Adapters are always float32.
         attn_implementation: `flash_attention_2` needs its package and a GPU; without tree attention, its training
             sequences contain one answer each.
@@ -57,6 +60,7 @@ class LLMConfig:
     tune: TuningMode = "full"
     lora: Lora = field(default_factory=Lora)
     add_tokens: list[str] = field(default_factory=list)
+    quantize: Quantization | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     attn_implementation: AttnImplementation = "sdpa"
     gradient_checkpointing: bool = False
@@ -103,12 +107,13 @@ def describe_llm(model: PreTrainedModel, settings: LLMConfig, tokenizer: PreTrai
         "tune": settings.tune,
         "lora": settings.lora.as_options(),
         "new_tokens": [tokenizer.vocab[token] for token in settings.add_tokens],
+        "quantize": settings.quantize,
         "dtype": settings.dtype,
     }
 
 
 def rebuild_llm(description: dict[str, Any], attn_implementation: AttnImplementation = "sdpa") -> PreTrainedModel:
-    """Builds the model of a description by `describe_llm`, with random weights."""
+    """Builds the model of a description by `describe_llm`, with random weights, which are not quantized."""
     settings = LLMConfig(
         tune=description["tune"],
         lora=Lora.parse(description["lora"]),
@@ -121,11 +126,25 @@ def rebuild_llm(description: dict[str, Any], attn_implementation: AttnImplementa
 
 
 def set_llm_tuning(model: PreTrainedModel, settings: LLMConfig, new_tokens: list[int]) -> None:
-    """Sets which weights are trainable, also the embeddings of `new_tokens` (ids), and gradient checkpointing."""
+    """Sets which weights are trained, also the embeddings of `new_tokens` (ids), quantization, gradient checkpointing.
+
+    Raises:
+        ModelError: quantized weights would be trained, or the adapters' options are invalid.
+    """
+    if settings.quantize and settings.tune == "full":
+        raise ModelError("llm.quantize and 'tune: full' exclude each other: 4-bit weights are not trained. Set 'lora'.")
     output = model.get_output_embeddings()
     set_tuning(model, settings.tune, settings.lora, exclude=[output] if output else [], new_tokens=new_tokens)
+    if settings.quantize:
+        quantize_llm(model, settings.quantize)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
+
+
+def quantize_llm(model: PreTrainedModel, quantization: Quantization) -> None:
+    """Quantizes the weights that are not trained, except the output layer's."""
+    output = model.get_output_embeddings()
+    quantize(model, quantization, exclude=None if output is None else cast("torch.Tensor", output.weight))
 
 
 def _add_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: LLMConfig) -> list[int]:

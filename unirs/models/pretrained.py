@@ -26,8 +26,9 @@ from unirs import plugins
 from unirs.data.clues import ClueConfig, without_paths
 from unirs.errors import DataError, ModelError
 from unirs.interfaces import Encoder, MergesAdapters
-from unirs.models.llm import check_tokenizer, rebuild_llm
+from unirs.models.llm import check_tokenizer, quantize_llm, rebuild_llm
 from unirs.models.model_files import loading, verify_checksums, write_checksums
+from unirs.models.quantization import dequantize
 from unirs.models.tuning import Lora, has_adapters, merge_adapters
 from unirs.models.unirs_model import UniRSModel, create_change, create_encoder
 from unirs.ranges import PositiveInt, check_ranges
@@ -100,6 +101,9 @@ def write_model(folder: Path, model: UniRSModel, tokenizer: PreTrainedTokenizerB
     # Another program's config may hold lone surrogates, which JSON escapes as Python does here.
     content = json.dumps(values, ensure_ascii=False, indent=2) + "\n"
     (folder / CONFIG).write_bytes(content.encode(errors="backslashreplace"))
+    if config.llm.get("quantize"):
+        model = deepcopy(model)
+        dequantize(model.llm)
     # safetensors requires contiguous tensors; it writes tied weights once.
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()
@@ -134,6 +138,9 @@ def read_model(folder: Path) -> Pretrained:
         load_model(model, path)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"The weights in {path} do not fit the model of its config.json: {error}") from error
+    if config.llm.get("quantize"):
+        with loading(folder / CONFIG):
+            quantize_llm(model.llm, config.llm["quantize"])
     with loading(folder / "tokenizer.json"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         check_tokenizer(tokenizer, str(folder))
@@ -152,6 +159,8 @@ def merged(model: UniRSModel, config: UniRSConfig) -> tuple[UniRSModel, UniRSCon
         model.encoder.merge_adapters()
         encoder = {"name": config.encoder["name"], **cast("Encoder", model.encoder).init_config}
         config = replace(config, encoder=encoder)
+    dequantize(model.llm)
+    config = replace(config, llm=config.llm | {"quantize": None})
     if has_adapters(model.llm):
         merge_adapters(model.llm)
         plain = {"tune": "full", "lora": Lora().as_options(), "new_tokens": []}
