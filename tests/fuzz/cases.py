@@ -38,7 +38,7 @@ class Target:
     """
 
     name: str
-    write: Run
+    write: Callable[[Path], object]
     run: Run
     share: int = 10
     keys: tuple[str, ...] = field(default=())

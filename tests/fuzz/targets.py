@@ -15,6 +15,7 @@ import yaml
 from tests.fuzz.cases import Target
 from tests.fuzz.files import call, write_image, write_json, write_lines
 from tests.fuzz.models import MODEL_TARGETS
+from tests.tasks import test_captions, test_dior_rsvg, test_earthvqa, test_lrs_vqa, test_vrsbench
 from unirs import plugins
 from unirs.errors import UniRSError
 
@@ -290,7 +291,7 @@ def _compare(folder: Path) -> None:
     call("compare", folder / "a", folder / "b", "--resamples", 50, "--out", folder / "out.md")
 
 
-def _task(name: str, write: Callable[[Path], None], plugin: str = "", **options: object) -> Target:
+def _task(name: str, write: Callable[[Path], object], plugin: str = "", **options: object) -> Target:
     return Target(name, write, partial(_check, plugin or name, options), keys=_SPLITS)
 
 
@@ -312,6 +313,12 @@ TARGETS = {
         _task("jsonl_top1", partial(_jsonl, ("",)), "jsonl", protocol="top1", choices=["yes", "no"]),
         _task("crsvqa", _crsvqa, split_file=Path("splits.csv")),
         _task("era", _era, num_frames=2),
+        *(_task(name, partial(test_captions.write, name=name), meteor=False) for name in ("rsicd", "nwpu_captions")),
+        *(_task(f"vrsbench_{one}", test_vrsbench.write, "vrsbench", subtask=one) for one in ("vqa", "referring")),
+        _task("vrsbench_skipping", test_vrsbench.write, "vrsbench", skip_bad_rows=True),
+        _task("dior_rsvg", test_dior_rsvg.write),
+        _task("earthvqa", test_earthvqa.write),
+        _task("lrs_vqa", partial(test_lrs_vqa.write, rows=[test_lrs_vqa.row(number) for number in range(4)])),
         Target("scene_folder", _scenes, _check_scenes, keys=_SPLITS),
         *(
             Target(f"image_{ending}", partial(write_image, name=f"image.{ending}", options=options), _read_images)
