@@ -6,6 +6,7 @@ import PIL.Image
 import pytest
 from unirs_tasks.dior_rsvg import build, read_numbers
 
+from unirs import UniRS
 from unirs.errors import DataError
 from unirs.tasks.media import Image
 
@@ -77,6 +78,9 @@ def test_check_and_training_on_padded_images(
     # Of the padded image, which the model gets.
     assert "in pixels of the image, which has 80x80." in row["prompt"]
     assert row["references"] == ["[10, 0, 32, 20]"]
+    model = UniRS.from_pretrained(tmp_path / "run", device="cpu")
+    (answer,) = model.predict([Image(root / "JPEGImages" / "00000.jpg")], "a ship", details=False)
+    assert "in pixels of the image, which has 80x80." in answer.prompt
 
 
 @pytest.mark.parametrize(

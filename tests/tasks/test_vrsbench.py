@@ -7,7 +7,9 @@ import PIL.Image
 import pytest
 from unirs_tasks.vrsbench import build
 
+from unirs import UniRS
 from unirs.errors import DataError, PluginError
+from unirs.inference.completion import Completion
 from unirs.metrics.base import Prediction
 from unirs.tasks.media import Image
 from unirs.tasks.task import Task
@@ -114,7 +116,9 @@ def test_check(subtask: str, tmp_path: Path, cli: Callable[..., int]) -> None:
     assert sheet.exists()
 
 
-def test_training_on_padded_images(tmp_path: Path, cli: Callable[..., int], write_config: Callable[..., Path]) -> None:
+def test_training_on_padded_images(
+    tmp_path: Path, cli: Callable[..., int], write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "data").mkdir()
     write(tmp_path / "data", height=32)
     task = {"name": "vrsbench", "root": str(tmp_path / "data"), "val_share": 0.2}
@@ -131,6 +135,12 @@ def test_training_on_padded_images(tmp_path: Path, cli: Callable[..., int], writ
         "boxes='percent'" in json.loads((tmp_path / "run" / "manifest.json").read_text())["tasks"]["vrsbench"]["prompt"]
     )
     assert cli("fit", "--config", config, "--data.tasks", json.dumps([task | {"augment": True}])) != 0
+    # The saved model knows the scale. Images are twice as wide as high.
+    answered = Completion("In the frame it is {<20><35><40><55>}", ())
+    monkeypatch.setattr("unirs.inference.api.complete", lambda *_, **__: [answered])
+    model = UniRS.from_pretrained(tmp_path / "run", device="cpu")
+    image = tmp_path / "data" / "Images_val" / "P0000_0002.png"
+    assert model.answer(image, "a ship") == "In the frame it is {<20><20><40><60>}"
 
 
 @pytest.mark.parametrize(
