@@ -21,7 +21,7 @@ CLUSTER = sorted((ROOT / "configs" / "cluster").glob("*.yaml"))
 
 def scaled_down(config: dict[str, Any], tiny: dict[str, Any], data: Path, folder: Path) -> dict[str, Any]:
     """The same config for one step on a CPU, with synthetic data and nothing to download."""
-    if config["model"]["encoder"].get("pretrained", True):
+    if "encoder" in config["model"] and config["model"]["encoder"].get("pretrained", True):
         plugins.load("unirs.encoders", config["model"]["encoder"]["name"])
         config["model"]["encoder"] = tiny["encoder"]
         # Its weights would fit the other encoder only.

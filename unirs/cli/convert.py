@@ -12,8 +12,8 @@ def register(parser: argparse.ArgumentParser) -> None:
         "source",
         type=Path,
         metavar="SOURCE",
-        help="a VILA-1.5 or UniRS folder (llm/, vision_tower/, mm_projector/), a Hugging Face LLaVA folder, a training "
-        "run, or a saved model",
+        help="a VILA-1.5 or UniRS folder (llm/, vision_tower/, mm_projector/), a training run, "
+        "a saved model, or a LLaVA, LLaVA-OneVision, Idefics3, SmolVLM, InternVL or Gemma 3 folder of transformers",
     )
     parser.add_argument(
         "out", type=Path, metavar="OUT", help="a new folder, or that of an earlier result, which is replaced"

@@ -134,30 +134,32 @@ IDEFICS3_TEMPLATE = (
 )
 
 
-def write_idefics3(folder: Path, prefix: str = "Idefics3") -> None:
+def write_idefics3(
+    folder: Path, prefix: str = "Idefics3", *, side: int = SIDE, patch: int = PATCH, scale: int = 2
+) -> None:
     markers = ("<fake_token_around_image>", "<image>", "<global-img>", "<|im_start|>")
     text = tokenizer(
         *markers, *[f"<row_{i + 1}_col_{j + 1}>" for i in range(6) for j in range(6)], eos="<end_of_utterance>"
     )
     vision = getattr(transformers, f"{prefix}VisionConfig", None) or transformers.models.smolvlm.SmolVLMVisionConfig
     config = getattr(transformers, f"{prefix}Config")(
-        vision_config=vision(**VISION, image_size=SIDE, patch_size=PATCH).to_dict(),
+        vision_config=vision(**VISION, image_size=side, patch_size=patch).to_dict(),
         text_config=text_config(transformers.LlamaConfig, len(text)),
         image_token_id=text.convert_tokens_to_ids("<image>"),
-        scale_factor=2,
+        scale_factor=scale,
     )
-    edges = {"size": {"longest_edge": 4 * SIDE}, "max_image_size": {"longest_edge": SIDE}}
+    edges = {"size": {"longest_edge": 4 * side}, "max_image_size": {"longest_edge": side}}
     images = getattr(transformers, f"{prefix}ImageProcessor")(**edges, image_mean=MEAN, image_std=STD)
     more = [transformers.SmolVLMVideoProcessor()] if prefix == "SmolVLM" else []
-    tokens = (SIDE // PATCH // 2) ** 2
+    tokens = (side // patch // scale) ** 2
     processor = getattr(transformers, f"{prefix}Processor")(
         images, text, *more, image_seq_len=tokens, chat_template=IDEFICS3_TEMPLATE
     )
     save(folder, getattr(transformers, f"{prefix}ForConditionalGeneration")(config), processor)
 
 
-def write_smolvlm(folder: Path) -> None:
-    write_idefics3(folder, "SmolVLM")
+def write_smolvlm(folder: Path, **options: int) -> None:
+    write_idefics3(folder, "SmolVLM", **options)
 
 
 def write_internvl(folder: Path) -> None:

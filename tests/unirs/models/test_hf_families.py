@@ -269,6 +269,7 @@ def test_a_converted_model_is_trained_with_change_extraction_and_adapters(
     config: dict[str, Any] = {
         "model": {
             "init": str(tmp_path / "start"),
+            "encoder": {"tune": "lora", "lora": {"r": 2}},
             "change": {"name": "change_extraction"},
             "llm": {"tune": "lora", "lora": {"r": 2}},
         },
@@ -293,4 +294,6 @@ def test_a_converted_model_is_trained_with_change_extraction_and_adapters(
     assert trained.config.visual_format == UniRS.from_pretrained(tmp_path / "start", device="cpu").config.visual_format
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.isfinite(value).all() for value in state.values())
-    assert not any("base_layer" in key or key.startswith("model.encoder") for key in state)
+    adapted = [key for key in state if key.startswith(("model.encoder.", "model.llm."))]
+    assert adapted
+    assert all("lora_" in key for key in adapted)
