@@ -24,7 +24,7 @@ quickstart: $(INSTALLED)
 	  $(BIN)/unirs fit --config configs/quickstart.yaml $$(ls $(RUN)/checkpoints/*.ckpt >/dev/null 2>&1 && echo --ckpt_path last) && \
 	  $(BIN)/unirs test --config configs/quickstart.yaml; }
 	@cat $(RUN)/test/table.txt
-	@echo "Samples and answers: $(RUN)/test/sheet.png. To train again, delete $(RUN)."
+	@echo "Scores and samples: $(RUN)/test/report.html. To train again, delete $(RUN)."
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

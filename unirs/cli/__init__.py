@@ -21,6 +21,7 @@ COMMANDS = {
     "bench": "evaluate models on a suite of tasks, beside published numbers",
     "ablate": "train variants of a model several times, and compare them",
     "score": "score saved answers again, without a model",
+    "report": "write an HTML report of a run, of two runs, or of a suite",
     "compare": "compare two runs: differences, their significance, and changed rows",
     "convert": "convert a VILA-1.5, UniRS or LLaVA checkpoint, or a run, to a saved model",
 }

@@ -60,6 +60,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         dest="baselines",
         help="omit perturbed media and the most frequent answer",
     )
+    parser.add_argument("--no-report", action="store_false", dest="report", help="write no report.html")
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run code that a model's config names by file or dotted path"
     )
@@ -78,4 +79,7 @@ def _run(options: argparse.Namespace) -> None:
     values = {entry.name: getattr(options, entry.name) for entry in fields(BenchOptions)}
     bench_options = BenchOptions(**values | {"tasks": tuple(options.tasks)})
     table = run_bench(read_yaml(options.suite, Suite), options.model, options.out, bench_options)
-    print(f"\n{table}\n\nWritten to {options.out}: table.md, table.tex, table.csv, table.json, and a folder a model")
+    print(
+        f"\n{table}\n\nWritten to {options.out}: table.md, table.tex, table.csv, table.json, and a folder a model"
+        + ", report.html" * options.report
+    )

@@ -120,6 +120,8 @@ class TrainerCLI(LightningCLI):
         """Adds typed options of plugins, and the intervals of checkpoints."""
         add_plugin_options(parser)
         parser.add_class_arguments(CheckpointConfig, "checkpoint")
+        if self._command != "fit":
+            parser.add_argument("--report", type=bool, default=True, help="write report.html beside the results")
 
     def instantiate_classes(self) -> None:
         """Builds model, data and trainer, and gives the data the model's processor."""
@@ -153,7 +155,11 @@ class TrainerCLI(LightningCLI):
         if options["fast_dev_run"]:
             return self._instantiate_trainer(options, own)
         # The log comes after the results are written, so that it deletes the answers last.
-        own += [ManifestWriter(self._get(self.config, "seed_everything")), ResultsWriter(), AnswerLog()]
+        own += [
+            ManifestWriter(self._get(self.config, "seed_everything")),
+            ResultsWriter(report=self._get(self.config, "report", default=True)),
+            AnswerLog(),
+        ]
         own += [ThroughputLogger()] if training and not barebones else []
         if options["enable_checkpointing"] is not False and not barebones:
             own += self._checkpoints(root / "checkpoints", validates=options["limit_val_batches"] != 0)

@@ -19,6 +19,7 @@ from unirs.errors import UniRSError, did_you_mean
 from unirs.evaluation import benchmark_tables as tables
 from unirs.evaluation.answer_log import AnswerLog
 from unirs.evaluation.engine import EvaluationModule
+from unirs.evaluation.report.build import report_suite
 from unirs.evaluation.results import read_metrics
 from unirs.evaluation.results_writer import ResultsWriter
 from unirs.evaluation.suite import Suite, SuiteTask
@@ -57,6 +58,7 @@ class BenchOptions:
     max_bad_share: float = 0.01
     resume: bool = False
     baselines: bool = True
+    report: bool = True
     trust_remote_code: bool = False
 
 
@@ -109,6 +111,8 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
             "json": tables.json_report(layout, suite),
         }.items():
             write_atomically(out / f"table.{ending}", text.encode(errors="backslashreplace"))
+        if options.report:
+            report_suite(out, out / "report.html")
     return tables.to_text(layout)
 
 
@@ -148,7 +152,7 @@ def _evaluate(module: EvaluationModule, data: UniRSDataModule, folder: Path, opt
             default_root_dir=folder,
             # The log comes last: it ends when the results are written.
             callbacks=[
-                ResultsWriter(most_frequent=options.baselines, bench=True),
+                ResultsWriter(most_frequent=options.baselines, bench=True, report=options.report),
                 AnswerLog(folder / "answers", resume=options.resume),
             ],
             use_distributed_sampler=False,

@@ -19,7 +19,7 @@ _SMALLEST_P = 0.0001
 
 def format_comparison(comparison: Comparison, show: int = 5) -> str:
     """Statistics, McNemar's test, and the `show` most changed rows in either direction, for a terminal."""
-    lines = [comparison.task, to_text(_statistics(comparison))]
+    lines = [comparison.task, to_text(statistics_table(comparison))]
     if comparison.mcnemar:
         lines += ["", "  McNemar: rows that only one run has right", to_text(_mcnemar(comparison))]
     lines += ["", f"  {_counts(comparison)}"]
@@ -53,7 +53,7 @@ def _markdown(comparisons: Sequence[Comparison], runs: tuple[str, str]) -> Itera
     yield f"A is `{runs[0]}`, B is `{runs[1]}`.\n"
     for comparison in comparisons:
         yield f"## {comparison.task}\n"
-        yield to_markdown(_statistics(comparison)) + "\n"
+        yield to_markdown(statistics_table(comparison)) + "\n"
         if comparison.mcnemar:
             yield "McNemar's test of rows that only one run has right:\n"
             yield to_markdown(_mcnemar(comparison)) + "\n"
@@ -66,7 +66,8 @@ def _markdown(comparisons: Sequence[Comparison], runs: tuple[str, str]) -> Itera
             yield to_markdown(table) + "\n"
 
 
-def _statistics(comparison: Comparison) -> Table:
+def statistics_table(comparison: Comparison) -> Table:
+    """A line for each statistic: both runs, their difference, its interval and p."""
     table = [["metric", "A", "B", "B - A", "95 % interval", "p", "n"]]
     for line in comparison.metrics:
         gap = line.difference

@@ -61,6 +61,7 @@ class _Document(TypedDict):
     evaluated: dict[str, dict[str, int]]
     skipped: NotRequired[dict[str, int]]
     notes: NotRequired[dict[str, list[str]]]
+    primary: NotRequired[dict[str, str]]
 
 
 def summary(result: TaskResult) -> dict[str, dict[str, float]]:
@@ -97,8 +98,9 @@ def to_document(
         skipped: samples that could not be read.
 
     Returns:
-        `{"stage", "step", "tasks", "baselines", "excluded", "evaluated"}`; if samples were skipped, also `"skipped"`,
-        their number by task; if metrics have remarks, also `"notes"`, lists by task.
+        `{"stage", "step", "tasks", "primary", "baselines", "excluded", "evaluated"}`; `primary` is the metric that
+        represents a task. If samples were skipped, also `"skipped"`, their number by task; if metrics have remarks,
+        also `"notes"`, lists by task.
     """
     evaluated = {result.task: Counter(row.category for row in result.rows) for result in results}
     skipped_counts = {"skipped": dict(sorted(Counter(one.task for one in skipped).items()))} if skipped else {}
@@ -107,6 +109,7 @@ def to_document(
         "stage": stage,
         "step": step,
         "tasks": _numbers(results),
+        "primary": {result.task: result.evaluation.primary_metric for result in results},
         "baselines": {name: _numbers(of_baseline) for name, of_baseline in sorted(baselines.items())},
         "excluded": {result.task: dict(sorted(result.excluded.items())) for result in results},
         "evaluated": {task: dict(sorted(counts.items())) for task, counts in evaluated.items()},

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -11,8 +12,11 @@ from lightning import Callback, LightningModule, Trainer
 from unirs.data.datamodule import UniRSDataModule
 from unirs.evaluation.contact_sheet import write_sheet
 from unirs.evaluation.engine import EvaluationModule
+from unirs.evaluation.report.build import report_run
 from unirs.evaluation.results import TaskResult, format_table, skipped_lines, write_results
+from unirs.inference.change_maps import change_maps
 from unirs.metrics.base import Prediction
+from unirs.models.unirs_model import UniRSModel
 from unirs.tasks.media import Media
 from unirs.tasks.perturbation import Perturbation
 from unirs.tasks.sample import TaskSplit
@@ -20,6 +24,7 @@ from unirs.tasks.task import SplitName
 from unirs.utils.io import write_atomically
 
 _SHEET_SAMPLES = 4
+_REPORT_SAMPLES = 120
 
 
 class ResultsWriter(Callback):
@@ -30,11 +35,13 @@ class ResultsWriter(Callback):
     Args:
         most_frequent: whether the training split's most frequent answer is scored as a baseline.
         bench: whether a test is that of a benchmark.
+        report: whether to write `report.html`, too.
     """
 
-    def __init__(self, *, most_frequent: bool = True, bench: bool = False) -> None:
+    def __init__(self, *, most_frequent: bool = True, bench: bool = False, report: bool = True) -> None:
         self.most_frequent = most_frequent
         self.bench = bench
+        self.report = report
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the results of `unirs validate`; validation during training only logs its scores."""
@@ -80,10 +87,15 @@ class ResultsWriter(Callback):
         }
         folder = Path(trainer.default_root_dir)
         document = write_results(folder, stage, module.trained_steps, results, baselines, skipped)
+        if self.report:
+            model, processor = module.model, module.processor
+            maps = partial(change_maps, model, processor) if isinstance(model, UniRSModel) else None
+            report_run(folder, stage, folder / stage / "report.html", samples=_REPORT_SAMPLES, change_maps=maps)
         if stage != "bench":
             rows = [row for result in results for row in _spread(result)]
             write_sheet(folder / stage / "sheet.png", rows, lambda row: _media(data, split, row))
-            print(f"\n{format_table(document)}\n\nWritten to {folder / stage}: metrics.json, predictions/, sheet.png")
+            files = "metrics.json, predictions/, sheet.png" + ", report.html" * self.report
+            print(f"\n{format_table(document)}\n\nWritten to {folder / stage}: {files}")
 
 
 def most_frequent(train: TaskSplit, rows: Sequence[Prediction], *, by_category: bool) -> tuple[Prediction, ...]:

@@ -28,6 +28,7 @@ def test_files_of_a_run(joint_run: Path) -> None:
     assert sorted(path.name for path in (joint_run / "test").iterdir()) == [
         "metrics.json",
         "predictions",
+        "report.html",
         "sheet.png",
         "table.txt",
     ]
@@ -44,7 +45,7 @@ def test_files_of_a_run(joint_run: Path) -> None:
 
 def test_metrics_of_a_run(joint_run: Path) -> None:
     document = json.loads((joint_run / "test" / "metrics.json").read_text())
-    assert set(document) == {"stage", "step", "tasks", "baselines", "excluded", "evaluated"}
+    assert set(document) == {"stage", "step", "tasks", "primary", "baselines", "excluded", "evaluated"}
     assert document["stage"] == "test"
     assert document["step"] == torch.load(joint_run / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
     assert list(document["tasks"]) == ["rsvqa_lr", "levir_cc", "era"]

@@ -1,0 +1,70 @@
+"""`unirs report`: scores, charts and samples of a run, of two runs or of a suite as one HTML file."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from unirs.errors import UniRSError
+from unirs.utils.io import check_writable
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options to its parser."""
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="a run; two runs, to compare them; or the output folder of unirs bench, for a leaderboard",
+    )
+    parser.add_argument("--stage", help="test, bench or validate (default: the first that the run has)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the HTML file (default: beside the results)")
+    parser.add_argument("--samples", type=int, default=240, help="maximum number of samples to show")
+    parser.add_argument("--no-change-maps", action="store_true", help="do not load the model for maps of change")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that the run's config names by file or dotted path"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from unirs.evaluation.report import build
+
+    if options.samples < 1:
+        raise UniRSError(f"--samples must be 1 or more, got {options.samples}.")
+    if len(options.paths) > 2:
+        raise UniRSError(f"Name one run, two runs, or one folder of unirs bench: got {len(options.paths)} paths.")
+    first = options.paths[0]
+    suite = len(options.paths) == 1 and (first / "table.json").is_file()
+    stage = "" if suite else options.stage or _first_stage(first)
+    folder = first if suite else first / stage
+    out = options.out or folder / (
+        "report.html" if len(options.paths) == 1 else f"report-{options.paths[-1].name}.html"
+    )
+    check_writable(out.parent, "Name another file with '--out'.")
+    if suite:
+        build.report_suite(first, out)
+    elif len(options.paths) == 2:
+        trust = options.trust_remote_code
+        build.report_comparison(tuple(options.paths), stage, out, samples=options.samples, trust_remote_code=trust)
+    else:
+        maps = None
+        if not options.no_change_maps and (first / "config.yaml").is_file():
+            from unirs.inference.api import UniRS
+            from unirs.inference.change_maps import change_maps
+
+            model = UniRS.from_pretrained(first, trust_remote_code=options.trust_remote_code)
+            maps = partial(change_maps, model.model, model.processor)
+        build.report_run(first, stage, out, samples=options.samples, change_maps=maps)
+    print(f"Written to {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _first_stage(run: Path) -> str:
+    from unirs.evaluation.report.build import STAGES
+
+    for stage in STAGES:
+        if (run / stage / "metrics.json").is_file():
+            return stage
+    raise UniRSError(
+        f"{run} holds no results ({', '.join(f'{stage}/metrics.json' for stage in STAGES)}). Run unirs test."
+    )

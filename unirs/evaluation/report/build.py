@@ -1,0 +1,167 @@
+"""Writes reports: of an evaluation of a run, of two runs, and of a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unirs.errors import DataError, UniRSError
+from unirs.evaluation.comparison import compare_runs
+from unirs.evaluation.comparison_report import statistics_table
+from unirs.evaluation.report import charts
+from unirs.evaluation.report.content import (
+    Card,
+    ChangeMaps,
+    TaskSection,
+    add_pictures,
+    categories,
+    choose_cards,
+    question,
+    task_sections,
+    training_curves,
+)
+from unirs.evaluation.results import read_metrics
+from unirs.utils.io import read_json, write_atomically
+
+STAGES = ("test", "bench", "validate")
+
+_NOTE = "Values are of the whole split; intervals are 95 % bootstrap intervals, media resampled together."
+
+
+def report_run(run: Path, stage: str, out: Path, *, samples: int = 240, change_maps: ChangeMaps | None = None) -> None:
+    """Writes the report of an evaluation of a run.
+
+    Args:
+        run: folder of the run, with the results in `<run>/<stage>`.
+        stage: `test`, `bench` or `validate`.
+        out: the HTML file.
+        samples: maximum number of samples of the gallery.
+        change_maps: computes maps of change; None for a report without them.
+
+    Raises:
+        DataError: results are missing or damaged.
+    """
+    folder = run / stage
+    document = read_metrics(folder / "metrics.json")
+    cards = choose_cards(folder, list(document["tasks"]), samples)
+    add_pictures(cards, change_maps)
+    step = "" if document["step"] is None else f", step {document['step']}"
+    _write(
+        out,
+        title=f"{run.resolve().name}: {stage}",
+        subtitle=f"{len(document['tasks'])} tasks{step}. {_NOTE}",
+        sections=task_sections(folder, document),
+        curves=training_curves(run),
+        cards=cards,
+    )
+
+
+def report_comparison(runs: tuple[Path, Path], stage: str, out: Path, *, samples: int = 240, **options: Any) -> None:  # noqa: ANN401 - of `compare_runs`
+    """Writes the report of the differences of two runs on the same questions; `options` are those of `compare_runs`."""
+    sections, cards = [], []
+    comparisons = compare_runs(*runs, stage, **options)
+    for comparison in comparisons:
+        differences = {
+            one.metric: {"value": gap.value, "ci_low": _known(gap.ci_low), "ci_high": _known(gap.ci_high)}
+            for one in comparison.metrics
+            if (gap := one.difference).value == gap.value
+        }
+        drawn = {"differences with 95 % intervals": charts.bars(differences, "B - A")} if differences else {}
+        notes = [f"{len(comparison.changes)} of {comparison.metrics[0].n} rows have another score."]
+        sections.append(TaskSection(comparison.task, statistics_table(comparison), notes, drawn))
+        for change in comparison.changes[: max(1, samples // len(comparisons))]:
+            pick = "better in B" if change.scores[1] > change.scores[0] else "better in A"
+            card = Card(change.first, change.scores[0], "", [pick.replace(" ", "_")], question(change.first))
+            card.other = change.second.text
+            cards.append(card)
+    add_pictures(cards, None)
+    names = " and ".join(run.resolve().name for run in runs)
+    subtitle = f"A is {runs[0]}, B is {runs[1]}. Intervals and p: paired bootstrap. Samples: those that changed most."
+    _write(out, title=f"{names}: {stage}", subtitle=subtitle, sections=sections, curves={}, cards=cards)
+
+
+def report_suite(suite: Path, out: Path) -> None:
+    """Writes the leaderboard of a suite from the `table.json` that `unirs bench` wrote.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    path = suite / "table.json"
+    document = read_json(path)
+    try:
+        sections = [_leaderboard(table) for table in document["tasks"]]
+        title = str(document["title"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is not a table of unirs bench ({error!r}). Run the benchmark again.") from error
+    subtitle = "Numbers are times 100. Blue: models that this benchmark ran; grey: published."
+    _write(out, title=title, subtitle=subtitle, sections=sections, curves={}, cards=[])
+
+
+def _leaderboard(table: Mapping[str, Any]) -> TaskSection:
+    columns: Mapping[str, str] = table["columns"]
+    primary = next(iter(columns))
+    rows = sorted(table["rows"], key=lambda row: -float(row["numbers"].get(primary, {"value": "-inf"})["value"]))
+    lines = [["model", *columns.values(), "source"]]
+    for row in rows:
+        lines.append(
+            [row["model"], *(_number(row["numbers"].get(name)) for name in columns), row["source"] or "this run"]
+        )
+    drawn = {}
+    for name, title in columns.items():
+        known = {
+            row["model"]: row["numbers"][name] | {"value": float(row["numbers"][name]["value"])}
+            for row in rows
+            if name in row["numbers"]
+        }
+        if known:
+            ours = [row["model"] for row in rows if row["source"] is None] or ["none"]
+            drawn[title] = charts.bars(dict(sorted(known.items(), key=lambda one: -one[1]["value"])), title, ours)
+    return TaskSection(table["title"], lines, table["notes"], drawn)
+
+
+def _number(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return "-"
+    text = str(cell["value"]) + "?" * bool(cell["unclear"])
+    low, high = cell["ci_low"], cell["ci_high"]
+    return text if low is None or high is None else f"{text} ({low:.1f} to {high:.1f})"
+
+
+def _known(number: float) -> float | None:
+    return number if number == number else None
+
+
+def _write(
+    out: Path,
+    *,
+    title: str,
+    subtitle: str,
+    sections: Sequence[TaskSection],
+    curves: Mapping[str, str],
+    cards: Sequence[Card],
+) -> None:
+    from jinja2 import Environment, PackageLoader
+
+    if not sections:
+        raise UniRSError(f"There is nothing to report in {out.parent}: it holds no task.")
+    environment = Environment(
+        loader=PackageLoader("unirs.evaluation.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    filters = {
+        "task": sorted({card.row.task for card in cards}),
+        "category": categories(cards),
+        "answer": sorted({card.verdict for card in cards} - {""}),
+        "choice": sorted({pick for card in cards for pick in card.picks}),
+    }
+    page = environment.get_template("report.html.jinja").render(
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        curves=curves,
+        cards=cards,
+        filters={name: values for name, values in filters.items() if len(values) > 1},
+        has_maps=any(card.change for card in cards),
+    )
+    # Names of files may hold bytes that are not UTF-8, as lone surrogates.
+    write_atomically(out, page.encode(errors="backslashreplace"))

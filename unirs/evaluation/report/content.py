@@ -1,0 +1,206 @@
+"""What a report of one evaluation shows: tables, charts and a choice of samples."""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unirs.errors import DataError
+from unirs.evaluation.prediction_files import read_rows
+from unirs.evaluation.report import charts
+from unirs.evaluation.report.pictures import change_picture, media_of, pictures
+from unirs.evaluation.results import format_coverage
+from unirs.metrics.base import Prediction
+from unirs.metrics.vqa import normalize_answer
+from unirs.utils.io import read_json_lines
+from unirs.utils.progress import track
+from unirs.utils.tables import decimal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from unirs.tasks.media import Media
+
+ChangeMaps = Callable[[Sequence["Media"]], Sequence["np.ndarray | None"]]
+"""Computes the map of change of each of some media, similarities `[h, w]`; None for media without one."""
+
+_MAX_CLASSES = 30
+_BUDGET = 26_000_000
+"""Bytes of the pictures of a report."""
+
+_PICKS = ("worst", "best", "random")
+
+
+@dataclass(frozen=True)
+class TaskSection:
+    """Scores of a task: rows of a table with its head first, and charts as SVG by caption."""
+
+    task: str
+    table: Sequence[Sequence[str]]
+    notes: Sequence[str]
+    charts: Mapping[str, str]
+
+
+@dataclass
+class Card:
+    """A sample of the gallery.
+
+    Attributes:
+        row: the question with its answer.
+        score: of the answer; NaN if rows have none.
+        verdict: `right`, `wrong`, or empty if answers are graded.
+        picks: which of `worst`, `best` and `random` the sample is, or `better` and `worse` in a comparison.
+        question: the prompt without clue and markers.
+        modality: of the media; empty if they cannot be shown.
+        images: data URIs.
+        change: data URI of the map of change; empty if there is none.
+        missing: why there are no images.
+        other: the answer of the second run in a comparison.
+    """
+
+    row: Prediction
+    score: float
+    verdict: str
+    picks: list[str]
+    question: str
+    modality: str = ""
+    images: list[str] = field(default_factory=list)
+    change: str = ""
+    missing: str = ""
+    other: str | None = None
+
+
+def task_sections(folder: Path, document: Mapping[str, Any]) -> list[TaskSection]:
+    """The scores of each task of an evaluation, whose results are in `folder`."""
+    return [_section(folder, document, task) for task in document["tasks"]]
+
+
+def _section(folder: Path, document: Mapping[str, Any], task: str) -> TaskSection:
+    metrics = document["tasks"][task]
+    baselines = {name: tasks[task] for name, tasks in document["baselines"].items() if task in tasks}
+    table = [["metric", "value", "95 % interval", *(name.replace("_", " ") for name in baselines), "n"]]
+    for name, numbers in metrics.items():
+        low, high = numbers["ci_low"], numbers["ci_high"]
+        interval = "-" if low is None or high is None else f"{decimal(low)} to {decimal(high)}"
+        others = (decimal(rows.get(name, {}).get("value")) for rows in baselines.values())
+        table.append([name, decimal(numbers["value"]), interval, *others, str(numbers["n"])])
+    drawn: dict[str, str] = {}
+    by_category: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name, numbers in metrics.items():
+        metric, _, category = name.partition("/")
+        if category and numbers["value"] is not None:
+            by_category[metric][category] = numbers
+    primary = document.get("primary", {}).get(task, "")
+    if primary not in by_category:
+        primary = next(iter(by_category), "")
+    if primary:
+        drawn[f"{primary} by category"] = charts.bars(by_category[primary], primary)
+    matrix = _confusion(folder / "predictions" / f"{task}.jsonl")
+    if matrix is not None:
+        drawn["answers by reference"] = charts.confusion(*matrix)
+    notes = [format_coverage(document, task), *document.get("notes", {}).get(task, ())]
+    return TaskSection(task, table, notes, drawn)
+
+
+def _confusion(path: Path) -> tuple[list[str], list[list[int]]] | None:
+    """Counts of answers by reference, if rows have one short reference each and there are few different ones."""
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    labels: dict[str, None] = {}
+    for _, row in read_json_lines(path):
+        references = row.get("references", [])
+        truth = normalize_answer(str(references[0])) if references else ""
+        labels[truth] = None
+        if len(set(references)) != 1 or len(labels) > _MAX_CLASSES:
+            return None
+        counts[truth, normalize_answer(str(row.get("normalized", "")))] += 1
+    names = sorted(labels)
+    if len(names) < 2:
+        return None
+    known = {name: index for index, name in enumerate(names)}
+    columns = [*names, "other"] if any(answer not in known for _, answer in counts) else names
+    table = [[0] * len(columns) for _ in columns]
+    for (truth, answer), count in counts.items():
+        table[known[truth]][known.get(answer, len(columns) - 1)] += count
+    return columns, table
+
+
+def training_curves(run: Path) -> dict[str, str]:
+    """Charts of the newest log of a run's training, by caption; none if there is no log."""
+    logs = sorted(run.glob("logs/version_*/metrics.csv"), key=lambda path: int(path.parent.name.rpartition("_")[2]))
+    if not logs:
+        return {}
+    curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    with logs[-1].open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            for name, text in row.items():
+                if name and text and name.startswith(("train/", "val/")) and math.isfinite(float(text)):
+                    curves[name].append((float(row["step"]), float(text)))
+    losses: dict[str, list[tuple[float, float]]] = {}
+    losses |= {name: curves.pop(name) for name in ("train/loss", "val/loss") if name in curves}
+    drawn = {"loss": charts.lines(losses, "loss")} if losses else {}
+    drawn |= {name: charts.lines({name: points}, name) for name, points in sorted(curves.items()) if len(points) > 1}
+    return drawn
+
+
+def choose_cards(folder: Path, tasks: Sequence[str], samples: int) -> list[Card]:
+    """At most `samples` cards: of each task equal numbers of the worst, the best and random rows."""
+    cards = []
+    for task in tasks:
+        rows = list(read_rows(folder / "predictions" / f"{task}.jsonl").values())
+        scores = [_score(row) for _, row in read_json_lines(folder / "predictions" / f"{task}.jsonl")]
+        graded = any(score not in (0.0, 1.0) for score in scores)
+        count = max(1, samples // (len(tasks) * len(_PICKS)))
+        by_score = sorted(range(len(rows)), key=lambda index: (scores[index], index))
+        drawn = random.Random(0).sample(range(len(rows)), min(count, len(rows)))  # noqa: S311 - not a secret
+        picks: dict[int, list[str]] = defaultdict(list)
+        for name, indices in zip(_PICKS, (by_score[:count], by_score[::-1][:count], sorted(drawn)), strict=True):
+            for index in indices:
+                picks[index].append(name)
+        for index, names in picks.items():
+            verdict = "" if graded else "right" if scores[index] else "wrong"
+            cards.append(Card(rows[index], scores[index], verdict, names, question(rows[index])))
+    return cards
+
+
+def question(row: Prediction) -> str:
+    """The prompt of a row without its clue and without markers such as `<|visual|>`."""
+    # The clue precedes the instruction, so its first occurrence is not a word of the question.
+    return re.sub(r"<[^<>\s]{1,40}>", " ", row.prompt.replace(row.clue, " ", 1)).strip()
+
+
+def add_pictures(cards: Sequence[Card], change_maps: ChangeMaps | None) -> None:
+    """Adds frames and maps of change to cards; a card whose media cannot be read says so."""
+    budget = _BUDGET // max(1, len(cards))
+    shown: list[tuple[Card, Media]] = []
+    for card in track(cards, "pictures", len(cards), unit="samples"):
+        try:
+            media = media_of(card.row.media)
+            card.images, card.modality = pictures(media, budget), media.modality
+        except DataError as error:
+            card.missing = str(error)
+        else:
+            shown.append((card, media))
+    pairs = [(card, media) for card, media in shown if media.modality == "pair"]
+    if not pairs or change_maps is None:
+        return
+    maps = change_maps([media for _, media in pairs])
+    largest = max((float(1 - one.min()) for one in maps if one is not None), default=0.0)
+    for (card, _), one in zip(pairs, maps, strict=True):
+        card.change = "" if one is None else change_picture(one, largest)
+
+
+def _score(row: Mapping[str, Any]) -> float:
+    score = row.get("score")
+    return float(score) if isinstance(score, int | float) else math.nan
+
+
+def categories(cards: Iterable[Card]) -> list[str]:
+    """The categories of cards, sorted."""
+    return sorted({card.row.category for card in cards} - {""})
