@@ -183,13 +183,18 @@ def tasks_of(name: str) -> list[tuple[str, dict[str, object], tuple[str, ...]]]:
     return [(task.label, dict(task.task), tuple(task.columns)) for task in suite.tasks]
 
 
-NAMES = ("captions.yaml", "grounding.yaml", "paper.yaml", "quick.yaml")
+NAMES = ("captions.yaml", "change.yaml", "grounding.yaml", "paper.yaml", "quick.yaml", "series.yaml")
 CATEGORIES = {
     "rsvqa_lr": ("presence", "comp", "rural_urban", "count"),
     "rsvqa_hr": ("presence", "comp"),
     "era": ("fire",),
     "vrsbench": ("unique", "not_unique"),
+    "changechat": ("caption/changed", "binary", "count", "location", "open"),
+    "xbd": ("destroyed",),
+    "fmow_series": ("airport",),
+    "fmow_two": ("airport",),
 }
+CLOSED = {"binary": "yes", "count": "1 road, 2 buildings", "location": "roads [] buildings []"}
 REFERENCES = {None: "a road", "percent": "{<1><2><3><4>}", "pixels": "[1, 2, 3, 4]"}
 
 
@@ -212,11 +217,23 @@ def test_columns_are_statistics_of_the_task(name: str, monkeypatch: pytest.Monke
         task = create(spec)
         text = REFERENCES[task.prompt.boxes]
         categories = CATEGORIES.get(label, ("changed", "unchanged"))
-        rows = [Prediction(category, label, ("a",), category, "", text, (text,)) for category in categories]
+        rows = [
+            Prediction(category, label, ("a",), category, "", text, (CLOSED.get(category, text),))
+            for category in categories
+        ]
         assert set(columns) - {"meteor"} <= set(task.scorer.evaluate(rows).statistics)
 
 
 # Numbers of the other suites.
+
+
+def test_numbers_of_changes_and_series_are_as_published(paper: Suite) -> None:
+    change, series = (read_yaml(SUITES / f"{name}.yaml", Suite) for name in ("change", "series"))
+    assert published(change, "levir_cc") == published(paper, "levir_cc")
+    # From EarthDial's published answers; the tests of the tasks score them.
+    assert published(change, "xbd")["EarthDial"].numbers == {"top1": "69.57"}
+    assert published(series, "fmow_series")["EarthDial"].numbers == {"top1": "88.00"}
+    assert [len(task.published) for suite in (change, series) for task in suite.tasks] == [8, 0, 0, 1, 1, 0]
 
 
 def test_vrsbench_accuracy_is_over_all_expressions() -> None:

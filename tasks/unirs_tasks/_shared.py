@@ -16,29 +16,40 @@ from unirs.metrics import tokenize
 from unirs.tasks import parse_row, read_row
 
 
-class _Utterance(Struct):
+class Utterance(Struct):
+    """An utterance of a conversation in LLaVA's schema."""
+
     speaker: Literal["human", "gpt"] = name_of(name="from")
     value: str
 
 
 class _Conversation(Struct):
-    conversations: Annotated[list[_Utterance], Meta(min_length=2)]
+    conversations: Annotated[list[Utterance], Meta(min_length=2)]
     image: str
 
 
 def read_conversation(value: object, where: str) -> tuple[str, list[str]]:
-    """The image of a row in LLaVA's schema, and its questions and answers in turn, without `<image>`.
+    """The image of a row in LLaVA's schema, and its questions and answers, see `utterance_texts`.
 
     Raises:
         DataError: the row has another schema or an empty text; `where` is its file and row.
     """
     row = parse_row(value, _Conversation, where)
-    if [utterance.speaker for utterance in row.conversations] != ["human", "gpt"] * (len(row.conversations) // 2):
+    return row.image, utterance_texts(row.conversations, where)
+
+
+def utterance_texts(utterances: Sequence[Utterance], where: str) -> list[str]:
+    """Questions and answers in turn, without `<image>`.
+
+    Raises:
+        DataError: they are not in turn, or one is empty; `where` is the file and row.
+    """
+    if [utterance.speaker for utterance in utterances] != ["human", "gpt"] * (len(utterances) // 2):
         raise DataError(f"{where}: 'conversations' does not alternate between 'human' and 'gpt'. Correct the row.")
-    texts = [utterance.value.replace("<image>", "").strip() for utterance in row.conversations]
+    texts = [utterance.value.replace("<image>", "").strip() for utterance in utterances]
     if "" in texts:
         raise DataError(f"{where}: the text of 'conversations' {texts.index('')} is empty. Correct the row.")
-    return row.image, texts
+    return texts
 
 
 class Sentence(Struct):

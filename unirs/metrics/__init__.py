@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from unirs.metrics.answer_rules import Contains, EarthDialRecall, LrsVqa, VrsBenchVqa
     from unirs.metrics.base import Evaluation, Prediction, Statistic
     from unirs.metrics.boxes import Boxes
+    from unirs.metrics.by_category import ByCategory
     from unirs.metrics.caption import CaptionMetrics, tokenize
     from unirs.metrics.change_questions import BinaryQuestions, GridLocations
     from unirs.metrics.choice import ChoiceAccuracy
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "Prediction", "PredictionMetric", "Scorer", "Statistic", "TextMetric", "named_metric"]
 __all__ += ["CaptionMetrics", "Top1", "VqaAccuracy", "accuracies", "constant", "fold", "mean", "tokenize", "words"]
-__all__ += ["BinaryQuestions", "Boxes", "ChoiceAccuracy", "Contains", "CountError", "EarthDialRecall", "GridLocations"]
+__all__ += [
+    "BinaryQuestions",
+    "Boxes",
+    "ByCategory",
+    "ChoiceAccuracy",
+    "Contains",
+    "CountError",
+    "EarthDialRecall",
+    "GridLocations",
+]
 __all__ += ["LrsVqa", "RsiccCaptions", "VrsBenchVqa"]
 
 __getattr__ = lazy_names(
@@ -33,6 +43,7 @@ __getattr__ = lazy_names(
         "unirs.metrics.answer_rules": "Contains EarthDialRecall LrsVqa VrsBenchVqa",
         "unirs.metrics.base": "Evaluation Prediction Statistic",
         "unirs.metrics.boxes": "Boxes",
+        "unirs.metrics.by_category": "ByCategory",
         "unirs.metrics.caption": "CaptionMetrics tokenize",
         "unirs.metrics.change_questions": "BinaryQuestions GridLocations",
         "unirs.metrics.choice": "ChoiceAccuracy",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unirs.tasks.splits import FileSplits, check_split, held_out
     from unirs.tasks.task import SplitName, Task
     from unirs.tasks.video_reader import FrameSampling, RefusedVideoError, VideoReader
-    from unirs.utils.io import read_json_lines, read_row, read_text, scan_json_lines
+    from unirs.utils.io import read_json, read_json_lines, read_row, read_text, scan_json_lines
     from unirs.utils.json_stream import read_json_list, read_json_lists
 
 __all__ = ["LazySamples", "PromptTemplate", "Sample", "SplitName", "Task", "TaskSplit", "Turn"]
@@ -26,6 +26,7 @@ __all__ += ["FrameSampling", "InMemory", "RefusedVideoError", "VideoReader", "as
 __all__ += [
     "parse_row",
     "pick",
+    "read_json",
     "read_json_lines",
     "read_json_list",
     "read_json_lists",
@@ -51,7 +52,7 @@ __getattr__ = lazy_names(
         "unirs.tasks.splits": "FileSplits check_split held_out",
         "unirs.tasks.task": "SplitName Task",
         "unirs.tasks.video_reader": "FrameSampling RefusedVideoError VideoReader",
-        "unirs.utils.io": "read_json_lines read_row read_text scan_json_lines",
+        "unirs.utils.io": "read_json read_json_lines read_row read_text scan_json_lines",
         "unirs.utils.json_stream": "read_json_list read_json_lists",
     },
 )
