@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from importlib.metadata import EntryPoint, entry_points
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from unirs.errors import PluginError, did_you_mean
+from unirs.errors import PluginError, UniRSError, did_you_mean
 from unirs.ranges import check_range, describe_range
 
 if TYPE_CHECKING:
@@ -295,10 +295,13 @@ def _convert(parser: "ArgumentParser", owner: str, option: str, value: object) -
     hint, _ = _types(parser).get(option, ("a mapping of its options", ""))
     # jsonargparse takes null for every type.
     if value is not None or hint is Any or type(None) in get_args(hint):
-        with suppress(ArgumentError, TypeError, ValueError):
+        try:
             parsed = parser.parse_object({option: value}, defaults=False, _skip_validation=True)
             check_range(hint, parsed[option], f"{owner}: {option}")
             return parser.instantiate(parsed)[option]
+        except (ArgumentError, TypeError, ValueError) as error:
+            if isinstance(error.__cause__, UniRSError):
+                raise PluginError(f"{owner}, option '{option}': {error.__cause__}") from error
     choices = [choice for choice in get_args(hint) if isinstance(choice, str)]
     remedy = f" {did_you_mean(value, choices)}" if isinstance(value, str) and choices else ""
     raise PluginError(f"{owner}: option '{option}' is {value!r}, it must be {_type_name(hint)}.{remedy}")

@@ -13,6 +13,7 @@ from filelock import FileLock
 from unirs import plugins
 from unirs.errors import DataError, PluginError, UniRSError
 from unirs.ranges import PositiveInt, Range, Seed, check_ranges
+from unirs.tasks.raster import Raster
 from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName, Task
 from unirs.utils.io import check_writable, is_file_name, writing
@@ -48,6 +49,7 @@ class TaskOptions:
         clue: when prompts contain a clue: `never`, for evaluation only (`test`), or for training too (`always`).
         augment: whether training media are rotated and mirrored, all frames of an input alike.
         allow_outside_root: whether annotations may name media outside the task's `root`.
+        raster: bands and ranges of values of images that are GeoTIFF files; needs `unirs[geo]`.
     """
 
     label: str | None = None
@@ -56,6 +58,7 @@ class TaskOptions:
     clue: ClueUse = "never"
     augment: bool = False
     allow_outside_root: bool = False
+    raster: Raster | None = None
 
     def __post_init__(self) -> None:
         check_ranges(TaskOptions, self)
@@ -87,14 +90,18 @@ def check_task_options(spec: object) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _InsideRoot:
-    """The `load_split` of a task, with samples whose media must be inside of a folder."""
+class _ConfiguredSplit:
+    """The `load_split` of a task, with the options of every task that its samples depend on."""
 
     load_split: Callable[[SplitName], TaskSplit]
-    root: Path
+    root: Path | None  # that media must be inside of
+    raster: Raster | None
 
     def __call__(self, split: SplitName) -> TaskSplit:
-        return self.load_split(split).inside(self.root)
+        samples = self.load_split(split)
+        if self.raster is not None:
+            samples = samples.with_raster(self.raster)
+        return samples if self.root is None else samples.inside(self.root)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +128,9 @@ class TaskConfig(TaskOptions):
             raise PluginError(f"Task '{name}': {error}") from error
         if config.augment and config.task.prompt.boxes:
             raise PluginError(f"Task '{name}': 'augment' rotates and mirrors images, but not boxes. Remove it.")
-        if config.allow_outside_root:
-            return config
-        return replace(config, task=replace(config.task, load_split=_InsideRoot(config.task.load_split, root)))
+        inside = None if config.allow_outside_root else root
+        load_split = _ConfiguredSplit(config.task.load_split, inside, config.raster)
+        return replace(config, task=replace(config.task, load_split=load_split))
 
     @staticmethod
     def read_all(specs: Iterable[Mapping[str, Any]]) -> dict[str, TaskConfig]:

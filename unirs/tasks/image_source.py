@@ -30,6 +30,9 @@ _FORMATS = ("AVIF", "BMP", "DDS", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA"
 
 _MAX_PIXELS = "UNIRS_MAX_PIXELS"
 
+_AS_RASTER = """; or, for a GeoTIFF, set 'bands', and 'stretch' or 'value_range': options of an image, of a task's \
+'raster' and of 'unirs predict'"""
+
 # Tags of TIFF and EXIF.
 _BITS_PER_SAMPLE, _ORIENTATION, _SAMPLES_PER_PIXEL = 258, 274, 277
 
@@ -75,7 +78,7 @@ def as_source(image: ImageLike) -> Source:
     if isinstance(image, bytes | bytearray | memoryview):
         return InMemory(bytes(image))
     if is_pil_image(image):
-        with _decoding("The PIL image"):
+        with decoding("The PIL image"):
             rgb = _to_rgb(image, "The PIL image")
         return InMemory(rgb.tobytes(), (rgb.height, rgb.width))
     array = as_array(image)
@@ -152,17 +155,17 @@ def open_image(source: Source) -> PIL.Image.Image:
     PIL.Image.MAX_IMAGE_PIXELS = max_pixels()
     try:
         file = source if isinstance(source, Path) else io.BytesIO(source.data)
-        with _decoding(name):
+        with decoding(name):
             if isinstance(source, Path):
                 check_regular(source)
-        with _decoding(name), PIL.Image.open(file, formats=_FORMATS) as image:
+        with decoding(name), PIL.Image.open(file, formats=_FORMATS) as image:
             return _to_rgb(image, name)
     except PIL.UnidentifiedImageError as error:
         raise MediaError(_why_unidentified(source, name)) from error
 
 
 @contextmanager
-def _decoding(name: str) -> Iterator[None]:
+def decoding(name: str) -> Iterator[None]:
     """Turns what a block raises while Pillow decodes an image into a `MediaError`."""
     import PIL.Image
 
@@ -215,7 +218,7 @@ def _to_rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
     if _is_deep(image):
         raise MediaError(
             f"{name} has more than 8 bits per channel (mode {image.mode}). Scale it to 8-bit RGB, all images of a data "
-            "set by the same range of values."
+            f"set by the same range of values{_AS_RASTER}."
         )
     image.load()
     # Pillow turns TIFF when it loads it, and then drops the tag.
@@ -276,7 +279,7 @@ def _why_unidentified(source: Source, name: str) -> str:
         return f"{name} does not decode (it is no image of the formats {', '.join(_FORMATS)}). Replace the file."
     return (
         f"{name} does not decode: it is a TIFF of {bands} bands of {bits} bits. Select one or three bands, and scale "
-        "them to 8 bits, all images of a data set by the same range of values."
+        f"them to 8 bits, all images of a data set by the same range of values{_AS_RASTER}."
     )
 
 

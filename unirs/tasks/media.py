@@ -6,13 +6,12 @@ memory. Frames are decoded when they are loaded.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, Unpack, get_args, runtime_checkable
 
 from unirs.errors import MediaError, did_you_mean
 from unirs.tasks.image_source import (
@@ -25,7 +24,9 @@ from unirs.tasks.image_source import (
     resize_image,
     stack_images,
 )
+from unirs.tasks.raster import Raster, RasterArgs, open_rasters
 from unirs.tasks.video_reader import DEFAULT_READER, FrameSampling, describe_reader, read_frames, sample_frames
+from unirs.utils.hashing import hash_parts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,11 +107,15 @@ class Media(Protocol):
 
 
 class SourceMedia:
-    """Common base of media whose frames are in files or in memory."""
+    """Common base of media whose frames are in files or in memory.
+
+    With a `raster`, the files are GeoTIFF.
+    """
 
     __slots__ = ()
     modality: Modality
     num_frames: int
+    raster: Raster | None
 
     @property
     def _sources(self) -> tuple[Source, ...]:
@@ -119,11 +124,20 @@ class SourceMedia:
     @property
     def sources(self) -> tuple[str, ...]:
         """See `Media.sources`."""
-        return tuple(map(str, self._sources))
+        window = self.raster and self.raster.window
+        return tuple(f"{source} {list(window)}" if window else str(source) for source in self._sources)
+
+    def with_raster(self, raster: Raster) -> Self:
+        """The same media with these options, unless they have some."""
+        if self.raster is not None:
+            return self
+        changed = copy(self)
+        object.__setattr__(changed, "raster", raster)
+        return changed
 
     def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
         """See `Media.load_frames`."""
-        images = self._open()
+        images = self._open(resize.fill)
         for source, image in zip(self.sources, images, strict=False):
             if image.size != images[0].size:
                 raise MediaError(
@@ -132,18 +146,19 @@ class SourceMedia:
                 )
         return stack_images([resize_image(image, size, resize.mode, resize.fill) for image in images])
 
-    def _open(self) -> list[PIL.Image.Image]:
+    def _open(self, fill: tuple[int, int, int]) -> list[PIL.Image.Image]:
+        if self.raster is not None:
+            return open_rasters(self._sources, self.raster, fill)
         return [open_image(source) for source in self._sources]
 
     def content_key(self) -> str:
         """See `Media.content_key`."""
-        return hash_parts(self.modality, self.num_frames, *self._decoding, *map(digest, self._sources))
+        return hash_parts(self.modality, self.num_frames, *self._decoding(), *map(digest, self._sources))
 
-    @property
     def _decoding(self) -> tuple[str, ...]:
         """What the pixels depend on besides the sources."""
         # Features of images that were not turned by EXIF are not those of today.
-        return ("oriented",)
+        return ("oriented",) if self.raster is None else ("oriented", repr(self.raster))
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -153,17 +168,20 @@ class Image(SourceMedia):
     Args:
         image: A path, the bytes of a file, a PIL image, or an array or tensor of pixels, see `ImageLike`. Anything
             that Pillow converts to RGB and that has 8 bits per channel.
+        raster: `bands`, `stretch`, `value_range` and `window` of a GeoTIFF, see `Raster`; none to read it with Pillow.
 
     Raises:
-        MediaError: pixels in memory are not clearly an image.
+        MediaError: pixels in memory are not clearly an image, or an option of `raster` is out of range.
     """
 
     source: Source
+    raster: Raster | None
     modality = "image"
     num_frames = 1
 
-    def __init__(self, image: ImageLike) -> None:
+    def __init__(self, image: ImageLike, **raster: Unpack[RasterArgs]) -> None:
         object.__setattr__(self, "source", as_source(image))
+        object.__setattr__(self, "raster", Raster.from_args(raster))
 
     @property
     def _sources(self) -> tuple[Source, ...]:
@@ -179,10 +197,12 @@ class Pair(SourceMedia):
 
     before: Source
     after: Source
+    raster: Raster | None
     modality = "pair"
     num_frames = 2
 
-    def __init__(self, before: ImageLike, after: ImageLike) -> None:
+    def __init__(self, before: ImageLike, after: ImageLike, **raster: Unpack[RasterArgs]) -> None:
+        object.__setattr__(self, "raster", Raster.from_args(raster))
         object.__setattr__(self, "before", as_source(before))
         object.__setattr__(self, "after", as_source(after))
 
@@ -202,6 +222,7 @@ class Video(SourceMedia):
         reader: Plugin of the group `unirs.video_readers` that decodes a file; None for `data.video_reader`, which is
             `pyav` by default.
         frame_sampling: Which frames: see `unirs.tasks.video_reader.sample_frames`.
+        raster: Options of frames that are GeoTIFF files, see `Image`.
 
     Raises:
         MediaError: fewer frames are given than `num_frames`, or frames are not clearly images.
@@ -211,6 +232,7 @@ class Video(SourceMedia):
     num_frames: int
     reader: str | None
     frame_sampling: FrameSampling
+    raster: Raster | None
     modality = "video"
 
     def __init__(
@@ -220,6 +242,7 @@ class Video(SourceMedia):
         *,
         reader: str | None = None,
         frame_sampling: FrameSampling = "uniform",
+        **raster: Unpack[RasterArgs],
     ) -> None:
         array = as_array(video)
         if array is not None and array.ndim != 4:
@@ -248,6 +271,7 @@ class Video(SourceMedia):
         object.__setattr__(self, "num_frames", num_frames)
         object.__setattr__(self, "reader", reader)
         object.__setattr__(self, "frame_sampling", frame_sampling)
+        object.__setattr__(self, "raster", Raster.from_args(raster))
 
     def with_reader(self, reader: str) -> Video:
         """See `DecodesVideo.with_reader`."""
@@ -259,17 +283,18 @@ class Video(SourceMedia):
     def _sources(self) -> tuple[Source, ...]:
         return self.source if isinstance(self.source, tuple) else (self.source,)
 
-    @property
     def _decoding(self) -> tuple[str, ...]:
         if isinstance(self.source, tuple):
-            return ("oriented",)
+            return SourceMedia._decoding(self)
         return ("oriented", self.frame_sampling, describe_reader(self.reader or DEFAULT_READER))
 
-    def _open(self) -> list[PIL.Image.Image]:
+    def _open(self, fill: tuple[int, int, int]) -> list[PIL.Image.Image]:
         import PIL.Image
 
         if isinstance(self.source, tuple):
-            return [open_image(source) for source in self.source]
+            return SourceMedia._open(self, fill)
+        if self.raster is not None:
+            raise MediaError(f"Options of a raster do not apply to the video file {self.source}. Omit them.")
         frames = read_frames(self.source, self.num_frames, self.frame_sampling, self.reader or DEFAULT_READER)
         return [PIL.Image.fromarray(frame) for frame in frames]
 
@@ -303,14 +328,20 @@ def with_reader(media: Media, reader: str) -> Media:
     return media.with_reader(reader) if isinstance(media, DecodesVideo) else media
 
 
+def with_raster(media: Media, raster: Raster) -> Media:
+    """Sets the options of media whose frames are GeoTIFF files, unless they have some.
+
+    Raises:
+        MediaError: These media are a plugin's.
+    """
+    if not isinstance(media, SourceMedia):
+        raise MediaError(f"Options of a raster do not apply to {type(media).__name__} media. Omit them.")
+    return media.with_raster(raster)
+
+
 def media_files(media: Media) -> list[str]:
     """Paths of the files of media; content in memory has none."""
     if isinstance(media, SourceMedia):
         return [str(source) for source in media._sources if isinstance(source, Path)]
     # Descriptions of content in memory are in angle brackets.
     return [source for source in media.sources if not source.startswith("<")]
-
-
-def hash_parts(*parts: str | int) -> str:
-    """SHA-256 of values as hexadecimal digits."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

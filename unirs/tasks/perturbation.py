@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from unirs.tasks.media import STRETCH, Media, Modality, ResizeSpec, frame_labels, hash_parts, with_reader
+from unirs.tasks.media import STRETCH, Media, Modality, ResizeSpec, frame_labels, with_reader
+from unirs.utils.hashing import hash_parts
 
 if TYPE_CHECKING:
     import torch

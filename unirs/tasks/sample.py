@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
-from unirs.errors import DataError
-from unirs.tasks.media import Media, media_files, with_reader
+from unirs.errors import DataError, MediaError
+from unirs.tasks.media import Media, media_files, with_raster, with_reader
+from unirs.tasks.raster import Raster
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class TaskSplit(Sequence[Sample]):
         self._samples = samples
         self._root: Path | None = None
         self._reader: str | None = None
+        self._raster: Raster | None = None
         self.num_excluded = dict(num_excluded or {})
 
     def __len__(self) -> int:
@@ -105,9 +107,14 @@ class TaskSplit(Sequence[Sample]):
     def _checked(self, sample: Sample) -> Sample:
         if self._root is not None:
             _check_inside(sample, self._root)
-        if self._reader is None:
-            return sample
-        media = with_reader(sample.media, self._reader)
+        media = sample.media
+        if self._reader is not None:
+            media = with_reader(media, self._reader)
+        if self._raster is not None:
+            try:
+                media = with_raster(media, self._raster)
+            except MediaError as error:
+                raise DataError(f"Sample '{sample.id}': {error}") from error
         return sample if media is sample.media else replace(sample, media=media)
 
     def inside(self, root: Path) -> TaskSplit:
@@ -123,6 +130,12 @@ class TaskSplit(Sequence[Sample]):
         """The same samples; their videos that have no reader of their own are decoded by this one."""
         split = copy(self)
         split._reader = reader
+        return split
+
+    def with_raster(self, raster: Raster) -> TaskSplit:
+        """The same samples; their media that have no options of a raster get these, and must be GeoTIFF files."""
+        split = copy(self)
+        split._raster = raster
         return split
 
 

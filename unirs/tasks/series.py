@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from unirs.errors import MediaError
-from unirs.tasks.image_source import ImageLike, Source, as_array, as_source, open_image, resize_image, stack_images
+from unirs.tasks.image_source import ImageLike, Source, as_array, as_source, resize_image, stack_images
 from unirs.tasks.media import STRETCH, ResizeSpec, SourceMedia
+from unirs.tasks.raster import Raster, RasterArgs
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,7 @@ class Series(SourceMedia):
     Args:
         images: Two or more of what `Image` takes.
         dates: A text for each image, such as `2016-05`; none if they are unknown. It is a part of the prompt.
+        raster: Options of GeoTIFF files, see `Image`.
 
     Raises:
         MediaError: There are fewer than two images or not as many dates, a date is not a text on one line, or pixels in
@@ -36,9 +38,12 @@ class Series(SourceMedia):
     images: tuple[Source, ...]
     dates: tuple[str, ...]
     num_frames: int
+    raster: Raster | None
     modality = "series"
 
-    def __init__(self, images: Sequence[ImageLike], dates: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, images: Sequence[ImageLike], dates: Sequence[str] | None = None, **raster: Unpack[RasterArgs]
+    ) -> None:
         if as_array(images) is not None or not isinstance(images, Sequence) or isinstance(images, str | bytes):
             raise MediaError(f"A series is a list of images, not a {type(images).__name__}. Pass Series([...]).")
         if len(images) < 2:
@@ -52,6 +57,7 @@ class Series(SourceMedia):
         object.__setattr__(self, "images", tuple(map(as_source, images)))
         object.__setattr__(self, "dates", tuple(dates))
         object.__setattr__(self, "num_frames", len(images))
+        object.__setattr__(self, "raster", Raster.from_args(raster))
 
     @property
     def _sources(self) -> tuple[Source, ...]:
@@ -63,15 +69,12 @@ class Series(SourceMedia):
         dates = [f", {date}" for date in self.dates] or [""] * self.num_frames
         return tuple(f"Image {number}{date}:" for number, date in enumerate(dates, 1))
 
-    @property
     def _decoding(self) -> tuple[str, ...]:
         # Clues depend on the dates, too.
-        return ("oriented", *self.dates)
+        return (*SourceMedia._decoding(self), *self.dates)
 
     def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
         """See `Media.load_frames`."""
-        if size is None:
-            first = open_image(self.images[0])
-            size = first.height, first.width
-        frames = (resize_image(open_image(source), size, resize.mode, resize.fill) for source in self.images)
-        return stack_images(list(frames))
+        images = self._open(resize.fill)
+        size = size or (images[0].height, images[0].width)
+        return stack_images([resize_image(image, size, resize.mode, resize.fill) for image in images])

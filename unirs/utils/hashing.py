@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,11 @@ from unirs.errors import DataError
 
 if TYPE_CHECKING:
     import torch
+
+
+def hash_parts(*parts: str | int) -> str:
+    """SHA-256 of values as hexadecimal digits."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def hash_files(paths: Iterable[Path], root: Path) -> str:
