@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from unirs.data.datamodule import UniRSDataModule
 from unirs.data.processor import Processor
@@ -116,6 +117,17 @@ def test_the_reader_of_a_run_decodes_in_workers(era: dict[str, Any], stranger: s
     batch = next(iter(data.test_dataloader()[0]))
     assert batch.frames is not None
     assert batch.frames[:3].float().mean((1, 2, 3)).tolist() == [0, 20, 39]
+
+
+@pytest.mark.slow
+def test_decord_decodes_in_workers_after_its_use_in_this_process(era: dict[str, Any]) -> None:
+    pytest.importorskip("decord")
+    processor = Processor(train_tokenizer([], 300), (16, 16), ResizeSpec(), (1, 1), 1, fuse_pairs=True)
+    for _ in range(3):
+        data = UniRSDataModule([era], num_workers=2, video_reader="decord", processor=processor)
+        expected = torch.cat([sample.media.load_frames((16, 16)) for sample in data.split("era", "test")])
+        frames = [batch.frames for batch in data.test_dataloader()[0]]
+        assert torch.equal(torch.cat(frames), expected)
 
 
 def test_samples_keep_a_reader_of_their_own(era: dict[str, Any], stranger: str) -> None:

@@ -301,6 +301,8 @@ class UniRSDataModule(LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             skip=self.on_bad_sample == "skip",
+            # Other decoders keep threads, whose locks a forked worker would wait for.
+            fork=self.video_reader == DEFAULT_READER,
         )
 
     def _task_dataset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import get_all_start_methods
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from unirs.data.dataset import DecodedDataset, Example
 from unirs.data.feature_cache import FeatureCache
 from unirs.data.frame_cache import FrameCache
 from unirs.data.sampler import MixtureSampler
+
+_HAS_FORK = "forkserver" in get_all_start_methods()
 
 
 class TrainLoader(DataLoader[Batch]):
@@ -59,10 +62,12 @@ def make_loader(
     sampler: Sampler[Any] | None = None,
     num_workers: int = 0,
     skip: bool = False,
+    fork: bool = True,
 ) -> DataLoader[Batch]:
     """Makes a loader of batches for one model, without a Trainer; `examples` have a length.
 
-    With `skip`, examples that cannot be read are replaced by others, and listed in `Batch.skipped`.
+    With `skip`, examples that cannot be read are replaced by others, and listed in `Batch.skipped`. Without `fork`,
+    workers are new processes, which start later and hold nothing of this one.
     """
     check = collator.check if skip else None
     dataset: Dataset[Any] = DecodedDataset(examples, frame_cache, feature_cache, check)  # type: ignore[arg-type]
@@ -71,6 +76,7 @@ def make_loader(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
+        multiprocessing_context="forkserver" if num_workers and not fork and _HAS_FORK else None,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
         collate_fn=collator,
