@@ -81,6 +81,13 @@ def _load(folder: Path) -> None:
     model.answer(np.zeros((32, 32, 3), np.uint8), "Which colour?", max_new_tokens=2)
 
 
+def _start_from(folder: Path) -> None:
+    from unirs.models.llm import LLMConfig
+    from unirs.training.module import UniRSModule
+
+    UniRSModule(init=str(folder), change={"name": "concat", "tune": "full"}, llm=LLMConfig(tune="lora"))
+
+
 def _load_checkpoint(folder: Path) -> None:
     from unirs.models.checkpoint import load_checkpoint
 
@@ -258,6 +265,7 @@ def _read_clues(folder: Path) -> None:
 MODEL_TARGETS = (
     Target("saved_model", _saved_model, _load, 4),
     Target("run_folder", _run_folder, _load, 4),
+    Target("init", _saved_model, _start_from, 4),
     Target("checkpoint", _run_folder, _load_checkpoint, 4),
     Target("vila", _vila, _convert, 2),
     Target("llava", _llava, _convert, 2),
