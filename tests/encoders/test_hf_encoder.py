@@ -345,6 +345,25 @@ def test_package_that_is_not_installed() -> None:
 # Options that are wrong.
 
 
+@pytest.mark.parametrize("model_type", [name for name in FAMILIES if name != "dinov3_convnext"])
+def test_final_norm(model_type: str, folder: Callable[[str], Path]) -> None:
+    encoder = build(str(folder(model_type)), layer=-1, final_norm=True)
+    again = build(**encoder.init_config)
+    again.load_state_dict(encoder.state_dict())
+    whole = AutoModel.from_pretrained(folder(model_type)).eval()
+    frames = torch.randint(0, 256, (2, 3, *encoder.image_size), dtype=torch.uint8)
+    options: Any = encoder.tower.options
+    with torch.no_grad():
+        state = whole(pixel_values=(frames - encoder.mean) / encoder.std, **options).last_hidden_state
+    for one in (encoder, again):
+        torch.testing.assert_close(one(frames), state[:, -one(frames).shape[1] :], atol=1e-5, rtol=1e-5)
+
+
+def test_final_norm_follows_the_last_layer(folder: Callable[[str], Path]) -> None:
+    with pytest.raises(ModelError, match="'final_norm' needs 'layer: -1'"):
+        build(str(folder("siglip_vision_model")), final_norm=True)
+
+
 @pytest.mark.parametrize("layer", [0, 5, -5])
 def test_layer_out_of_range(layer: int, folder: Callable[[str], Path]) -> None:
     with pytest.raises(ModelError, match=rf"Layer {layer} does not exist: .* has 4 layers, 1\.\.4 or -4\.\.-1"):

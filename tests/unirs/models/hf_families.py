@@ -223,9 +223,7 @@ def write_gemma3(folder: Path) -> None:
     save(folder, model, processor)
 
 
-Writer = Callable[[Path], None]
-
-FAMILIES: dict[str, Writer] = {
+FAMILIES: dict[str, Callable[[Path], None]] = {
     "llava": write_llava,
     "llava_onevision": write_llava_onevision,
     "idefics3": write_idefics3,

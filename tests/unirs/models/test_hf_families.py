@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from tests.unirs.models.hf_families import FAMILIES, QUESTION, SIDE, Writer
+from tests.unirs.models.hf_families import FAMILIES, QUESTION, SIDE
 from unirs.data.collator import collate, pack_rows
 from unirs.inference.api import UniRS
 from unirs.models.importers.chat import render_chat
@@ -23,11 +23,14 @@ from unirs.tasks.media import Image, Media, Pair, Video
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample, Turn
 
+Folders = Callable[[str], Path]
+Models = Callable[[str], "tuple[Original, UniRS]"]
+
 QUESTIONS = (QUESTION, "Is there a road, or a river?")
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Folders by family, each written once; read-only."""
     root = tmp_path_factory.mktemp("families")
 
@@ -40,6 +43,19 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return path
 
     return folder
+
+
+@pytest.fixture(scope="module")
+def models(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """The original class and the converted model of each family; read-only."""
+    made: dict[str, tuple[Original, UniRS]] = {}
+
+    def pair(name: str) -> tuple[Original, UniRS]:
+        if name not in made:
+            made[name] = Original(folders(name)), convert(folders(name), tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return pair
 
 
 def convert(source: Path, out: Path) -> UniRS:
@@ -96,10 +112,10 @@ def trees(converted: UniRS, count: int, *questions: str) -> Any:  # noqa: ANN401
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
-def test_logits_and_token_ids(folders: Callable[[str], Path], tmp_path: Path, name: str, count: int) -> None:
+def test_logits_and_token_ids(models: Models, name: str, count: int) -> None:
     if name == "llava_onevision" and count == 1:
         pytest.skip("the original encodes one image as tiles")
-    original, converted = Original(folders(name)), convert(folders(name), tmp_path / "out")
+    original, converted = models(name)
     frames = random_frames(count)
     ((tree, _),) = trees(converted, count, QUESTION)
     assert tree.input_ids == original.token_ids(frames, QUESTION)
@@ -110,9 +126,8 @@ def test_logits_and_token_ids(folders: Callable[[str], Path], tmp_path: Path, na
 
 
 @torch.no_grad()
-def test_one_image_of_llava_onevision_is_one_tile(folders: Callable[[str], Path], tmp_path: Path) -> None:
-    original = Original(folders("llava_onevision"))
-    converted = convert(folders("llava_onevision"), tmp_path / "out")
+def test_one_image_of_llava_onevision_is_one_tile(models: Models) -> None:
+    original, converted = models("llava_onevision")
     frames = random_frames(1)
     ids = original.inputs(frames, QUESTION)["input_ids"]
     is_image = ids == original.model.config.image_token_id
@@ -130,10 +145,8 @@ def test_one_image_of_llava_onevision_is_one_tile(folders: Callable[[str], Path]
 
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
-def test_questions_that_share_an_image_in_a_packed_row(
-    folders: Callable[[str], Path], tmp_path: Path, name: str
-) -> None:
-    original, converted = Original(folders(name)), convert(folders(name), tmp_path / "out")
+def test_questions_that_share_an_image_in_a_packed_row(models: Models, name: str) -> None:
+    original, converted = models(name)
     frames = [random_frames(8), random_frames(2), random_frames(3)]
     encoded = [trees(converted, len(one), *QUESTIONS)[0] for one in frames]
     rows, row_media = pack_rows([tree for tree, _ in encoded])
@@ -147,8 +160,8 @@ def test_questions_that_share_an_image_in_a_packed_row(
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_answers(folders: Callable[[str], Path], tmp_path: Path, name: str) -> None:
-    original, converted = Original(folders(name)), convert(folders(name), tmp_path / "out")
+def test_answers(models: Models, name: str) -> None:
+    original, converted = models(name)
     frames = random_frames(3)
     images = list(frames.permute(0, 2, 3, 1).numpy())
     media: list[tuple[Media, int]] = [(Pair(images[0], images[1]), 2), (Video(images), 3)]
@@ -161,27 +174,31 @@ def test_answers(folders: Callable[[str], Path], tmp_path: Path, name: str) -> N
     assert any(expected)
 
 
-def test_end_token_of_gemma3_is_that_of_a_turn(folders: Callable[[str], Path]) -> None:
-    _, tokenizer, _ = read_checkpoint(folders("gemma3"))
+def test_end_token_of_gemma3_is_that_of_a_turn(models: Models) -> None:
+    tokenizer = models("gemma3")[1].tokenizer
     assert tokenizer.convert_ids_to_tokens(tokenizer.eos_token_id) == "<end_of_turn>"
 
 
+@pytest.mark.parametrize("name", ["smolvlm", "gemma3", "llava_onevision"])
 @torch.no_grad()
-def test_visual_tokens_of_gemma3_attend_in_both_directions(folders: Callable[[str], Path], tmp_path: Path) -> None:
-    original, converted = Original(folders("gemma3")), convert(folders("gemma3"), tmp_path / "out")
+def test_bfloat16(folders: Folders, tmp_path: Path, name: str) -> None:
+    original = Original(folders(name))
+    original.model.to(torch.bfloat16).save_pretrained(tmp_path / "source")
+    original.processor.save_pretrained(tmp_path / "source")
+    model = convert(tmp_path / "source", tmp_path / "out").model
+    assert {parameter.dtype for parameter in model.llm.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in model.projector.parameters()} == {torch.float32}
+
+
+@torch.no_grad()
+def test_visual_tokens_of_gemma3_attend_in_both_directions(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, converted = models("gemma3")
     assert converted.model.bidirectional_images
-    converted.model.llm.config.bidirectional_images = False
+    monkeypatch.setattr(converted.model.llm.config, "bidirectional_images", False)
     frames = random_frames(1)
     ((tree, _),) = trees(converted, 1, QUESTION)
     logits = converted.model(collate([frames], ["image"], [tree], [(0,)]))
     assert (logits - original.logits(frames, QUESTION)).abs().max() > 0.01
-
-
-def edited(writer: Writer, folder: Path, **options: Any) -> Path:  # noqa: ANN401
-    writer(folder)
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | options))
-    return folder
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -202,6 +219,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("name", "options", "reason"), REFUSED)
 def test_refused(
+    folders: Folders,
     tmp_path: Path,
     cli: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
@@ -209,7 +227,9 @@ def test_refused(
     options: dict[str, Any],
     reason: str,
 ) -> None:
-    source = edited(FAMILIES[name], tmp_path / "source", **options)
+    source = Path(shutil.copytree(folders(name), tmp_path / "source"))
+    config = source / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | options))
     assert cli("convert", source, tmp_path / "out") == 1
     error = capsys.readouterr().err
     assert str(source) in error
@@ -226,7 +246,7 @@ TEMPLATES = [
 
 @pytest.mark.parametrize(("text", "other", "reason"), TEMPLATES)
 def test_template_for_several_images_is_refused(
-    folders: Callable[[str], Path],
+    folders: Folders,
     tmp_path: Path,
     cli: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
@@ -242,7 +262,7 @@ def test_template_for_several_images_is_refused(
     assert reason in capsys.readouterr().err
 
 
-def test_another_normalization_is_carried_over(folders: Callable[[str], Path], tmp_path: Path) -> None:
+def test_another_normalization_is_carried_over(folders: Folders, tmp_path: Path) -> None:
     source = Path(shutil.copytree(folders("internvl"), tmp_path / "source"))
     path = source / "processor_config.json"
     values = json.loads(path.read_text())
@@ -258,7 +278,7 @@ def test_another_normalization_is_carried_over(folders: Callable[[str], Path], t
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_converted_model_is_trained_with_change_extraction_and_adapters(
-    folders: Callable[[str], Path],
+    folders: Folders,
     tmp_path: Path,
     synthetic: Path,
     cli: Callable[..., int],
@@ -272,6 +292,7 @@ def test_a_converted_model_is_trained_with_change_extraction_and_adapters(
             "encoder": {"tune": "lora", "lora": {"r": 2}},
             "change": {"name": "change_extraction"},
             "llm": {"tune": "lora", "lora": {"r": 2}},
+            "max_new_tokens": 2,
         },
         "data": {"tasks": [{**task, **({"num_frames": 2} if task["name"] == "era" else {})} for task in tasks]},
         "trainer": {
@@ -285,7 +306,7 @@ def test_a_converted_model_is_trained_with_change_extraction_and_adapters(
             "logger": False,
         },
     }
-    config["data"] |= {"batch_size": 6, "eval_batch_size": 4, "num_workers": 0, "max_length": 2048}
+    config["data"] |= {"batch_size": 6, "eval_batch_size": 4, "num_workers": 0, "max_length": 2048, "val_samples": 2}
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
     assert cli("fit", "--config", path) == 0
