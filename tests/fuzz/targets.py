@@ -15,7 +15,16 @@ import yaml
 from tests.fuzz.cases import Target
 from tests.fuzz.files import call, write_image, write_json, write_lines
 from tests.fuzz.models import MODEL_TARGETS
-from tests.tasks import test_captions, test_dior_rsvg, test_earthvqa, test_lrs_vqa, test_vrsbench
+from tests.tasks import (
+    test_captions,
+    test_changechat,
+    test_dior_rsvg,
+    test_earthvqa,
+    test_fmow_series,
+    test_lrs_vqa,
+    test_vrsbench,
+    test_xbd,
+)
 from unirs import plugins
 from unirs.errors import UniRSError
 
@@ -111,10 +120,36 @@ def _jsonl(fields: tuple[str, ...], folder: Path) -> None:
             names = [f"{split}{index}{field}.png" for field in fields]
             for shade, name in enumerate(names):
                 write_image(folder, name, 70 * start + 20 * index + 3 * shade)
-            media = {"image": names[0]} if len(fields) == 1 else {"images": names}
+            media: dict[str, Any] = {"image": names[0]} if len(fields) == 1 else {"images": names}
+            if len(fields) > 2:
+                media["dates"] = [f"{2016 + number}-05" for number in range(len(fields))]
             row = {**media, "question": f"Which {index}?", "answer": "yes", "references": ["yes", "no"]}
             rows.append(row | {"category": "yes", "id": f"{split}-{index}"})
         write_lines(folder, f"{split}.jsonl", rows)
+
+
+def _changechat(folder: Path) -> None:
+    test_changechat.write(folder, test_changechat.FILES)
+    rows = []
+    for index in range(3):
+        images = [f"train/{time}/{index}.png" for time in "AB"]
+        for shade, name in enumerate(images):
+            write_image(folder, f"images/{name}", 5 + 20 * index + shade)
+        rows.append(test_changechat.row("", test_changechat.CAPTION, f"A road {index}.", image=images))
+    write_json(folder, "annotations/train.json", rows)
+
+
+def _xbd(folder: Path) -> None:
+    buildings = [test_xbd.building(damage, *test_xbd.SQUARE) for damage in ("destroyed", "no-damage", "un-classified")]
+    for split in ("train", "hold", "test"):
+        test_xbd.write(folder, split, *buildings)
+
+
+def _fmow(folder: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("zoo", "dam"):
+            for number in range(2):
+                test_fmow_series.write(folder, split, name, test_fmow_series.UNORDERED, place=f"{name}_{number}")
 
 
 def _crsvqa(folder: Path) -> None:
@@ -311,6 +346,10 @@ TARGETS = {
         Target("contact_sheet", partial(_jsonl, ("",)), _check_and_draw, 1, _SPLITS),
         _task("jsonl_pair", partial(_jsonl, ("a", "b")), "jsonl", modality="pair", metric="caption"),
         _task("jsonl_top1", partial(_jsonl, ("",)), "jsonl", metric="top1", choices=["yes", "no"]),
+        _task("jsonl_series", partial(_jsonl, ("a", "b", "c")), "jsonl", modality="series"),
+        _task("changechat", _changechat, meteor=False),
+        _task("xbd", _xbd),
+        _task("fmow_series", _fmow),
         _task("crsvqa", _crsvqa, split_file=Path("splits.csv")),
         _task("era", _era, num_frames=2),
         *(_task(name, partial(test_captions.write, name=name), meteor=False) for name in ("rsicd", "nwpu_captions")),

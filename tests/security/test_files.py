@@ -143,6 +143,19 @@ def geochat(root: Path, name: str) -> dict[str, Any]:
     return {"name": "geochat_instruct", "images": "."}
 
 
+def series(root: Path, name: str) -> dict[str, Any]:
+    line = {"images": ["a.png", name], "dates": ["2016", "2017"], "question": "?", "answer": "a"}
+    (root / "test.jsonl").write_text(json.dumps(line) + "\n")
+    return {"name": "jsonl", "splits": ["test"], "modality": "series"}
+
+
+def changechat(root: Path, name: str) -> dict[str, Any]:
+    (root / "annotations").mkdir()
+    talk = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    (root / "annotations" / "test.json").write_text(json.dumps([{"image": ["a.png", name], "conversations": talk}]))
+    return {"name": "changechat"}
+
+
 def cdvqa(root: Path, name: str) -> dict[str, Any]:
     question = {"id": 0, "img_id": 0, "type": "change_or_not", "question": "?", "answers_ids": [0]}
     for kind, row in (
@@ -154,7 +167,7 @@ def cdvqa(root: Path, name: str) -> dict[str, Any]:
     return {"name": "cdvqa"}
 
 
-@pytest.mark.parametrize("write", [levir, levir_folder, jsonl, pairs, geochat, cdvqa])
+@pytest.mark.parametrize("write", [levir, levir_folder, jsonl, pairs, series, geochat, changechat, cdvqa])
 @pytest.mark.parametrize("escape", ["../../../../../secret.png", "ABSOLUTE", "sub/../../../../../../secret.png"])
 def test_media_outside_of_the_root(write: Callable[[Path, str], dict[str, Any]], escape: str, tmp_path: Path) -> None:
     root = tmp_path / "data"

@@ -20,7 +20,7 @@ def write(root: Path, split: str, name: str, dates: list[str], place: str = "") 
     folder.mkdir(parents=True)
     for number, date in enumerate(dates):
         image = folder / f"{place}_{number}_rgb.jpg"
-        color = (40 * number, 80 * len(split) % 256, sum(map(ord, name)) % 256)
+        color = (40 * number, 80 * len(split) % 256, sum(map(ord, folder.as_posix()[-9:])) % 256)
         PIL.Image.new("RGB", (32, 24 + number), color).save(image)
         image.with_suffix(".json").write_text(json.dumps({"timestamp": date, "gsd": 0.5, "utm": "21N"}))
     return folder

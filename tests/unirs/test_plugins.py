@@ -21,14 +21,25 @@ ENCODERS: Group = "unirs.encoders"
 
 OUR_TASKS = [
     "cdvqa",
+    "changechat",
     "crsvqa",
+    "dior_rsvg",
+    "earthvqa",
     "era",
+    "fmow_series",
     "geochat_instruct",
     "jsonl",
     "levir_cc",
+    "lrs_vqa",
+    "nwpu_captions",
+    "rsicd",
     "rsvqa_hr",
     "rsvqa_lr",
     "scene_folder",
+    "sydney_captions",
+    "ucm_captions",
+    "vrsbench",
+    "xbd",
 ]
 
 

@@ -122,14 +122,25 @@ def test_tasks_are_listed_fast() -> None:
     assert [line.split()[:3] for line in table] == [
         ["NAME", "MODALITY", "METRIC"],
         ["cdvqa", "pair", "exact"],
+        ["changechat", "pair", "by_category"],
         ["crsvqa", "image", "exact"],
+        ["dior_rsvg", "image", "boxes"],
+        ["earthvqa", "image", "earthvqa"],
         ["era", "video", "top1"],
+        ["fmow_series", "series", "top1"],
         ["geochat_instruct", "image", "exact"],
         ["jsonl", "image", "exact"],
         ["levir_cc", "pair", "caption"],
+        ["lrs_vqa", "image", "lrsvqa"],
+        ["nwpu_captions", "image", "caption"],
+        ["rsicd", "image", "caption"],
         ["rsvqa_hr", "image", "exact"],
         ["rsvqa_lr", "image", "exact"],
         ["scene_folder", "image", "top1"],
+        ["sydney_captions", "image", "caption"],
+        ["ucm_captions", "image", "caption"],
+        ["vrsbench", "image", "boxes"],
+        ["xbd", "pair", "top1"],
     ]
     assert all("missing: nowhere/" in line and "unirs_tasks." in line for line in table[1:])
 
