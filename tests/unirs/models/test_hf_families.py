@@ -15,6 +15,7 @@ import transformers
 
 from tests.unirs.models.hf_families import FAMILIES, QUESTION, SIDE
 from unirs.data.collator import collate, pack_rows
+from unirs.errors import ModelError
 from unirs.inference.api import UniRS
 from unirs.models.importers.chat import render_chat
 from unirs.models.importers.reader import FAMILIES as CLASSES
@@ -204,6 +205,7 @@ def test_visual_tokens_of_gemma3_attend_in_both_directions(models: Models, monke
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("llava_onevision", {"projector_hidden_act": "relu"}, "another activation"),
     ("llava_onevision", {"vision_feature_layer": [-2, -1]}, "uses the vision layers"),
+    ("llava_onevision", {"vision_feature_select_strategy": "default"}, "drops patches"),
     ("internvl", {"projector_hidden_act": "silu"}, "another activation"),
     ("internvl", {"vision_feature_select_strategy": "full"}, "keeps the class token"),
     ("internvl", {"vision_feature_layer": [1, 2]}, "uses the vision layers"),
@@ -262,6 +264,14 @@ def test_template_for_several_images_is_refused(
     assert reason in capsys.readouterr().err
 
 
+def test_other_token_ids_than_the_originals_are_refused(folders: Folders, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(folders("idefics3"), tmp_path / "source"))
+    path = source / "processor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_seq_len": 4}))
+    with pytest.raises(ModelError, match=r"the prompt with 1 image\(s\) has other token ids"):
+        read_checkpoint(source)
+
+
 def test_another_normalization_is_carried_over(folders: Folders, tmp_path: Path) -> None:
     source = Path(shutil.copytree(folders("internvl"), tmp_path / "source"))
     path = source / "processor_config.json"
@@ -272,7 +282,7 @@ def test_another_normalization_is_carried_over(folders: Folders, tmp_path: Path)
     torch.testing.assert_close(encoder.mean.flatten() / 255, torch.tensor([0.1, 0.2, 0.3]))
     values["image_processor"] |= {"do_normalize": False}
     path.write_text(json.dumps(values))
-    with pytest.raises(Exception, match="does not scale pixels"):
+    with pytest.raises(ModelError, match="does not scale pixels"):
         read_checkpoint(source)
 
 

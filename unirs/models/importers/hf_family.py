@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, cast
@@ -197,13 +196,14 @@ def _compare_prompts(
     ((tree, _),) = encoder.encode_prompts(PromptTemplate("", "{question}"), sample, count, model.projector.num_tokens)
     if tree.input_ids != expected:
         raise ModelError(
-            f"{source} has a prompt of {count} images that UniRS encodes as other token ids "
+            f"{source}: the prompt with {count} image(s) has other token ids than the original processor's "
             f"({_differing(processor.tokenizer.decode, tree.input_ids, expected)}): its chat template, or its "
             "tokenizer, does not treat the texts around an image separately."
         )
 
 
 def _differing(decode: Callable[[list[int]], str], ids: list[int], expected: list[int]) -> str:
-    start = next((i for i, (one, other) in enumerate(zip(ids, expected, strict=False)) if one != other), -1)
-    shown = partial(slice, max(0, start - 2), start + 8)()
+    pairs = enumerate(zip(ids, expected, strict=False))
+    start = next((index for index, (one, other) in pairs if one != other), min(len(ids), len(expected)))
+    shown = slice(max(0, start - 2), start + 8)
     return f"{decode(ids[shown])!r} instead of {decode(expected[shown])!r}"
