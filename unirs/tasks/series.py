@@ -49,7 +49,7 @@ class Series(SourceMedia):
         if len(images) < 2:
             raise MediaError(f"A series has two or more images, got {len(images)}. Pass Image(...) for one.")
         dates = () if dates is None else dates
-        if isinstance(dates, str) or (dates and len(dates) != len(images)):
+        if isinstance(dates, str) or not isinstance(dates, Sequence) or (dates and len(dates) != len(images)):
             raise MediaError(f"The {len(images)} images of a series have the dates {dates!r}. Pass one for each image.")
         for date in dates:
             if not isinstance(date, str) or not date.strip() or not date.isprintable():

@@ -13,9 +13,10 @@ from unirs.data.token_tree import IGNORE, TokenTree
 from unirs.errors import ModelError
 from unirs.interfaces import as_module
 from unirs.models.unirs_model import LossReduction, UniRSModel
-from unirs.tasks.media import Media
+from unirs.tasks.media import Media, Pair
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample, Turn
+from unirs.tasks.series import Series
 
 MakeModel = Callable[..., UniRSModel]
 ASK = PromptTemplate("vqa", "{question}")
@@ -153,6 +154,20 @@ def test_order_of_a_pair_matters(
     batch = training(model, tokenizer, [media["pair"]])
     swapped = replace(batch, frames=batch.frames.flip(0))
     assert (model(batch) - model(swapped)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_an_unfused_pair_is_a_series_of_two_without_labels(
+    make_model: MakeModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    model, media = make_model(change=False).eval(), (Pair("a.png", "b.png"), Series(["a.png", "b.png"]))
+    pair, series = (training(model, tokenizer, [one]) for one in media)
+    assert torch.equal(model.get_visual_embeds(pair)[0], model.get_visual_embeds(series)[0])
+    labels = len("Image 1:Image 2:")
+    assert series.input_ids.shape[1] == pair.input_ids.shape[1] + labels
+    assert series.visual_mask.sum() == pair.visual_mask.sum() == 2 * model.projector.num_tokens
+    fused = make_model().eval()
+    assert len(fused.get_visual_embeds(training(fused, tokenizer, media[1:]))[0]) == 2
 
 
 @torch.no_grad()

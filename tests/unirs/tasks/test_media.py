@@ -352,6 +352,7 @@ class TestSeries:
             (["a.png", 3], None, "cannot be a int"),
             (["a.png", "b.png"], ["2016"], r"2 images of a series have the dates \['2016'\]"),
             (["a.png", "b.png"], "16", "have the dates '16'"),
+            (["a.png", "b.png"], 2016, "have the dates 2016"),
             (["a.png", "b.png"], ["2016", 2017], "'2016-05', not 2017"),
             (["a.png", "b.png"], ["2016", " "], "'2016-05', not ' '"),
             (["a.png", "b.png"], ["2016", "20\n17"], "on one line"),
