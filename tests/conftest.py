@@ -21,6 +21,7 @@ from unirs.tasks.media import Image, Media, Pair, Video
 from unirs.tasks.series import Series
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
     from unirs.models.unirs_model import UniRSModel
@@ -299,6 +300,27 @@ def joint_run(
             assert cli("test", "--config", folder / "run" / "config.yaml", "--report", "true") == 0
 
     return build_once("joint", train) / "run"
+
+
+@pytest.fixture
+def write_geotiff(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a GeoTIFF from values [C, H, W]: 10 m pixels in UTM, unless `profile` has other options of rasterio."""
+    import rasterio
+    from affine import Affine
+    from rasterio.errors import NotGeoreferencedWarning
+
+    utm = {"crs": "EPSG:32633", "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000)}
+
+    def call(name: str, values: np.ndarray, **profile: object) -> Path:
+        count, height, width = values.shape
+        shape = {"count": count, "height": height, "width": width, "dtype": values.dtype}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(tmp_path / name, "w", driver="GTiff", **shape, **(utm | profile)) as file:
+                file.write(values)
+        return tmp_path / name
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, get_args
+from typing import TYPE_CHECKING, get_args
 
 from unirs.cli import add_generation_options, add_video_reader, generation_options
+from unirs.cli.answer_file import AnswerFile, AnswerRow
 from unirs.errors import DataError, MediaError
-from unirs.tasks.fields import parse_row
+from unirs.tasks.georeference import Grid, georeference
 from unirs.tasks.inputs import as_media
-from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Pair
+from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Pair, media_files, with_raster
+from unirs.tasks.raster import NoDataError, Raster, Window
+from unirs.tasks.scene import feature_collection, split_scene
 from unirs.tasks.series import Series
 from unirs.tasks.video_reader import FrameSampling, describe_reader
-from unirs.utils.io import check_writable, complete_lines, read_json_lines, reading, write_atomically, writing
+from unirs.utils.io import write_atomically
 from unirs.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -27,16 +30,8 @@ if TYPE_CHECKING:
 _BATCH = 16
 _DESCRIBE = "Describe the image."
 """The question if there is none, and the task has no instruction of its own."""
-
-
-class _Row(TypedDict):
-    """A line of `--out`."""
-
-    task: str
-    media: list[str]
-    prompt: str
-    clue: str
-    text: str
+_NOT_PROPERTIES = ("text", "bounds", "crs")
+"""Fields of rows that GeoJSON has in another form."""
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +52,19 @@ def register(parser: argparse.ArgumentParser) -> None:
     text = "which frames: spread to the last one, or as VILA has them"
     parser.add_argument("--frame-sampling", choices=get_args(FrameSampling), default="uniform", help=text)
     add_video_reader(parser)
+    geotiff = parser.add_argument_group("GeoTIFF files (unirs[geo])")
+    text = "three bands for red, green and blue, or one, by number from 1"
+    geotiff.add_argument("--bands", type=int, nargs="+", metavar="N", help=text)
+    percent, limits = ("LOW", "HIGH"), ("BLACK", "WHITE")
+    text = "percentiles of each band that become black and white, such as 2 98"
+    geotiff.add_argument("--stretch", type=float, nargs=2, metavar=percent, help=text)
+    text = "values that become black and white, such as 0 3000"
+    geotiff.add_argument("--value-range", type=float, nargs=2, metavar=limits, help=text)
+    text = "answer about each tile of SIZE x SIZE pixels of a scene, or of two scenes (before, after)"
+    geotiff.add_argument("--tiles", type=int, metavar="SIZE", help=text)
+    geotiff.add_argument("--overlap", type=int, default=0, metavar="N", help="pixels that neighbouring tiles share")
+    text = "answers to choose among by likelihood (default: free text)"
+    parser.add_argument("--choices", nargs="+", metavar="TEXT", help=text)
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="run code that the model's config names by file or dotted path"
     )
@@ -65,53 +73,105 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="also write the answers as JSON lines to this file, and keep those of an earlier, equal call",
+        help="also write the answers as JSON lines to this file, and keep those of an earlier, equal call; of --tiles "
+        "as GeoJSON to a .geojson file",
     )
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> None:
+    from unirs.data.batch import num_image_slots
     from unirs.inference.api import UniRS
 
     # Its version is one of the options that answers depend on.
     reader, options.video_reader = options.video_reader, describe_reader(options.video_reader)
-    to_media = partial(as_media, num_frames=options.num_frames, reader=reader, frame_sampling=options.frame_sampling)
-    media = _find_media(options.media, to_media, options.dates)
-    file = None if options.out is None else _AnswerFile(options.out)
+    raster = _raster(options)
+    windows: dict[Media, Window] = {}
+    is_geojson = options.out is not None and options.out.suffix.lower() == ".geojson"
+    if options.tiles is None:
+        to_media = partial(
+            as_media, num_frames=options.num_frames, reader=reader, frame_sampling=options.frame_sampling
+        )
+        media = _find_media(options.media, to_media, options.dates)
+        media = media if raster is None else [with_raster(one, raster) for one in media]
+        if is_geojson:
+            raise MediaError("GeoJSON holds the answers of --tiles. Add it, or name a .jsonl file with '--out'.")
+    else:
+        grid, tiles = split_scene(options.media, raster, options.tiles, options.overlap)
+        windows = {one: window for window, one in tiles}
+        media = list(windows)
+        if is_geojson and grid.crs is None:
+            raise MediaError(f"{options.media[0]} has no georeference, so --out cannot be GeoJSON. Name a .jsonl file.")
+    file = None
+    if options.out is not None:
+        # GeoJSON cannot be appended to: it is written from hidden JSON lines.
+        file = AnswerFile(options.out.with_name(f".{options.out.name}.jsonl") if is_geojson else options.out)
     model = UniRS.from_pretrained(
         options.model, trust_remote_code=options.trust_remote_code, clue_source=options.clue_source
     )
     if options.question is None and _needs_question(model, media[0], options.task):
         options.question = _DESCRIBE
         print(f"unirs: no --question is given: '{_DESCRIBE}'", file=sys.stderr)
-    answered = {} if file is None else file.resume(_key(model, options))
-    remaining = [one for one in media if one.sources not in answered]
-    for row in answered.values():
+    if windows:
+        tokens = num_image_slots(media[0], fused=model.processor.fuse_pairs) * model.processor.tokens_per_image
+        print(f"unirs: {len(media)} tiles, {tokens} visual tokens each", file=sys.stderr)
+    rows = {} if file is None else file.resume(_key(model, options))
+    remaining = [one for one in media if one.sources not in rows]
+    for row in rows.values():
         _print(row)
-    errors = 0
+    errors, empty = 0, 0
     # A bar is for a person at a terminal, where the answers go.
     with progress_bar("answers", len(remaining), unit="media", show=sys.stdout.isatty()) as advance:
         for start in range(0, len(remaining), _BATCH):
-            for answer in _predict(model, remaining[start : start + _BATCH], options):
-                if isinstance(answer, DataError):
+            batch = remaining[start : start + _BATCH]
+            for one, answer in zip(batch, _predict(model, batch, options), strict=True):
+                if isinstance(answer, NoDataError) and windows:
+                    empty += 1
+                elif isinstance(answer, DataError):
                     if len(media) == 1:
                         raise answer
                     errors += 1
                     print(f"unirs: no answer: {answer}", file=sys.stderr)
                 else:
-                    row = _Row(
-                        task=answer.task,
-                        media=list(answer.media),
-                        prompt=answer.prompt,
-                        clue=answer.clue,
-                        text=answer.text,
-                    )
+                    row = rows[one.sources] = _row(answer, one, windows.get(one))
                     if file is not None:
                         file.append(row)
                     _print(row)
                 advance()
+    if empty:
+        print(f"unirs: {empty} of {len(media)} tiles have no data, and no answer", file=sys.stderr)
+    if is_geojson:
+        _write_geojson(options.out, grid, [(windows[one], rows[one.sources]) for one in media if one.sources in rows])
     if errors:
         raise MediaError(f"{errors} of {len(media)} media have no answer. Their errors are listed above.")
+
+
+def _raster(options: argparse.Namespace) -> Raster | None:
+    given = options.bands, options.stretch, options.value_range
+    return None if given == (None, None, None) else Raster(*given)
+
+
+def _row(answer: "Completion", media: Media, window: Window | None) -> AnswerRow:
+    row = AnswerRow(
+        task=answer.task, media=list(answer.media), prompt=answer.prompt, clue=answer.clue, text=answer.text
+    )
+    if answer.choice_logprobs:
+        row["choice_logprobs"] = dict(answer.choice_logprobs)
+    if window is not None:
+        row["window"] = list(window)
+    located = georeference(media_files(media)[0], window)
+    if located is not None:
+        row["bounds"], row["crs"] = located
+    return row
+
+
+def _write_geojson(path: Path, grid: Grid, rows: Sequence[tuple[Window, AnswerRow]]) -> None:
+    features = []
+    for window, row in rows:
+        properties = {"answer": row["text"], **{key: value for key, value in row.items() if key not in _NOT_PROPERTIES}}
+        features.append((window, properties))
+    content = json.dumps(feature_collection(grid, features), ensure_ascii=False)
+    write_atomically(path, content.encode(errors="backslashreplace"))
 
 
 def _needs_question(model: "UniRS", media: Media, task: str | None) -> bool:
@@ -131,6 +191,7 @@ def _predict(model: "UniRS", media: Sequence[Media], options: argparse.Namespace
             media,
             options.question,
             task=options.task,
+            choices=options.choices,
             details=False,
             generation=generation_options(options),
             batch_size=_BATCH,
@@ -143,7 +204,7 @@ def _predict(model: "UniRS", media: Sequence[Media], options: argparse.Namespace
             yield from _predict(model, [one], options)
 
 
-def _print(row: _Row) -> None:
+def _print(row: AnswerRow) -> None:
     print(f"{' -> '.join(row['media'])}: {row['text']}", flush=True)
 
 
@@ -154,54 +215,6 @@ def _key(model: "UniRS", options: argparse.Namespace) -> str:
     given = {name: value for name, value in vars(options).items() if name not in ("model", "out", "run")}
     values = (fingerprint(model.model.state_dict()), asdict(model.config), given)
     return hashlib.sha256(json.dumps(values, default=str, sort_keys=True).encode()).hexdigest()
-
-
-class _AnswerFile:
-    """JSON lines of answers, which survive an interruption; the hidden file `.<name>.key` holds their key.
-
-    Raises:
-        UniRSError: the file cannot be written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.key_file = path.with_name(f".{path.name}.key")
-        self.new_key: str | None = None
-        check_writable(path.parent, "Name another file with '--out'.")
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            is_new = not path.exists()
-            path.open("ab").close()
-            if is_new:
-                path.unlink()
-
-    def resume(self, key: str) -> dict[tuple[str, ...], _Row]:
-        """The rows of an earlier call with the same key, by media. An incomplete last line is removed.
-
-        The first new answer replaces a file with another key.
-        """
-        if self.key_file.is_file() and self.path.is_file():
-            with reading(self.path, "a readable file of JSON lines"):
-                is_same = self.key_file.read_bytes() == key.encode()
-                if is_same:
-                    complete_lines(self.path)
-            if is_same:
-                rows = (parse_row(row, _Row, where) for where, row in read_json_lines(self.path))
-                return {tuple(row["media"]): row for row in rows}
-        self.new_key = key
-        return {}
-
-    def append(self, row: _Row) -> None:
-        """Adds a row."""
-        if self.new_key is not None:
-            with writing(self.path):
-                self.path.unlink(missing_ok=True)
-            write_atomically(self.key_file, self.new_key.encode())
-            self.new_key = None
-        # Names of files may hold bytes that are not UTF-8: lone surrogates in Python, escapes in JSON.
-        line = json.dumps(row, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
-        with writing(self.path), self.path.open("ab") as file:
-            file.write(line)
 
 
 def _find_media(

@@ -62,19 +62,19 @@ def _signed_area(ring: Sequence[tuple[float, float]]) -> float:
 
 def read_grid(source: Source) -> Grid:
     """Pixel grid and georeference of a GeoTIFF; errors are those of `open_rasters`."""
-    with open_geotiff(source) as dataset:
+    with open_geotiff(source, f"Image {source}") as dataset:
         # A file without a georeference has the identity as transform, maybe with a reference system.
         crs = dataset.crs.to_string() if dataset.crs and not dataset.transform.is_identity else None
         return Grid(dataset.width, dataset.height, crs, tuple(dataset.transform)[:6])
 
 
-def georeference(source: str, window: Window | None = None) -> dict[str, Any]:
-    """`bounds` and `crs` of a TIFF that has a georeference; empty for others, and without `unirs[geo]`."""
+def georeference(source: str, window: Window | None = None) -> tuple[list[float], str] | None:
+    """Bounds and reference system of a GeoTIFF or a window of it; None for other files and without `unirs[geo]`."""
     if Path(source).suffix.lower() not in (".tif", ".tiff"):
-        return {}
+        return None
     try:
         grid = read_grid(Path(source))
     except MediaError:
         # No GeoTIFF, such as a TIFF that only Pillow decodes.
-        return {}
-    return {} if grid.crs is None else {"bounds": grid.bounds(window), "crs": grid.crs}
+        return None
+    return None if grid.crs is None else (grid.bounds(window), grid.crs)

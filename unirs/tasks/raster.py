@@ -148,7 +148,7 @@ def open_rasters(sources: Sequence[Source], raster: Raster, fill: tuple[int, int
     read = [_read(source, raster) for source in sources]
     for (values, valid), source in zip(read, sources, strict=True):
         if not valid.any():
-            raise NoDataError(f"Image {source} has no data{_where(raster)}. Remove it, or choose another window.")
+            raise NoDataError(f"Image {source}{_where(raster)} has no data. Remove it, or choose another window.")
         if len(values) != len(read[0][0]):
             raise MediaError(f"{sources[0]} has {len(read[0][0])} bands, {source} {len(values)}. Set 'bands'.")
     ranges = _ranges(read, raster, str(sources[0]))
@@ -170,7 +170,9 @@ def with_scene_range(sources: Sequence[Source], raster: Raster) -> Raster:
     read = [_read(source, raster, _SAMPLE) for source in sources]
     if not any(valid.any() for _, valid in read):
         raise NoDataError(f"Image {sources[0]} has no data. Name another one.")
-    return Raster(raster.bands, value_range=tuple(_ranges(read, raster, str(sources[0])) or ()))
+    ranges = _ranges(read, raster, str(sources[0])) or []
+    # All values of a band may be equal.
+    return Raster(raster.bands, value_range=tuple((low, high if high > low else low + 1) for low, high in ranges))
 
 
 def _ranges(read: Sequence[tuple[np.ndarray, np.ndarray]], raster: Raster, name: str) -> list[Range] | None:
@@ -211,8 +213,8 @@ def _read(source: Source, raster: Raster, limit: int | None = None) -> tuple[np.
     """Values `[C, H, W]`, and bool whether they are data; not every pixel if there are more than `limit` in a row."""
     import numpy as np
 
-    name = f"Image {source}"
-    with open_geotiff(source) as dataset:
+    name = f"Image {source}{_where(raster)}"
+    with open_geotiff(source, name) as dataset:
         from rasterio.enums import Interleaving
         from rasterio.windows import Window as RasterioWindow
 
@@ -225,8 +227,8 @@ def _read(source: Source, raster: Raster, limit: int | None = None) -> tuple[np.
         left, top, width, height = raster.window or (0, 0, dataset.width, dataset.height)
         if left + width > dataset.width or top + height > dataset.height:
             raise MediaError(
-                f"{name} has {dataset.width}x{dataset.height} pixels, which do not contain the window "
-                f"{[left, top, width, height]}. Choose another window."
+                f"{name}: the file has {dataset.width}x{dataset.height} pixels, which do not contain this window. "
+                "Choose another one."
             )
         step = 1 if limit is None else max(1, -(-max(width, height) // limit))
         shape = max(1, height // step), max(1, width // step)
@@ -243,13 +245,15 @@ def _read(source: Source, raster: Raster, limit: int | None = None) -> tuple[np.
 
 
 def _where(raster: Raster) -> str:
-    return "" if raster.window is None else f" in the window {list(raster.window)}"
+    return "" if raster.window is None else f" {list(raster.window)}"
 
 
 @contextmanager
-def open_geotiff(source: Source) -> Iterator[Any]:
-    """Opens a GeoTIFF, with no other driver of GDAL: others follow references to other files and to URLs."""
-    name = f"Image {source}"
+def open_geotiff(source: Source, name: str) -> Iterator[Any]:
+    """Opens a GeoTIFF, with no other driver of GDAL: others follow references to other files and to URLs.
+
+    `name` is for messages.
+    """
     with ExitStack() as stack:
         stack.enter_context(gdal_errors(name))
         import rasterio
