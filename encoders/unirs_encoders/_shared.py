@@ -25,6 +25,7 @@ class FrameEncoder(nn.Module):
         mean: of red, green and blue, 0..1.
         std: of red, green and blue, 0..1.
         resize_mode: resizes images of another shape to `image_size`; `pad` pads with the mean color.
+        max_tiles: see `ResizeSpec`.
         tune: which weights are trained.
         lora: adapters, for `tune: lora`.
         init_config: the plugin's options that build the same tower without weights; tuning and resize mode are added.
@@ -42,6 +43,7 @@ class FrameEncoder(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         resize_mode: ResizeMode,
+        max_tiles: int = 0,
         tune: TuningMode,
         lora: Lora,
         init_config: dict[str, Any],
@@ -49,11 +51,12 @@ class FrameEncoder(nn.Module):
         super().__init__()
         self.tower = tower
         self.image_size = image_size
-        self.resize = ResizeSpec(resize_mode, (_byte(mean[0]), _byte(mean[1]), _byte(mean[2])))
+        self.resize = ResizeSpec(resize_mode, (_byte(mean[0]), _byte(mean[1]), _byte(mean[2])), max_tiles)
         self.tune: TuningMode = tune
         self.init_config = {
             **init_config,
             "resize_mode": resize_mode,
+            "max_tiles": max_tiles,
             "tune": tune,
             "lora": lora.as_options() if tune == "lora" else None,
         }

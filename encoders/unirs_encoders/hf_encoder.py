@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES
 
 from unirs.errors import ModelError, did_you_mean
 from unirs.models import TuningMode, check_loaded, resolve_source
-from unirs.ranges import PositiveInt
+from unirs.ranges import NonNegativeInt, PositiveInt
 from unirs.tasks import ResizeMode
 from unirs_encoders._shared import FrameEncoder, Pretrained, check_options, takes
 
@@ -99,6 +99,7 @@ def build(
     final_norm: bool = False,
     image_size: PositiveInt | None = None,
     resize_mode: ResizeMode = "stretch",
+    max_tiles: NonNegativeInt = 0,
     lora: dict[str, Any] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -119,6 +120,8 @@ def build(
         image_size: height and width in pixels of the frames; by default those of the source's image processor, or the
             config's `image_size`. Position embeddings are interpolated if the model can.
         resize_mode: for images that are not square: `stretch`, `pad` with the mean color, or `center_crop`.
+        max_tiles: tiles, at most, of a single image that is larger than a frame: it is then an overview and its tiles,
+            row by row, each with as many visual tokens as an image. Pairs, videos and series are not tiled.
         lora: options of `tune: lora`: `r`, `lora_alpha`, `lora_dropout`, `target_modules`.
         mean: of red, green and blue, 0..1; that of the source's image processor by default.
         std: of red, green and blue, 0..1; that of the source's image processor by default.
@@ -154,6 +157,7 @@ def build(
         mean=mean,
         std=std,
         resize_mode=resize_mode,
+        max_tiles=max_tiles,
         tune=tune,
         lora=adapters,
         init_config={

@@ -12,7 +12,7 @@ from torch import nn
 
 from unirs.errors import ModelError, did_you_mean
 from unirs.models import TuningMode, resolve_source
-from unirs.ranges import PositiveInt
+from unirs.ranges import NonNegativeInt, PositiveInt
 from unirs.tasks import ResizeMode
 from unirs_encoders._shared import FrameEncoder, Pretrained, check_options
 
@@ -60,6 +60,7 @@ def build(
     layer: int = -1,
     image_size: PositiveInt | None = None,
     resize_mode: ResizeMode = "stretch",
+    max_tiles: NonNegativeInt = 0,
     lora: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
     weights: str | None = None,
@@ -75,6 +76,8 @@ def build(
         layer: index of the feature map; the paper uses the second last, -2.
         image_size: height and width in pixels of the frames; the model's own by default.
         resize_mode: for images that are not square: `stretch`, `pad` with the mean color, or `center_crop`.
+        max_tiles: tiles, at most, of a single image that is larger than a frame: it is then an overview and its tiles,
+            row by row, each with as many visual tokens as an image. Pairs, videos and series are not tiled.
         lora: options of `tune: lora`: `r`, `lora_alpha`, `lora_dropout`, `target_modules`.
         options: further options of the model, e.g. `{channels: [16, 32, 64, 128]}` for a narrower ResNet, or
             `{pretrained_cfg_overlay: {mean: […], std: […]}}` for weights that expect other colors.
@@ -117,6 +120,7 @@ def build(
         mean=config["mean"],
         std=config["std"],
         resize_mode=resize_mode,
+        max_tiles=max_tiles,
         tune=tune,
         lora=adapters,
         init_config={

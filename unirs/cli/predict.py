@@ -14,8 +14,8 @@ from unirs.cli import add_generation_options, add_video_reader, generation_optio
 from unirs.cli.answer_file import AnswerFile, AnswerRow
 from unirs.errors import DataError, MediaError
 from unirs.tasks.georeference import Grid, georeference
-from unirs.tasks.inputs import as_media
-from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Pair, media_files, with_raster
+from unirs.tasks.inputs import as_media, with_raster
+from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Pair, media_files
 from unirs.tasks.raster import NoDataError, Raster, Window
 from unirs.tasks.scene import feature_collection, split_scene
 from unirs.tasks.series import Series
@@ -80,7 +80,6 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from unirs.data.batch import num_image_slots
     from unirs.inference.api import UniRS
 
     # Its version is one of the options that answers depend on.
@@ -113,8 +112,12 @@ def _run(options: argparse.Namespace) -> None:
         options.question = _DESCRIBE
         print(f"unirs: no --question is given: '{_DESCRIBE}'", file=sys.stderr)
     if windows:
-        tokens = num_image_slots(media[0], fused=model.processor.fuse_pairs) * model.processor.tokens_per_image
-        print(f"unirs: {len(media)} tiles, {tokens} visual tokens each", file=sys.stderr)
+        _, _, width, height = windows[media[0]]
+        tokens = model.processor.num_visual_tokens(media[0], (height, width))
+        print(f"unirs: {len(media)} tiles of {width}x{height}, {tokens} visual tokens each", file=sys.stderr)
+    elif model.processor.resize.max_tiles and media[0].modality == "image":
+        most = (1 + model.processor.resize.max_tiles) * model.processor.tokens_per_image
+        print(f"unirs: larger images are tiled: at most {most} visual tokens each", file=sys.stderr)
     rows = {} if file is None else file.resume(_key(model, options))
     remaining = [one for one in media if one.sources not in rows]
     for row in rows.values():

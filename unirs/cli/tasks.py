@@ -31,6 +31,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--root", type=Path, help="folder of its data (default: data/NAME)")
     add_option(check)
     check.add_argument("--tokenizer", metavar="SOURCE", help="count its tokens: hub id, folder or .gguf file")
+    check.add_argument("--model", metavar="RUN", help="count its visual tokens: trained run, saved model or hub id")
     check.add_argument("--limit", type=int, metavar="N", help="check N samples of each split (default: all)")
     add_video_reader(check)
     check.add_argument("--sheet", type=Path, help="the contact sheet's file (default: NAME_sheet.png)")
@@ -71,8 +72,18 @@ def _check(options: argparse.Namespace) -> None:
     check_writable(sheet.parent, "Name another file with '--sheet'.")
     task = TaskConfig.from_config(task_spec(options.name, options.root, options.option)).task
     tokenizer = None if options.tokenizer is None else load_tokenizer(LLMConfig(source=options.tokenizer))
+    processor = None
+    if options.model is not None:
+        from unirs.inference.api import UniRS
+
+        processor = UniRS.from_pretrained(options.model).processor
     report = check_task(
-        task, limit=options.limit, tokenizer=tokenizer, video_reader=options.video_reader, progress=True
+        task,
+        limit=options.limit,
+        tokenizer=tokenizer,
+        processor=processor,
+        video_reader=options.video_reader,
+        progress=True,
     )
     for line in report.lines():
         print(line)

@@ -167,9 +167,13 @@ def sliding_window_mask(mask: torch.Tensor, window: int) -> torch.Tensor:
     return mask & (distance <= window)
 
 
-def num_image_slots(media: Media, *, fused: bool) -> int:
-    """Number of images whose visual tokens represent an input; `fused` if a change extractor fuses pairs."""
-    return 1 if media.modality == "pair" and fused else media.num_frames
+def num_image_slots(media: Media, *, fused: bool, num_frames: int | None = None) -> int:
+    """Number of images whose visual tokens represent an input.
+
+    `fused` if a change extractor fuses pairs; `num_frames` with tiles, by default without.
+    """
+    count = media.num_frames if num_frames is None else num_frames
+    return 1 if media.modality == "pair" and fused else count
 
 
 def group_by_length(branch_end: torch.Tensor) -> list[tuple[torch.Tensor, int]]:

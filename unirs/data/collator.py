@@ -132,13 +132,13 @@ class Collator:
             labeled=labeled,
         )
 
-    def check(self, example: Example) -> None:
+    def check(self, example: Example, visual: VisualInput) -> None:
         """Raises a `DataError` if the texts of an example cannot be encoded."""
         example = self._with_boxes_of_frame(example)
         if self.training or self._with_labels:
-            self._training_trees(example)
+            self._training_trees(example, visual)
         if not self.training:
-            self._prompt_trees(example)
+            self._prompt_trees(example, visual)
 
     def _with_boxes_of_frame(self, example: Example) -> Example:
         """Converts boxes in training answers to the encoder's frame; those of the model are converted back."""
@@ -146,22 +146,22 @@ class Collator:
         frame = box_frame(self._prompts[example.task], media, processor.image_size, processor.resize)
         return example if frame is None else replace(example, sample=to_frame(example.sample, frame), box_frame=frame)
 
-    def _training_trees(self, example: Example) -> list[TokenTree]:
-        arguments = (self._prompts[example.task], example.sample, *self._layout(example), example.clue)
+    def _training_trees(self, example: Example, visual: VisualInput) -> list[TokenTree]:
+        arguments = (self._prompts[example.task], example.sample, *self._layout(example, visual), example.clue)
         if self._processor.supports_tree_attention:
             return [self._prompt_encoder.encode_train(*arguments)]
         return self._prompt_encoder.encode_train_flat(*arguments)
 
-    def _prompt_trees(self, example: Example) -> list[tuple[TokenTree, list[int]]]:
+    def _prompt_trees(self, example: Example, visual: VisualInput) -> list[tuple[TokenTree, list[int]]]:
         max_tokens = _PROMPT_TOKENS_PER_ROW if self._processor.supports_tree_attention else 0
-        prompt, layout = self._prompts[example.task], self._layout(example)
+        prompt, layout = self._prompts[example.task], self._layout(example, visual)
         return self._prompt_encoder.encode_prompts(prompt, example.sample, *layout, example.clue, max_tokens)
 
     def _training_batch(self, items: Sequence[tuple[Example, VisualInput]]) -> Batch:
         trees: list[TokenTree] = []
         row_media: list[tuple[int, ...]] = []
-        for index, (example, _) in enumerate(items):
-            encoded = self._training_trees(example)
+        for index, (example, visual) in enumerate(items):
+            encoded = self._training_trees(example, visual)
             if example.filler:
                 for tree in encoded:
                     tree.labels = [IGNORE] * len(tree.labels)
@@ -177,9 +177,9 @@ class Collator:
         row_media: list[tuple[int, ...]] = []
         order: list[int] = []  # index of the query of each prompt, in the order of the rows
         queries: list[Prediction] = []
-        for index, (example, _) in enumerate(items):
-            prompt, (slots, _) = self._prompts[example.task], self._layout(example)
-            for tree, turns in self._prompt_trees(example):
+        for index, (example, visual) in enumerate(items):
+            prompt, (slots, _) = self._prompts[example.task], self._layout(example, visual)
+            for tree, turns in self._prompt_trees(example, visual):
                 trees.append(tree)
                 row_media.append((index,))
                 order += [len(queries) + turn for turn in turns]
@@ -192,9 +192,10 @@ class Collator:
         prompt_ends = tuple(end for _, end in sorted(zip(order, batch.prompt_ends, strict=True)))
         return replace(batch, prompt_ends=prompt_ends, queries=tuple(queries))
 
-    def _layout(self, example: Example) -> tuple[int, int]:
+    def _layout(self, example: Example, visual: VisualInput) -> tuple[int, int]:
         """Number of images whose visual tokens represent the media, and visual tokens of each."""
-        slots = num_image_slots(example.sample.media, fused=self._processor.fuse_pairs)
+        media, fused = example.sample.media, self._processor.fuse_pairs
+        slots = num_image_slots(media, fused=fused, num_frames=visual.num_frames)
         return slots, self._processor.tokens_per_image
 
 

@@ -98,6 +98,12 @@ class VisualInput(NamedTuple):
     frames: torch.Tensor | None = None
     vision_features: torch.Tensor | None = None
 
+    @property
+    def num_frames(self) -> int:
+        """k, tiles included."""
+        given = self.vision_features if self.frames is None else self.frames
+        return 0 if given is None else len(given)
+
 
 @dataclass(frozen=True, eq=False)
 class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
@@ -111,7 +117,7 @@ class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
     examples: Dataset[Example]
     decode: Callable[[Sample], torch.Tensor]
     feature_cache: FeatureCache | None = None
-    check: Callable[[Example], object] | None = None
+    check: Callable[[Example, VisualInput], object] | None = None
 
     def __len__(self) -> int:
         return len(self.examples)  # type: ignore[arg-type]
@@ -124,7 +130,7 @@ class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
             try:
                 visual = self._visual_input(example, draw.seed)
                 if self.check is not None:
-                    self.check(example)
+                    self.check(example, visual)
             except DataError as error:
                 if self.check is None:
                     raise
@@ -137,7 +143,13 @@ class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
 
     def _visual_input(self, example: Example, seed: int) -> VisualInput:
         if example.augment:
-            return VisualInput(_augment(self.decode(example.sample), seed))
+            frames = self.decode(example.sample)
+            if len(frames) > example.sample.media.num_frames:
+                raise DataError(
+                    f"Task '{example.task}': 'augment' would rotate the tiles of an image, but not their order. Omit "
+                    "it, or set the encoder's 'max_tiles' to 0."
+                )
+            return VisualInput(_augment(frames, seed))
         cached = None if self.feature_cache is None else self.feature_cache.get(example.sample.media)
         if cached is not None:
             return VisualInput(vision_features=cached)

@@ -73,7 +73,8 @@ class FeatureCache:
                 checksum = (file.metadata() or {}).get("crc32")
         except (OSError, SafetensorError):
             return None
-        intact = features.shape == (media.num_frames, *self._shape) and checksum == _checksum(features)
+        # Images may have tiles: the number of frames is not that of the media.
+        intact = features.shape[1:] == self._shape and checksum == _checksum(features)
         return features if intact else None
 
     def put(self, media: Media, features: torch.Tensor) -> None:

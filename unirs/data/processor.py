@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from unirs.data.batch import num_image_slots
 from unirs.data.prompt_encoder import PromptEncoder
 from unirs.errors import ModelError
 from unirs.tasks.media import Media, ResizeSpec
 from unirs.tasks.prompt import VisualFormat
+from unirs.tasks.tiling import tile_grid
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -83,6 +85,14 @@ class Processor:
         if self.tokenizer is None:
             raise ModelError("This model has no tokenizer yet: train it, or load a checkpoint.")
         return self.tokenizer
+
+    def num_visual_tokens(self, media: Media, size: tuple[int, int]) -> int:
+        """Number of visual tokens of an input whose frames have a height and width in pixels, with those of tiles."""
+        images = num_image_slots(media, fused=self.fuse_pairs)
+        if media.modality == "image" and self.image_size is not None:
+            rows, columns = tile_grid(size, self.image_size, self.resize.max_tiles)
+            images += rows * columns
+        return images * self.tokens_per_image
 
     def prompt_encoder(self) -> PromptEncoder:
         """The encoder of prompts and answers; raises a `ModelError` if the tokenizer has not been trained yet."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+    from unirs.data.processor import Processor
+
 _CARDS = 8  # samples of each split on the contact sheet
 _MAX_LISTED = 8  # prompts, and problems of a type
 _CHUNK = 10_000  # rows that are scored at once
@@ -35,6 +37,7 @@ class TaskCheck:
 
     task: Task
     encoder: PromptEncoder | None  # lengths are counted in tokens, without visual tokens; without it in words
+    processor: Processor | None = None  # of the model whose visual tokens are counted
     video_reader: str = DEFAULT_READER  # its frames are compared with those of the default
     videos: Counter[str] = field(default_factory=Counter)  # that were compared, differ, or are refused
     samples: dict[SplitName, int] = field(default_factory=dict)  # with those that the limit excludes
@@ -43,6 +46,7 @@ class TaskCheck:
     prompts: dict[str, tuple[str, str]] = field(default_factory=dict)  # with target; by category if it is given
     prompt_lengths: Counter[int] = field(default_factory=Counter)
     answer_lengths: Counter[int] = field(default_factory=Counter)
+    visual_tokens: Counter[int] = field(default_factory=Counter)  # of different media
     problems: dict[str, list[str]] = field(default_factory=dict)
     examples: list[tuple[str, PromptTemplate, Sample]] = field(default_factory=list)  # for `write_samples`
     _digests: dict[Media, bytes | None] = field(default_factory=dict)  # of the pixels
@@ -66,6 +70,9 @@ class TaskCheck:
             if lengths:
                 mean = sum(length * count for length, count in lengths.items()) / lengths.total()
                 yield f"{unit} of {name}: mean {mean:.1f}, max {max(lengths)}"
+        if self.visual_tokens:
+            mean = sum(count * media for count, media in self.visual_tokens.items()) / self.visual_tokens.total()
+            yield f"visual tokens of an input: mean {mean:.1f}, max {max(self.visual_tokens)}"
         if self.videos:
             counts = ", ".join(f"{self.videos[name]} {name}" for name in ("compared", "differ", "refused"))
             yield f"videos of the reader {self.video_reader}: {counts}"
@@ -124,6 +131,9 @@ class TaskCheck:
             else:
                 if media != exact:
                     self._compare(name, frames, exact)
+                if self.processor is not None:
+                    height, width = frames.shape[-2:]
+                    self.visual_tokens[self.processor.num_visual_tokens(media, (height, width))] += 1
                 digest = hashlib.blake2b(str(tuple(frames.shape)).encode(), digest_size=16)
                 digest.update(frames.numpy().data)
                 self._digests[media] = digest.digest()
@@ -203,6 +213,7 @@ def check_task(
     *,
     limit: int | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    processor: Processor | None = None,
     video_reader: str = DEFAULT_READER,
     progress: bool = False,
 ) -> TaskCheck:
@@ -211,13 +222,16 @@ def check_task(
     Problems: data that are missing or not readable; splits without samples; media that do not decode, that have another
     modality than the task, or whose pixels are in two splits; repeated ids; prompts that do not render; answers that
     are missing, empty, none of the choices, or wrong by the task's own metric (if that is exact). `limit` samples of
-    each split are checked, spread over it. Without a tokenizer, words are counted.
+    each split are checked, spread over it. Without a tokenizer, words are counted. With the `processor` of a model, its
+    visual tokens are counted, and tokens of texts with its tokenizer unless another is given.
 
     The frames that another `video_reader` than the default decodes are compared with those of the default; videos that
     differ, or that it refuses, are problems.
     """
     create_reader(video_reader)  # to raise its errors early
-    check = TaskCheck(task, None if tokenizer is None else PromptEncoder(tokenizer), video_reader)
+    tokenizer = tokenizer or (None if processor is None else processor.tokenizer)
+    encoder = None if tokenizer is None else PromptEncoder(tokenizer)
+    check = TaskCheck(task, encoder, processor, video_reader)
     for path in task.required_paths:
         if not path.exists():
             check.add("missing", f"{path}. Get the data: {task.download_hint}")

@@ -146,7 +146,7 @@ class HFCollator:
             chunks += chat.encode_batch(prompts[start : start + size], longest)
         return HFBatch(chunks, queries, self.eval_set, [one for example, _ in items for one in example.skipped])
 
-    def check(self, example: Example) -> None:
+    def check(self, example: Example, visual: VisualInput) -> None:
         """Does nothing: any text can be encoded."""
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from unirs.errors import MediaError
 from unirs.tasks.image_source import as_array, is_pil_image
-from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Image, Media, Pair, Video
+from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Image, Media, Pair, SourceMedia, Video
+from unirs.tasks.raster import Raster
 from unirs.tasks.series import Series
 from unirs.tasks.video_reader import FrameSampling
 
@@ -46,3 +47,14 @@ def as_media(
         f"A value of type {type(value).__name__} is not clearly media. Pass Image(...), Pair(before, after), "
         "Video(...) or Series([...]), and several inputs as a list."
     )
+
+
+def with_raster(media: Media, raster: Raster) -> Media:
+    """Sets the options of media whose frames are GeoTIFF files, unless they have some.
+
+    Raises:
+        MediaError: These media are a plugin's.
+    """
+    if not isinstance(media, SourceMedia):
+        raise MediaError(f"Options of a raster do not apply to {type(media).__name__} media. Omit them.")
+    return media.with_raster(raster)

@@ -25,6 +25,7 @@ from unirs.tasks.image_source import (
     stack_images,
 )
 from unirs.tasks.raster import Raster, RasterArgs, open_rasters
+from unirs.tasks.tiling import cut_tiles
 from unirs.tasks.video_reader import DEFAULT_READER, FrameSampling, describe_reader, read_frames, sample_frames
 from unirs.utils.hashing import hash_parts
 
@@ -53,10 +54,12 @@ class ResizeSpec:
         mode: `stretch` ignores the aspect ratio; `pad` keeps it and pads around the image (the paper's pad-to-square);
             `center_crop` keeps it and crops both ends of the longer side.
         fill: Red, green and blue, 0..255, of the padding; pretrained encoders expect their mean color.
+        max_tiles: Maximum number of tiles of a single image that is larger; they follow it as further frames.
     """
 
     mode: ResizeMode = "stretch"
     fill: tuple[int, int, int] = (0, 0, 0)
+    max_tiles: int = 0
 
 
 STRETCH = ResizeSpec()
@@ -80,7 +83,7 @@ class Media(Protocol):
 
     @property
     def num_frames(self) -> int:
-        """Number of frames that `load_frames` returns."""
+        """Number of frames that `load_frames` returns, without tiles."""
 
     def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
         """Decodes the frames.
@@ -90,7 +93,7 @@ class Media(Protocol):
             resize: How frames of another shape are resized.
 
         Returns:
-            uint8 `[num_frames, 3, H, W]`, RGB, in time order.
+            uint8 `[num_frames, 3, H, W]`, RGB, in time order. With `resize.max_tiles`, tiles may follow an image.
 
         Raises:
             MediaError: a file is missing or does not decode, or the frames do not fit together.
@@ -144,7 +147,10 @@ class SourceMedia:
                     f"The images of a {self.modality} differ in size: {self.sources[0]} is {images[0].width}x"
                     f"{images[0].height}, {source} is {image.width}x{image.height}. Crop or resample them to one grid."
                 )
-        return stack_images([resize_image(image, size, resize.mode, resize.fill) for image in images])
+        frames = [resize_image(image, size, resize.mode, resize.fill) for image in images]
+        if self.modality == "image" and size is not None:
+            frames += cut_tiles(images[0], size, resize.max_tiles, resize.mode, resize.fill)
+        return stack_images(frames)
 
     def _open(self, fill: tuple[int, int, int]) -> list[PIL.Image.Image]:
         if self.raster is not None:
@@ -326,17 +332,6 @@ def frame_labels(media: Media) -> tuple[str, ...]:
 def with_reader(media: Media, reader: str) -> Media:
     """Sets the reader of media that decode a video; others are returned as they are."""
     return media.with_reader(reader) if isinstance(media, DecodesVideo) else media
-
-
-def with_raster(media: Media, raster: Raster) -> Media:
-    """Sets the options of media whose frames are GeoTIFF files, unless they have some.
-
-    Raises:
-        MediaError: These media are a plugin's.
-    """
-    if not isinstance(media, SourceMedia):
-        raise MediaError(f"Options of a raster do not apply to {type(media).__name__} media. Omit them.")
-    return media.with_raster(raster)
 
 
 def media_files(media: Media) -> list[str]:

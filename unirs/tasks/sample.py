@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import overload
 
 from unirs.errors import DataError, MediaError
-from unirs.tasks.media import Media, media_files, with_raster, with_reader
+from unirs.tasks.inputs import with_raster
+from unirs.tasks.media import Media, media_files, with_reader
 from unirs.tasks.raster import Raster
 
 

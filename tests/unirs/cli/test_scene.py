@@ -151,7 +151,7 @@ def test_errors(error: Callable[..., str], write_geotiff: Write, tmp_path: Path)
     assert "one GeoTIFF, or of two" in error(path, path, path, *tiles, *out)
     assert "one GeoTIFF, or of two" in error(tmp_path, *tiles, *out)
     assert "cannot overlap by 64" in error(path, *tiles, "--overlap", 64, *out)
-    assert "Set 'stretch: [2, 98]'" in error(path, "--tiles", 64, "--bands", 4, 3, 2, "--question", "?", *out[:0])
+    assert "Set 'stretch: [2, 98]'" in error(path, "--tiles", 64, "--bands", 4, 3, 2, "--question", "?", OPTIONS[0])
     other = write_geotiff("other.tif", scene([RED]), transform=Affine(10, 0, 500_005, 0, -10, 5_000_000))
     message = error(path, other, *tiles, *out)
     assert "differ in their grid" in message

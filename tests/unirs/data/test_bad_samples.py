@@ -106,7 +106,7 @@ def _decoded(count: int, bad: set[str]) -> DecodedDataset:
             raise DataError(f"{sample.id} is damaged")
         return torch.full((1, 3, 2, 2), int(sample.id), dtype=torch.uint8)
 
-    return DecodedDataset(_examples(count), decode, check=lambda _: None)  # type: ignore[arg-type]
+    return DecodedDataset(_examples(count), decode, check=lambda *_: None)  # type: ignore[arg-type]
 
 
 def test_the_next_readable_example_replaces_a_bad_one_without_weight() -> None:
