@@ -32,6 +32,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     add_option(check)
     check.add_argument("--tokenizer", metavar="SOURCE", help="count its tokens: hub id, folder or .gguf file")
     check.add_argument("--model", metavar="RUN", help="count its visual tokens: trained run, saved model or hub id")
+    text = "run code that the config of --model names by file or dotted path"
+    check.add_argument("--trust-remote-code", action="store_true", help=text)
     check.add_argument("--limit", type=int, metavar="N", help="check N samples of each split (default: all)")
     add_video_reader(check)
     check.add_argument("--sheet", type=Path, help="the contact sheet's file (default: NAME_sheet.png)")
@@ -76,7 +78,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.model is not None:
         from unirs.inference.api import UniRS
 
-        processor = UniRS.from_pretrained(options.model).processor
+        processor = UniRS.from_pretrained(options.model, trust_remote_code=options.trust_remote_code).processor
     report = check_task(
         task,
         limit=options.limit,

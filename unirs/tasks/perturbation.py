@@ -63,7 +63,7 @@ class PerturbedMedia:
         Black frames of a given size are made without decoding. The order of shuffled frames depends only on the name of
         the first source, and differs from the original order.
         """
-        if self.perturbation == "blank" and size is not None and not resize.max_tiles:
+        if self.perturbation == "blank" and size is not None:
             import torch
 
             return torch.zeros(self.num_frames, 3, *size, dtype=torch.uint8)

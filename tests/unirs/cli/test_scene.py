@@ -61,7 +61,7 @@ def test_tiles_of_a_scene(predict: Callable[..., Any], colors: Path, capfd: Capt
     found = predict(colors, "--tiles", 64, "--question", "Which colour?")
     assert answers(found) == [([0, 0, 64, 64], "red"), ([64, 0, 64, 64], "green"), ([0, 64, 64, 64], "blue")]
     printed = capfd.readouterr().err
-    assert "4 tiles, " in printed
+    assert "4 tiles of 64x64, 4 visual tokens each" in printed
     assert "1 of 4 tiles have no data" in printed
     assert found["type"] == "FeatureCollection"
     for feature in found["features"]:
