@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from unirs.errors import MediaError
@@ -23,14 +23,16 @@ Window: TypeAlias = tuple[int, int, int, int]
 
 Range: TypeAlias = tuple[float, float]
 
-_SAMPLE = 1024
-"""Maximum height and width of the sample of a scene whose percentiles are computed."""
+_WINDOWS, _WINDOW_SIZE = 8, 128
+"""Windows in a row and in a column, and their size, of the sample of a scene whose percentiles are computed."""
 
 # No other file than the named one is read: no sidecar with overviews, masks or statistics, no world file.
 _GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_GEOREF_SOURCES": "INTERNAL",
+    # Megabytes of decoded blocks in each process; 5 % of the memory by default.
+    "GDAL_CACHEMAX": 256,
 }
 
 
@@ -163,13 +165,27 @@ def open_rasters(sources: Sequence[Source], raster: Raster, fill: tuple[int, int
     return images
 
 
-def with_scene_range(sources: Sequence[Source], raster: Raster) -> Raster:
-    """The same options with a fixed range of values in place of percentiles, from a sample of whole scenes."""
+def with_scene_range(sources: Sequence[Source], raster: Raster, size: tuple[int, int]) -> Raster:
+    """The same options with a fixed range of values in place of percentiles: those of a sample of whole scenes.
+
+    The sample of scenes that are larger than 1024x1024 is 8 x 8 windows of 128x128 pixels; `size` is height and width.
+    """
     if raster.stretch is None:
         return raster
-    read = [_read(source, raster, _SAMPLE) for source in sources]
+    height, width = size
+    windows: list[Window] = [(0, 0, width, height)]
+    if height * width > (_WINDOWS * _WINDOW_SIZE) ** 2:
+        rows, columns = min(height, _WINDOW_SIZE), min(width, _WINDOW_SIZE)
+        tops, lefts = (
+            [index * (length - side) // (_WINDOWS - 1) for index in range(_WINDOWS)]
+            for length, side in ((height, rows), (width, columns))
+        )
+        windows = [(left, top, columns, rows) for top in tops for left in lefts]
+    read = [_read(source, replace(raster, window=window)) for source in sources for window in windows]
     if not any(valid.any() for _, valid in read):
-        raise NoDataError(f"Image {sources[0]} has no data. Name another one.")
+        raise NoDataError(
+            f"Image {sources[0]} has no data in a sample of its pixels. Set a 'value_range' (--value-range)."
+        )
     ranges = _ranges(read, raster, str(sources[0])) or []
     # All values of a band may be equal.
     return Raster(raster.bands, value_range=tuple((low, high if high > low else low + 1) for low, high in ranges))
@@ -209,8 +225,8 @@ def _scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return pixels
 
 
-def _read(source: Source, raster: Raster, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Values `[C, H, W]`, and bool whether they are data; not every pixel if there are more than `limit` in a row."""
+def _read(source: Source, raster: Raster) -> tuple[np.ndarray, np.ndarray]:
+    """Values `[C, H, W]`, and bool whether they are data."""
     import numpy as np
 
     name = f"Image {source}{_where(raster)}"
@@ -230,17 +246,15 @@ def _read(source: Source, raster: Raster, limit: int | None = None) -> tuple[np.
                 f"{name}: the file has {dataset.width}x{dataset.height} pixels, which do not contain this window. "
                 "Choose another one."
             )
-        step = 1 if limit is None else max(1, -(-max(width, height) // limit))
-        shape = max(1, height // step), max(1, width // step)
-        check_pixels(name, shape[1], shape[0])
+        check_pixels(name, width, height)
         # A block is decompressed as a whole.
         rows, columns = dataset.block_shapes[bands[0] - 1]
         check_pixels(
             f"A block of {name}", rows * (dataset.count if dataset.interleaving == Interleaving.pixel else 1), columns
         )
         window = RasterioWindow(left, top, width, height)
-        values = dataset.read(bands, window=window, out_shape=(len(bands), *shape))
-        valid = dataset.read_masks(bands, window=window, out_shape=(len(bands), *shape)) > 0
+        values = dataset.read(bands, window=window)
+        valid = dataset.read_masks(bands, window=window) > 0
     return values, valid & np.isfinite(values)
 
 

@@ -72,7 +72,7 @@ def split_scene(
                 "to the grid of the other, for example with 'gdalwarp -t_srs CRS -te BOUNDS -ts WIDTH HEIGHT'."
             )
     windows = tile_windows(grids[0].width, grids[0].height, size, overlap)
-    options = with_scene_range(paths, raster or Raster())
+    options = with_scene_range(paths, raster or Raster(), (grids[0].height, grids[0].width))
     whole = Image(paths[0]) if len(paths) == 1 else Pair(*paths)
     return grids[0], [(window, whole.with_raster(replace(options, window=window))) for window in windows]
 
