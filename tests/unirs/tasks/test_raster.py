@@ -16,7 +16,8 @@ from unirs.errors import MediaError, PluginError
 from unirs.tasks.config import TaskConfig
 from unirs.tasks.georeference import georeference, read_grid
 from unirs.tasks.media import ResizeSpec
-from unirs.tasks.raster import NoDataError
+from unirs.tasks.raster import NoDataError, Raster
+from unirs.tasks.scene import split_scene
 
 Write = Callable[..., Path]
 
@@ -225,6 +226,16 @@ def test_georeference(write: Write) -> None:
         assert sum((u - x) * (v + y) for (x, y), (u, v) in pairwise(ring)) < 0  # against the clock
     plain = write("plain.tif", np.ones((1, 2, 2), "uint8"), crs=None, transform=None)
     assert georeference(str(plain)) is None
+
+
+def test_tiles_of_a_large_scene_share_percentiles_of_a_sample(write: Write) -> None:
+    ramp = np.broadcast_to(np.arange(1200, dtype="uint16")[:, None], (1, 1200, 1200))
+    path = write("large.tif", ramp, tiled=True)
+    _, tiles = split_scene([path], Raster(stretch=(10, 90)), 600)
+    assert [window for window, _ in tiles] == [(0, 0, 600, 600), (600, 0, 600, 600), (0, 600, 600, 600), (600,) * 4]
+    ranges = {one.raster.value_range for _, one in tiles}  # type: ignore[attr-defined]
+    (((low, high),),) = ranges
+    assert (low, high) == (pytest.approx(120, abs=30), pytest.approx(1080, abs=30))
 
 
 def test_antimeridian(write: Write) -> None:
