@@ -23,6 +23,7 @@ COMMANDS = {
     "score": "score saved answers again, without a model",
     "report": "write an HTML report of a run, of two runs, or of a suite",
     "compare": "compare two runs: differences, their significance, and changed rows",
+    "completion": "print a script for completion in a shell",
     "convert": "convert a VILA-1.5, UniRS or LLaVA checkpoint, or a run, to a saved model",
 }
 """Commands and their descriptions, in the order of `unirs --help`."""

@@ -15,7 +15,7 @@ from unirs.cli import COMMANDS, HelpFormatter
 from unirs.cli.notes import hide_notes
 from unirs.errors import UniRSError, did_you_mean, nearest
 
-_TRAINER_COMMANDS = {
+TRAINER_COMMANDS = {
     "fit": "train a model: unirs fit --config FILE",
     "validate": "score a run's best checkpoint on the validation split",
     "test": "score a run's best checkpoint on the test split, with baselines",
@@ -39,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     hide_notes()
     try:
-        if arguments and arguments[0] in _TRAINER_COMMANDS:
+        if arguments and arguments[0] in TRAINER_COMMANDS:
             return _train(arguments)
-        parser = _parser(arguments)
+        parser = build_parser(arguments)
         options, unknown = parser.parse_known_args(arguments)
         if unknown:
             parser.error(
@@ -126,21 +126,21 @@ def _option_names(parser: argparse.ArgumentParser) -> Iterator[str]:
                 yield from _option_names(command)
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """A parser of all commands, with the options of the given one."""
+def build_parser(arguments: Sequence[str] = (), *, everything: bool = False) -> argparse.ArgumentParser:
+    """A parser of all commands, with the options of the given one, or of all but the trainer's."""
     parser = argparse.ArgumentParser(
         prog="unirs", description="One vision-language model for remote sensing images, image pairs and videos."
     )
     parser.add_argument("--version", action="version", version=f"unirs {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, text in _TRAINER_COMMANDS.items():
+    for name, text in TRAINER_COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
     given = next((argument for argument in arguments if not argument.startswith("-")), None)
-    names = [*_TRAINER_COMMANDS, *COMMANDS]
+    names = [*TRAINER_COMMANDS, *COMMANDS]
     if given is not None and given not in names:
         parser.error(f"unknown command '{given}'. {did_you_mean(given, names)}")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, formatter_class=HelpFormatter)
-        if name == given:
+        if everything or name == given:
             import_module(f"unirs.cli.{name}").register(command)
     return parser

@@ -216,6 +216,29 @@ class TrainerCLI(LightningCLI):
         return kwargs
 
 
+class _OptionNames(TrainerCLI):
+    """Collects the options of a command instead of running it."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401, ARG002
+        commands: Any = parser._subcommands_action
+        actions = commands._name_parser_map[self._command]._actions
+        raise _FoundError([name for action in actions for name in action.option_strings if name.startswith("--")])
+
+
+class _FoundError(Exception):
+    """Ends the collection."""
+
+
+def option_names(command: str) -> list[str]:
+    """The long options of `fit`, `validate` or `test`."""
+    names: list[str] = []
+    try:
+        _OptionNames([command])
+    except _FoundError as found:
+        names = sorted(set(found.args[0]) - {"--help"})
+    return names
+
+
 def _to_plain(value: Any) -> Any:  # noqa: ANN401 - any value of a config
     """Enums and devices, such as defaults of Lightning's callbacks, as text for YAML."""
     if isinstance(value, Namespace):

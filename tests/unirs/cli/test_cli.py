@@ -86,6 +86,24 @@ def test_nearest_match(arguments: list[str], expected: str, cli: Cli, capsys: py
     assert expected in capsys.readouterr().err
 
 
+COMPLETE = """\
+source {script}
+COMP_WORDS=(unirs {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _shtab_unirs; echo "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.slow
+def test_completion_in_bash(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli("completion", "bash") == 0
+    script = tmp_path / "unirs.bash"
+    script.write_text(capsys.readouterr().out)
+    expected = {"rep": "report", "predict --num-f": "--num-frames", "fit --model.optim.bet": "--model.optim.betas"}
+    for words, completed in expected.items():
+        shell = ["bash", "-c", COMPLETE.format(script=script, words=words)]
+        done = subprocess.run(shell, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [completed]
+
+
 def test_notes_that_do_not_help_are_hidden(
     colour_tasks: list[dict[str, Any]], tmp_path: Path, write_config: WriteConfig
 ) -> None:
