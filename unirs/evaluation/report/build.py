@@ -14,7 +14,7 @@ from unirs.evaluation.report.content import (
     Card,
     ChangeMaps,
     TaskSection,
-    add_pictures,
+    add_thumbnails,
     categories,
     choose_cards,
     question,
@@ -45,7 +45,7 @@ def report_run(run: Path, stage: str, out: Path, *, samples: int = 240, change_m
     folder = run / stage
     document = read_metrics(folder / "metrics.json")
     cards = choose_cards(folder, list(document["tasks"]), samples)
-    add_pictures(cards, change_maps)
+    add_thumbnails(cards, change_maps)
     step = "" if document["step"] is None else f", step {document['step']}"
     _write(
         out,
@@ -75,7 +75,7 @@ def report_comparison(runs: tuple[Path, Path], stage: str, out: Path, *, samples
             card = Card(change.first, change.scores[0], "", [pick.replace(" ", "_")], question(change.first))
             card.other = change.second.text
             cards.append(card)
-    add_pictures(cards, None)
+    add_thumbnails(cards, None)
     names = " and ".join(run.resolve().name for run in runs)
     subtitle = f"A is {runs[0]}, B is {runs[1]}. Intervals and p: paired bootstrap. Samples: those that changed most."
     _write(out, title=f"{names}: {stage}", subtitle=subtitle, sections=sections, curves={}, cards=cards)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unirs.errors import DataError
 from unirs.evaluation.prediction_files import read_rows
 from unirs.evaluation.report import charts
-from unirs.evaluation.report.pictures import change_picture, media_of, pictures
+from unirs.evaluation.report.thumbnails import change_thumbnail, media_of, thumbnails
 from unirs.evaluation.results import format_coverage
 from unirs.metrics.base import Prediction
 from unirs.metrics.vqa import normalize_answer
@@ -33,7 +33,7 @@ ChangeMaps = Callable[[Sequence["Media"]], Sequence["np.ndarray | None"]]
 
 _MAX_CLASSES = 30
 _BUDGET = 26_000_000
-"""Bytes of the pictures of a report."""
+"""Bytes of the thumbnails of a report."""
 
 _PICKS = ("worst", "best", "random")
 
@@ -175,14 +175,14 @@ def question(row: Prediction) -> str:
     return re.sub(r"<[^<>\s]{1,40}>", " ", row.prompt.replace(row.clue, " ", 1)).strip()
 
 
-def add_pictures(cards: Sequence[Card], change_maps: ChangeMaps | None) -> None:
+def add_thumbnails(cards: Sequence[Card], change_maps: ChangeMaps | None) -> None:
     """Adds frames and maps of change to cards; a card whose media cannot be read says so."""
     budget = _BUDGET // max(1, len(cards))
     shown: list[tuple[Card, Media]] = []
-    for card in track(cards, "pictures", len(cards), unit="samples"):
+    for card in track(cards, "thumbnails", len(cards), unit="samples"):
         try:
             media = media_of(card.row.media)
-            card.images, card.modality = pictures(media, budget), media.modality
+            card.images, card.modality = thumbnails(media, budget), media.modality
         except DataError as error:
             card.missing = str(error)
         else:
@@ -193,7 +193,7 @@ def add_pictures(cards: Sequence[Card], change_maps: ChangeMaps | None) -> None:
     maps = change_maps([media for _, media in pairs])
     largest = max((float(1 - one.min()) for one in maps if one is not None), default=0.0)
     for (card, _), one in zip(pairs, maps, strict=True):
-        card.change = "" if one is None else change_picture(one, largest)
+        card.change = "" if one is None else change_thumbnail(one, largest)
 
 
 def _score(row: Mapping[str, Any]) -> float:

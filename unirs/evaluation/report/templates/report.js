@@ -24,7 +24,7 @@ form.addEventListener("submit", (event) => event.preventDefault());
 document.querySelectorAll(".slider").forEach((slider) => {
   const over = slider.parentElement.querySelector(".over");
   slider.addEventListener("input", () => {
-    // The page holds each picture once.
+    // The page holds each image once.
     if (over.hidden) {
       over.src = slider.parentElement.querySelector("img").src;
       over.hidden = false;

@@ -1,4 +1,4 @@
-"""Pictures of samples as data URIs: frames of media, and maps of change."""
+"""Images of samples as data URIs: frames of media, and maps of change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
 
-# Width in pixels, and WebP quality, from the best; the first at which a picture fits into its budget is taken.
+# Width in pixels, and WebP quality, from the best; the first at which an image fits into its budget is taken.
 _SIZES = ((256, 80), (224, 70), (192, 60), (160, 50), (128, 40), (96, 30))
 
 _STRIP_FRAMES = 8
@@ -36,7 +36,7 @@ def media_of(sources: Sequence[str]) -> Media:
     raise DataError(f"{', '.join(sources)} cannot be shown: these are no images, pair, series or video in files.")
 
 
-def pictures(media: Media, budget: int) -> list[str]:
+def thumbnails(media: Media, budget: int) -> list[str]:
     """Frames as data URIs of at most about `budget` bytes in all: one image, two, or a film strip of a video.
 
     Raises:
@@ -55,7 +55,7 @@ def pictures(media: Media, budget: int) -> list[str]:
     return encoded
 
 
-def change_picture(similarity: np.ndarray, largest: float) -> str:
+def change_thumbnail(similarity: np.ndarray, largest: float) -> str:
     """A map of change as a data URI of a PNG: the less similar the two times, the more opaque.
 
     Args:
