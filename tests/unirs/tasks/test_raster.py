@@ -1,5 +1,6 @@
 import os
 import pickle
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -180,6 +181,14 @@ def test_only_geotiff_is_opened(write: Write, tmp_path: Path) -> None:
         with pytest.raises(MediaError, match="not recognized"):
             Image(source, bands=[1]).load_frames()
     assert georeference(str(tmp_path / "vrt.tif")) is None
+
+
+def test_without_rasterio(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("scene.tif", bands([1], dtype="uint8"))
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    with pytest.raises(MediaError, match=r"pip install 'unirs\[geo\]'"):
+        Image(path, bands=[1]).load_frames()
+    assert georeference(str(path)) is None
 
 
 @pytest.mark.parametrize(
