@@ -27,6 +27,7 @@ def write(folder: Path, **changes: object) -> dict[str, Any]:
         "tasks": {"era": {"data": "aa", "prompt": "bb"}},
         "weights": None,
         "decoding": {"num_beams": 1},
+        "video_reader": "pyav 1",
         "command": ["unirs", "test"],
     }
     write_manifest(folder, **options | changes)
@@ -113,7 +114,8 @@ def test_manifest_imports_no_heavy_package(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib\n"
         "from unirs.training.manifest import write_manifest\n"
-        "write_manifest(pathlib.Path(sys.argv[1]), seed=1, tasks={}, weights=None, decoding={}, command=[])\n"
+        "write_manifest(pathlib.Path(sys.argv[1]), seed=1, tasks={}, weights=None, decoding={}, video_reader=None, "
+        "command=[])\n"
         "print([name for name in ('torch', 'numpy', 'transformers') if name in sys.modules])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
