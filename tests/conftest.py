@@ -303,6 +303,7 @@ def joint_run(
         command = [str(Path(sys.executable).with_name("unirs")), "fit", "--config", str(config)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
         assert done.returncode == 0, done.stderr
+        (folder / "stderr.txt").write_text(done.stderr)
         # Without Java: METEOR takes seconds to start, and has its own tests.
         with patch.dict(os.environ, {"PATH": ""}):
             assert cli("test", "--config", folder / "run" / "config.yaml", "--report", "true") == 0

@@ -58,7 +58,7 @@ def test_commands_of_a_page_exist(page: str, cli: Callable[..., int], capsys: py
     assert made
     assert made <= targets
     assert cli("--help") == 0
-    commands = set(re.findall(r"^    (\w+) ", capsys.readouterr().out, flags=re.MULTILINE))
+    commands = set(re.findall(r"^    (\w+)(?: |$)", capsys.readouterr().out, flags=re.MULTILINE))
     assert set(re.findall(r"\bunirs ([a-z]+)", "\n".join(code(text)))) - {"import"} <= commands
 
 

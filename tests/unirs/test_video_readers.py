@@ -110,7 +110,7 @@ def test_a_reader_that_returns_something_else(tmp_path: Path, frames: str) -> No
         read_frames(path, 3, reader=f"{code}:Wrong")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_reader_of_a_run_decodes_in_workers(era: dict[str, Any], stranger: str, workers: int) -> None:
     processor = Processor(train_tokenizer([], 300), (16, 16), ResizeSpec(), (1, 1), 1, fuse_pairs=True)
     data = UniRSDataModule([era], num_workers=workers, video_reader=stranger, processor=processor)

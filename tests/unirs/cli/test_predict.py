@@ -184,6 +184,7 @@ def test_an_interrupted_call_is_resumed(learnt_run: Path, cli: Cli, folder: Path
     assert set(read_texts(out).values()) == {"no"}
 
 
+@pytest.mark.slow
 def test_file_names_that_are_not_utf8(learnt_run: Path, colours: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "images", tmp_path / "answers.jsonl"
     folder.mkdir()

@@ -86,8 +86,11 @@ class Order:
         return self.count
 
 
+_SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("spawn", "forkserver")]
+
+
 @ON_LINUX
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", *_SLOW])
 def test_workers_share_decoded_frames(tmp_path: Path, method: str) -> None:
     samples = paint(tmp_path, 6)
     expected = [sample.media.load_frames(SIZE) for sample in samples]
