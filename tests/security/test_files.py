@@ -12,6 +12,7 @@ from typing import Any
 
 import PIL.Image
 import pytest
+import torch
 import yaml
 
 from unirs import Image, Video
@@ -320,6 +321,25 @@ def test_files_of_other_programs_models_without_end(name: str, endless: Callable
     path = endless(f"model/{name}")
     with pytest.raises(UniRSError, match=rf"{name} cannot be read \(it is no regular file\)"):
         load_config(LLMConfig(source=str(path.parent)))
+
+
+def test_projectors_and_caches_without_end(endless: Callable[[str], Path], colours: Path) -> None:
+    from unirs.data.feature_cache import FeatureCache
+    from unirs.models.convert_weights import read_projector
+
+    folder = endless("mm_projector/model.safetensors").parent
+    (folder / "config.json").write_text('{"mm_projector_type": "mlp_downsample"}')
+    with pytest.raises(UniRSError, match="no regular file"):
+        read_projector(folder, change=True)
+    image, features = Image(colours / "red.png"), torch.ones(1, 2, 3)
+    key = image.content_key()
+    root = endless(f"cache/{'0' * 16}/{key[:2]}/{key}.safetensors").parents[2]
+    cache = FeatureCache(root, "0" * 16, (2, 3), 10**6)
+    assert cache.get(image) is None
+    cache.put(image, features)
+    found = cache.get(image)
+    assert found is not None
+    assert torch.equal(found, features)
 
 
 def test_files_of_a_model_without_end(endless: Callable[[str], Path]) -> None:

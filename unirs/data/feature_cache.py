@@ -16,7 +16,7 @@ from safetensors.torch import save
 from unirs.interfaces import Encoder, as_module
 from unirs.tasks.media import Media
 from unirs.utils.hashing import hash_tensors
-from unirs.utils.io import replacing_file
+from unirs.utils.io import check_regular, replacing_file
 
 # Name of an encoder's folder: see `encoder_fingerprint`.
 _FINGERPRINT = re.compile("[0-9a-f]{16}")
@@ -67,8 +67,10 @@ class FeatureCache:
 
     def get(self, media: Media) -> torch.Tensor | None:
         """The features `[k, L, Dv]` of an input, which must be readable; None if they are missing or damaged."""
+        path = self._file(media)
         try:
-            with safe_open(self._file(media), framework="pt") as file:
+            check_regular(path)
+            with safe_open(path, framework="pt") as file:
                 features: torch.Tensor = file.get_tensor("features")
                 checksum = (file.metadata() or {}).get("crc32")
         except (OSError, SafetensorError):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from unirs.errors import ModelError
-from unirs.utils.io import read_json
+from unirs.utils.io import check_regular, read_json
 
 _T = TypeVar("_T")
 
@@ -55,6 +55,7 @@ def read_projector(source: Path, change: bool) -> tuple[dict[str, torch.Tensor],
     projector_type = read_config(source).get("mm_projector_type")
     path = source / "model.safetensors"
     try:
+        check_regular(path)
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} does not load ({error}). Download or save it again, as safetensors.") from error
