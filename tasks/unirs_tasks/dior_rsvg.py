@@ -63,10 +63,12 @@ def read_numbers(path: Path) -> dict[int, int]:
     """
     numbers: dict[int, int] = {}
     for line, text in enumerate(read_text(path).splitlines(), start=1):
-        if not _NUMBER.fullmatch(text.strip()):
+        # `int` does not strip all that `str.strip` does.
+        digits = text.strip()
+        if not _NUMBER.fullmatch(digits):
             raise DataError(f"{path}, line {line} is no number of an object: {text[:50]!r}. Correct the line.")
-        if numbers.setdefault(int(text), line) != line:
-            raise DataError(f"{path}, line {line} repeats the number {int(text)}. Remove the line.")
+        if numbers.setdefault(int(digits), line) != line:
+            raise DataError(f"{path}, line {line} repeats the number {int(digits)}. Remove the line.")
     return numbers
 
 

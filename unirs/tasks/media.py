@@ -147,10 +147,18 @@ class SourceMedia:
                     f"The images of a {self.modality} differ in size: {self.sources[0]} is {images[0].width}x"
                     f"{images[0].height}, {source} is {image.width}x{image.height}. Crop or resample them to one grid."
                 )
-        frames = [resize_image(image, size, resize.mode, resize.fill) for image in images]
+        frames = self._resize(images, size, resize)
         if self.modality == "image" and size is not None:
             frames += cut_tiles(images[0], size, resize.max_tiles, resize.mode, resize.fill)
         return stack_images(frames)
+
+    def _resize(
+        self, images: Sequence[PIL.Image.Image], size: tuple[int, int] | None, resize: ResizeSpec
+    ) -> list[np.ndarray]:
+        try:
+            return [resize_image(image, size, resize.mode, resize.fill) for image in images]
+        except MediaError as error:
+            raise MediaError(f"{', '.join(self.sources)}: {error}") from error
 
     def _open(self, fill: tuple[int, int, int]) -> list[PIL.Image.Image]:
         if self.raster is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
 from unirs.errors import MediaError
-from unirs.tasks.image_source import ImageLike, Source, as_array, as_source, resize_image, stack_images
+from unirs.tasks.image_source import ImageLike, Source, as_array, as_source, stack_images
 from unirs.tasks.media import STRETCH, ResizeSpec, SourceMedia
 from unirs.tasks.raster import Raster, RasterArgs
 
@@ -77,4 +77,4 @@ class Series(SourceMedia):
         """See `Media.load_frames`."""
         images = self._open(resize.fill)
         size = size or (images[0].height, images[0].width)
-        return stack_images([resize_image(image, size, resize.mode, resize.fill) for image in images])
+        return stack_images(self._resize(images, size, resize))

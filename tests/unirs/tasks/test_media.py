@@ -260,6 +260,11 @@ class TestResize:
         (expected,) = processor(Pillow.fromarray(pixels), return_tensors="pt").pixel_values
         assert torch.equal(frame, expected.to(torch.uint8))
 
+    def test_an_image_too_long_to_be_padded_is_named(self, tmp_path: Path) -> None:
+        path = write_picture(tmp_path / "long.png", np.zeros((2, 20_000, 3), dtype=np.uint8))
+        with pytest.raises(MediaError, match=r"long\.png: An image of 20000x2 pixels that is padded has more than"):
+            Image(path).load_frames((20, 20), ResizeSpec("pad"))
+
     def test_center_crop_cuts_both_ends(self, wide_image: Image) -> None:
         (frame,) = wide_image.load_frames((20, 20), ResizeSpec("center_crop"))
         assert frame[0, :, :9].min() == 255
