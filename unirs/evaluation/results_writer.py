@@ -89,7 +89,10 @@ class ResultsWriter(Callback):
         document = write_results(folder, stage, module.trained_steps, results, baselines, skipped)
         if self.report:
             model, processor = module.model, module.processor
-            maps = partial(change_maps, model, processor) if isinstance(model, UniRSModel) else None
+            maps = None
+            # Only this process writes, and a strategy may shard the model: its forward needs all processes.
+            if isinstance(model, UniRSModel) and trainer.world_size == 1:
+                maps = partial(change_maps, model, processor)
             report_run(folder, stage, folder / stage / "report.html", samples=_REPORT_SAMPLES, change_maps=maps)
         if stage != "bench":
             rows = [row for result in results for row in _spread(result)]

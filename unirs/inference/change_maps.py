@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from unirs.interfaces import MapsChange
 from unirs.tasks.media import Media
 
 if TYPE_CHECKING:
@@ -26,10 +25,9 @@ def change_maps(model: UniRSModel, processor: Processor, media: Sequence[Media])
     maps: list[np.ndarray | None] = []
     device = next(model.parameters()).device
     for one in media:
-        if one.modality != "pair" or not isinstance(model.change, MapsChange):
+        if one.modality != "pair" or not model.maps_change:
             maps.append(None)
             continue
         frames = one.load_frames(processor.image_size, processor.resize).to(device)
-        tokens = model.encoder(frames)
-        maps.append(model.change.similarity(tokens[:1], tokens[1:])[0].float().cpu().numpy())
+        maps.append(model.change_map(model.encoder(frames)).float().cpu().numpy())
     return maps

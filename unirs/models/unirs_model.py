@@ -182,12 +182,21 @@ class UniRSModel(nn.Module):
     @torch.no_grad()
     def change_maps(self, batch: Batch) -> list[torch.Tensor | None]:
         """Similarity of the two times of each pair, M maps `[h, w]` in -1..1; None for other media or no such maps."""
-        if not isinstance(self.change, MapsChange):
+        if not self.maps_change:
             return [None] * len(batch.modalities)
         return [
-            self.change.similarity(frames[:1], frames[1:])[0] if modality == "pair" else None
-            for modality, frames in zip(batch.modalities, self.encode_frames(batch), strict=True)
+            self.change_map(tokens) if modality == "pair" else None
+            for modality, tokens in zip(batch.modalities, self.encode_frames(batch), strict=True)
         ]
+
+    @property
+    def maps_change(self) -> bool:
+        """Whether the change extractor computes maps of change."""
+        return isinstance(self.change, MapsChange)
+
+    def change_map(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Similarity `[h, w]`, -1..1, of the two times of a pair with the vision tokens `[2, L, Dv]`."""
+        return cast("MapsChange", self.change).similarity(tokens[:1], tokens[1:])[0]
 
     def _logits_from_embeds(
         self, inputs_embeds: torch.Tensor, branch_end: torch.Tensor, visual_mask: torch.Tensor, positions: Positions
