@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -16,6 +16,7 @@ from unirs import plugins
 from unirs.data.batch import Batch, SkippedSample
 from unirs.data.collator import Collator
 from unirs.data.dataset import Example, TaskDataset, is_readable
+from unirs.data.eval_set import EvalSet
 from unirs.data.feature_cache import FeatureCache
 from unirs.data.frame_cache import FrameCache
 from unirs.data.loaders import make_loader, world
@@ -31,25 +32,6 @@ from unirs.tasks.video_reader import DEFAULT_READER, create_reader
 from unirs.utils.io import check_writable
 
 OnBadSample = Literal["raise", "skip"]
-
-
-@dataclass(frozen=True)
-class EvalSet:
-    """The examples of one evaluation loader: a task's, or the same with perturbed media as a sanity baseline."""
-
-    task: str
-    perturbation: Perturbation | None = None
-
-    @property
-    def name(self) -> str:
-        """`<task>` or `<task>.<perturbation>`; `Batch.eval_set` of its batches."""
-        return self.task if self.perturbation is None else f"{self.task}.{self.perturbation}"
-
-    @classmethod
-    def from_name(cls, name: str) -> EvalSet:
-        """The set with this `name`."""
-        task, _, end = name.rpartition(".")
-        return cls(task, cast("Perturbation", end)) if end in get_args(Perturbation) else cls(name)
 
 
 class UniRSDataModule(LightningDataModule):

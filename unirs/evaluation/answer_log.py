@@ -10,7 +10,8 @@ from typing import Any, cast
 from lightning import Callback, LightningModule, Trainer
 
 from unirs.data.batch import Batch
-from unirs.data.datamodule import EvalSet, UniRSDataModule
+from unirs.data.datamodule import UniRSDataModule
+from unirs.data.eval_set import EvalSet
 from unirs.errors import DataError, UniRSError
 from unirs.evaluation.engine import EvaluationModule
 from unirs.metrics.base import Prediction

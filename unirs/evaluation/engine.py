@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from lightning import LightningModule
 from torch import nn
 
-from unirs.data.datamodule import EvalSet
+from unirs.data.eval_set import EvalSet
 from unirs.data.feature_cache import encoder_fingerprint, is_frozen
 from unirs.inference.generation_options import GREEDY, GenerationOptions
 from unirs.models.unirs_model import UniRSModel
