@@ -1,7 +1,6 @@
 """Contact sheets: PNGs of samples with questions, answers, references and scores."""
 
 import io
-import re
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,11 +80,9 @@ def _card(row: Prediction, score: float, media: Media) -> Image.Image:
     for index, label in enumerate(frame_labels(media)):
         images[index] = _labelled(images[index], label)
     strip = _grid(images, across, 4, _PAPER)
-    # The clue precedes the instruction, so its first occurrence is not a word of the question.
-    prompt = re.sub(r"<(?![xy][12]>)[^<>\s]{1,40}>", " ", row.prompt.replace(row.clue, " ", 1))
     others = f"  (+{len(row.references) - 1})" if len(row.references) > 1 else ""
     question = _wrap(" · ".join(filter(None, (f"{score:.2f}", row.task, row.category, row.id))), 1)
-    question += [line for text in prompt.splitlines() for line in _wrap(text, 1000)][-_MAX_LINES:]
+    question += [line for text in row.question.splitlines() for line in _wrap(text, 1000)][-_MAX_LINES:]
     lines = question + _wrap(f"answer: {row.text}", _MAX_LINES)
     colors = {len(question): _ANSWER, len(lines): _REFERENCE} if syntax else {}
     lines += _wrap(f"reference: {row.references[0]}{others}", _MAX_LINES)

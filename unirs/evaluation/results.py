@@ -228,7 +228,8 @@ def _prediction_files(
     return files
 
 
-def _format_task(document: Mapping[str, Any], task: str) -> str:
+def task_table(document: Mapping[str, Any], task: str) -> list[list[str]]:
+    """A task's numbers as a table of text, its head first: a line for each metric."""
     metrics = document["tasks"][task]
     baselines = {name: tasks[task] for name, tasks in document["baselines"].items() if task in tasks}
     table = [["metric", "value", "95 % interval", *baselines, "n"]]
@@ -237,6 +238,16 @@ def _format_task(document: Mapping[str, Any], task: str) -> str:
         low, high = numbers["ci_low"], numbers["ci_high"]
         bounds = decimal(None) if low is None or high is None else f"[{decimal(low)}, {decimal(high)}]"
         table.append([metric, decimal(numbers["value"]), bounds, *others, str(numbers["n"])])
+    return table
+
+
+def task_notes(document: Mapping[str, Any], task: str) -> list[str]:
+    """Numbers of a task's rows, and the remarks of its metric, a text each."""
+    return [format_coverage(document, task), *document.get("notes", {}).get(task, ())]
+
+
+def _format_task(document: Mapping[str, Any], task: str) -> str:
+    table = task_table(document, task)
     _shorten_heads(table)
     step = "" if document["step"] is None else f", step {document['step']}"
     return "\n".join(
@@ -245,7 +256,7 @@ def _format_task(document: Mapping[str, Any], task: str) -> str:
             to_text(table),
             *(
                 line
-                for text in (format_coverage(document, task), *document.get("notes", {}).get(task, ()))
+                for text in task_notes(document, task)
                 for line in textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ")
             ),
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from unirs.metrics.text import strip_thinking
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+_MARKER = re.compile(r"<(?![xy][12]>)[^<>\s]{1,40}>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,12 @@ class Prediction:
         """The row with the model's answer, whose box refers to the image."""
         text = text if self.box_frame is None else self.box_frame.to_image(text)
         return replace(self, text=text, box_frame=None)
+
+    @property
+    def question(self) -> str:
+        """The prompt without its clue and without markers such as `<|visual|>`; those of boxes, `<x1>`, stay."""
+        # The clue precedes the instruction, so its first occurrence is not a word of the question.
+        return _MARKER.sub(" ", self.prompt.replace(self.clue, " ", 1)).strip()
 
     @property
     def answer(self) -> str:

@@ -17,7 +17,6 @@ from unirs.evaluation.report.content import (
     add_thumbnails,
     categories,
     choose_cards,
-    question,
     task_sections,
     training_curves,
 )
@@ -71,10 +70,8 @@ def report_comparison(runs: tuple[Path, Path], stage: str, out: Path, *, samples
         notes = [f"{len(comparison.changes)} of {comparison.metrics[0].n} rows have another score."]
         sections.append(TaskSection(comparison.task, statistics_table(comparison), notes, drawn))
         for change in comparison.changes[: max(1, samples // len(comparisons))]:
-            pick = "better in B" if change.scores[1] > change.scores[0] else "better in A"
-            card = Card(change.first, change.scores[0], "", [pick.replace(" ", "_")], question(change.first))
-            card.other = change.second.text
-            cards.append(card)
+            pick = "better_in_B" if change.scores[1] > change.scores[0] else "better_in_A"
+            cards.append(Card(change.first, change.scores[0], "", [pick], other=change.second.text))
     add_thumbnails(cards, None)
     names = " and ".join(run.resolve().name for run in runs)
     subtitle = f"A is {runs[0]}, B is {runs[1]}. Intervals and p: paired bootstrap. Samples: those that changed most."

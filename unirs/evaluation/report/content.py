@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import random
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unirs.errors import DataError
-from unirs.evaluation.prediction_files import read_rows
 from unirs.evaluation.report import charts
 from unirs.evaluation.report.thumbnails import change_thumbnail, media_of, thumbnails
-from unirs.evaluation.results import format_coverage
+from unirs.evaluation.results import task_notes, task_table
 from unirs.metrics.base import Prediction
 from unirs.metrics.vqa import normalize_answer
+from unirs.tasks.fields import parse_row
 from unirs.utils.io import read_json_lines
 from unirs.utils.progress import track
-from unirs.utils.tables import decimal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +55,6 @@ class Card:
         score: of the answer; NaN if rows have none.
         verdict: `right`, `wrong`, or empty if answers are graded.
         picks: which of `worst`, `best` and `random` the sample is, or `better` and `worse` in a comparison.
-        question: the prompt without clue and markers.
         modality: of the media; empty if they cannot be shown.
         images: data URIs.
         change: data URI of the map of change; empty if there is none.
@@ -69,7 +66,6 @@ class Card:
     score: float
     verdict: str
     picks: list[str]
-    question: str
     modality: str = ""
     images: list[str] = field(default_factory=list)
     change: str = ""
@@ -84,13 +80,6 @@ def task_sections(folder: Path, document: Mapping[str, Any]) -> list[TaskSection
 
 def _section(folder: Path, document: Mapping[str, Any], task: str) -> TaskSection:
     metrics = document["tasks"][task]
-    baselines = {name: tasks[task] for name, tasks in document["baselines"].items() if task in tasks}
-    table = [["metric", "value", "95 % interval", *(name.replace("_", " ") for name in baselines), "n"]]
-    for name, numbers in metrics.items():
-        low, high = numbers["ci_low"], numbers["ci_high"]
-        interval = "-" if low is None or high is None else f"{decimal(low)} to {decimal(high)}"
-        others = (decimal(rows.get(name, {}).get("value")) for rows in baselines.values())
-        table.append([name, decimal(numbers["value"]), interval, *others, str(numbers["n"])])
     drawn: dict[str, str] = {}
     by_category: dict[str, dict[str, Any]] = defaultdict(dict)
     for name, numbers in metrics.items():
@@ -105,8 +94,7 @@ def _section(folder: Path, document: Mapping[str, Any], task: str) -> TaskSectio
     matrix = _confusion(folder / "predictions" / f"{task}.jsonl")
     if matrix is not None:
         drawn["answers by reference"] = charts.confusion(*matrix)
-    notes = [format_coverage(document, task), *document.get("notes", {}).get(task, ())]
-    return TaskSection(task, table, notes, drawn)
+    return TaskSection(task, task_table(document, task), task_notes(document, task), drawn)
 
 
 def _confusion(path: Path) -> tuple[list[str], list[list[int]]] | None:
@@ -153,26 +141,26 @@ def choose_cards(folder: Path, tasks: Sequence[str], samples: int) -> list[Card]
     """At most `samples` cards: of each task equal numbers of the worst, the best and random rows."""
     cards = []
     for task in tasks:
-        rows = list(read_rows(folder / "predictions" / f"{task}.jsonl").values())
-        scores = [_score(row) for _, row in read_json_lines(folder / "predictions" / f"{task}.jsonl")]
+        path = folder / "predictions" / f"{task}.jsonl"
+        scores = [_score(row) for _, row in read_json_lines(path)]
         graded = any(score not in (0.0, 1.0) for score in scores)
         count = max(1, samples // (len(tasks) * len(_PICKS)))
-        by_score = sorted(range(len(rows)), key=lambda index: (scores[index], index))
-        drawn = random.Random(0).sample(range(len(rows)), min(count, len(rows)))  # noqa: S311 - not a secret
+        by_score = sorted(range(len(scores)), key=lambda index: (scores[index], index))
+        drawn = random.Random(0).sample(range(len(scores)), min(count, len(scores)))  # noqa: S311 - not a secret
         picks: dict[int, list[str]] = defaultdict(list)
         for name, indices in zip(_PICKS, (by_score[:count], by_score[::-1][:count], sorted(drawn)), strict=True):
             for index in indices:
                 picks[index].append(name)
+        # Only these rows, as a task may have a million.
+        rows = {
+            index: parse_row(row, Prediction, where)
+            for index, (where, row) in enumerate(read_json_lines(path))
+            if index in picks
+        }
         for index, names in picks.items():
             verdict = "" if graded else "right" if scores[index] else "wrong"
-            cards.append(Card(rows[index], scores[index], verdict, names, question(rows[index])))
+            cards.append(Card(rows[index], scores[index], verdict, names))
     return cards
-
-
-def question(row: Prediction) -> str:
-    """The prompt of a row without its clue and without markers such as `<|visual|>`."""
-    # The clue precedes the instruction, so its first occurrence is not a word of the question.
-    return re.sub(r"<[^<>\s]{1,40}>", " ", row.prompt.replace(row.clue, " ", 1)).strip()
 
 
 def add_thumbnails(cards: Sequence[Card], change_maps: ChangeMaps | None) -> None:
