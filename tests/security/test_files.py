@@ -353,6 +353,21 @@ def test_files_of_a_model_without_end(endless: Callable[[str], Path]) -> None:
 
 # Files that expand.
 
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "n_layer"])
+def test_models_with_a_billion_layers(key: str, tmp_path: Path) -> None:
+    from unirs.utils.sources import resolve_source
+
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"text_config": {"inner": {key: 10**9}}}))
+    with pytest.raises(UniRSError, match=rf"config\.json: {key} is 1000000000, a model has at most 1000 layers"):
+        resolve_source(str(tmp_path))
+    with pytest.raises(UniRSError, match="at most 1000 layers"):
+        load_config(LLMConfig(source=str(tmp_path)))
+    config.write_text(json.dumps({"text_config": {"inner": {key: 1000}}}))
+    assert resolve_source(str(tmp_path)) == str(tmp_path)
+
+
 BOMBS = {
     "sequences": "a: &a [x, x, x, x, x, x, x, x, x]\n"
     + "".join(

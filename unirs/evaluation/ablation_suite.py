@@ -101,6 +101,11 @@ class AblationSuite(StrictStruct, frozen=True):
                     raise ValueError(f"{key}: {count} variants are named '{name}'. Make names unique")
                 _check_known(f"{key}.trainings", [task for run in variant.trainings for task in run], labels)
                 overrides[key] = variant.config
+        for key, override in {"base": self.base, **overrides}.items():
+            for name in re.findall(_REFERENCE, json.dumps(msgspec.to_builtins(override))):
+                if name not in self.prepared:
+                    hint = did_you_mean(name, self.prepared)
+                    raise ValueError(f"{key} refers to the unknown training run 'prepared:{name}'. {hint}")
         for key, override in overrides.items():
             changes = override.data.get("tasks", {})
             if not isinstance(changes, dict) or not all(isinstance(change, dict) for change in changes.values()):
@@ -222,7 +227,11 @@ def _training(
     return TrainingRun(f"{label}-seed{seed}-{digest}", config, tuple(depends_on))
 
 
+_REFERENCE = r'"prepared:([^"]*)"'
+"""A value that names another training run, in JSON."""
+
+
 def _replace_references(config: Config, replace: Callable[[str], str]) -> Config:
     """A copy in which each text `prepared:NAME` is replaced by `replace(NAME)`."""
-    copy: Config = json.loads(re.sub(r'"prepared:([^"]*)"', lambda m: json.dumps(replace(m[1])), json.dumps(config)))
+    copy: Config = json.loads(re.sub(_REFERENCE, lambda m: json.dumps(replace(m[1])), json.dumps(config)))
     return copy

@@ -4,10 +4,15 @@ import importlib.util
 from contextlib import suppress
 from pathlib import Path
 
-from unirs.errors import ModelError
-from unirs.utils.io import check_regular
+from unirs.errors import DataError, ModelError
+from unirs.utils.io import check_regular, read_json
 
 _PACKAGE = "package:"
+
+_DEPTHS = {"num_hidden_layers", "num_layers", "n_layers", "n_layer", "depth"}
+"""Names that configs have for the number of layers."""
+
+_MAX_LAYERS = 1000
 
 
 def resolve_source(source: str) -> str:
@@ -43,3 +48,17 @@ def _check_files(source: Path) -> None:
                 check_regular(path)
             except OSError as error:
                 raise ModelError(f"{path} cannot be read ({error.strerror}). Download the model again.") from error
+        _check_depth(source / "config.json")
+
+
+def _check_depth(path: Path) -> None:
+    """The libraries that load models would build a layer after the other before they compare them with the weights."""
+    with suppress(DataError):
+        configs = [read_json(path)] if path.is_file() else []
+        while configs:
+            config = configs.pop()
+            values = config.items() if isinstance(config, dict) else ()
+            configs += [value for _, value in values if isinstance(value, dict)]
+            for key, value in values:
+                if key in _DEPTHS and isinstance(value, int | float) and value > _MAX_LAYERS:
+                    raise ModelError(f"{path}: {key} is {value}, a model has at most {_MAX_LAYERS} layers. Correct it.")

@@ -185,9 +185,10 @@ def test_unknown_prepared_run(tmp_path: Path, content: dict[str, Any]) -> None:
     content["groups"]["change"]["variants"]["clued"]["config"]["model"]["clue"]["source"] = "prepared:clue_modle"
     with pytest.raises(
         UniRSError,
-        match=r"'clued' refers to the unknown training run 'prepared:clue_modle'\. Did you mean 'clue_model'",
+        match=r"yaml.*groups\.change\.variants\.clued refers to the unknown training run 'prepared:clue_modle'\. Did "
+        "you mean 'clue_model'",
     ):
-        make_plan(read_yaml(write(tmp_path, content), AblationSuite))
+        read_yaml(write(tmp_path, content), AblationSuite)
 
 
 # Intervals over training runs and rows.
