@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -44,8 +45,10 @@ class HFImageTextModel:
         move_to_device(self.model, device, source)
         self.chat.context = context_length(self.model.config)
         tokenizer, named = self.chat.tokenizer, self.model.generation_config.eos_token_id
-        ends = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id}
-        self._ends = sorted(ends - {None})
+        ends = [*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id]
+        if not all(end is None or type(end) is int for end in ends):
+            raise ModelError(f"'{source}' has an eos_token_id that is no integer: {ends}. Correct its config.")
+        self._ends = sorted(set(ends) - {None})
         if not self._ends:
             raise ModelError(f"'{source}' names no end-of-sequence token, so its answers would never end.")
         # `transformers` takes unset values from the checkpoint's config, which may penalise or forbid tokens.
@@ -125,7 +128,8 @@ class HFImageTextModel:
         is_token = torch.arange(token_ids.shape[1]) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
         inputs = self._on_device(inputs, token_ids.shape[1])
         cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
-        first_logits = self.model(**inputs, cache=cache, use_cache=True, logits_to_keep=1).logits[:, -1:]
+        with self._fitting():
+            first_logits = self.model(**inputs, cache=cache, use_cache=True, logits_to_keep=1).logits[:, -1:]
         cache.batch_repeat_interleave(len(rows))
         # Without a mask: padding follows the tokens, which do not attend to it.
         logits = self.model(input_ids=token_ids[:, :-1], cache=cache, use_cache=True).logits
@@ -142,11 +146,21 @@ class HFImageTextModel:
             max_new_tokens = min(max_new_tokens, self.chat.context + 1 - inputs["input_ids"].shape[1])
         pad = self.chat.tokenizer.pad_token_id
         config = generation_config(generation, max_new_tokens, eos_token_id=self._ends, pad_token_id=pad)
-        with seeded(seed):
+        with seeded(seed), self._fitting():
             out = self.model.generate(**inputs, generation_config=config)
         # The output of an encoder-decoder does not repeat the prompt.
         start = 0 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         return [self._completion(row[start:]) for row in out.tolist()]
+
+    @contextmanager
+    def _fitting(self) -> Iterator[None]:
+        """Converts errors of a model that does not take what its processor makes."""
+        try:
+            yield
+        except (TypeError, ValueError, LookupError) as error:
+            raise ModelError(
+                f"'{self._source}' does not take the inputs of its processor ({error}). Download it again."
+            ) from error
 
     def _on_device(self, inputs: Inputs, num_new_tokens: int) -> Inputs:
         """Inputs on the model's device and in its dtype, if so many tokens of an answer, at least, fit."""

@@ -310,6 +310,18 @@ def test_no_end_token(copy: Path) -> None:
         HFImageTextModel(str(copy))
 
 
+def test_end_token_that_is_no_integer(copy: Path) -> None:
+    edit(copy / "generation_config.json", eos_token_id=["2"])
+    with pytest.raises(ModelError, match=r"has an eos_token_id that is no integer: \['2'"):
+        HFImageTextModel(str(copy))
+
+
+def test_processor_of_another_model(copy: Path, media: list[Media]) -> None:
+    edit(copy / "processor_config.json", patch_size=28)
+    with pytest.raises(ModelError, match="does not take the inputs of its processor"):
+        HFImageTextModel(str(copy)).generate(media, QUESTIONS, 2)
+
+
 def test_fingerprint_depends_on_the_weights(copy: Path, folders: dict[str, Path]) -> None:
     same = HFImageTextModel(str(folders["llava"])).fingerprint
     assert HFImageTextModel(str(copy)).fingerprint == same
