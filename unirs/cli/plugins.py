@@ -6,7 +6,8 @@ from typing import get_args
 
 from unirs import plugins
 from unirs.errors import PluginError, did_you_mean
-from unirs.plugins import Group, PluginOption
+from unirs.options import Option, options_of
+from unirs.plugins import Group
 
 _GROUPS = {group.removeprefix("unirs."): group for group in get_args(Group) if group != "unirs.vision_towers"}
 
@@ -42,15 +43,15 @@ def describe_plugin(group: Group, name: str) -> str:
     if group == "unirs.tasks":
         from unirs.tasks.config import TaskOptions
 
-        lines += ["options of every task:", *map(_option, plugins.options_of(TaskOptions))]
+        lines += ["options of every task:", *map(_option, options_of(TaskOptions))]
     elif group == "unirs.change_extractors":
         from unirs.models.change_config import ChangeOptions
 
-        lines += ["options of every change extractor:", *map(_option, plugins.options_of(ChangeOptions))]
+        lines += ["options of every change extractor:", *map(_option, options_of(ChangeOptions))]
     return "\n".join(lines)
 
 
-def _option(option: PluginOption) -> str:
+def _option(option: Option) -> str:
     default = "required" if option.required else f"default: {option.default!r}"
     head = f"  {option.name}: {option.type} ({default})"
     doc = fill(option.doc, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)

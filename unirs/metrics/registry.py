@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unirs import plugins
 from unirs.errors import UniRSError, did_you_mean
 from unirs.metrics.scorer import Scorer
+from unirs.options import check_options
 
 if TYPE_CHECKING:
     from unirs.metrics.scorer import MetricFactory
@@ -55,7 +56,7 @@ def named_metric(name: str, classes: Sequence[str] = (), options: Mapping[str, A
         DataError: Two classes have the same words, or one has none.
     """
     metric: Any = _load(name)
-    checked = plugins.check_options(f"Metric '{name}'", metric, options or {}) if options else {}
+    checked = check_options(f"Metric '{name}'", metric, options or {}) if options else {}
     if isinstance(metric, type) and issubclass(metric, Scorer):
         scorer: Callable[..., Scorer] = metric
         if "classes" in metric_options(name):

@@ -16,6 +16,7 @@ from unirs.models.checkpoint import MODEL_PREFIX, find_checkpoint, read_checkpoi
 from unirs.models.convert_weights import read_projector
 from unirs.models.model_files import verify_checksums
 from unirs.models.pretrained import WEIGHTS, is_saved_model
+from unirs.options import check_options
 from unirs.utils.sources import resolve_source
 
 _PREFIX = "change."
@@ -47,7 +48,7 @@ def split_change(spec: Mapping[str, Any] | None) -> tuple[ChangeOptions, dict[st
     """The options of every change extractor, and the plugin's name and options; None without a change extractor."""
     if spec is None:
         return ChangeOptions(), None
-    own = plugins.check_options("model.change", ChangeOptions, {k: v for k, v in spec.items() if k in _OWN_OPTIONS})
+    own = check_options("model.change", ChangeOptions, {k: v for k, v in spec.items() if k in _OWN_OPTIONS})
     return ChangeOptions(**own), {key: value for key, value in spec.items() if key not in _OWN_OPTIONS}
 
 
