@@ -17,21 +17,20 @@ from unirs.data.dataset import Example
 from unirs.data.frame_cache import FrameCache
 from unirs.data.loaders import make_loader
 from unirs.data.processor import Processor
-from unirs.errors import UniRSError, did_you_mean
+from unirs.errors import UniRSError
 from unirs.inference import options as checks
 from unirs.inference.clue_generator import ClueGenerator
 from unirs.inference.completion import Choices, Completion, add_vision_features, complete
 from unirs.inference.generation_options import GREEDY, GenerationOptions
+from unirs.inference.text_stream import OnText, TextStreams
+from unirs.inference.user_questions import UserQuestion, group_by_media, user_questions
 from unirs.metrics.base import Prediction
 from unirs.models.builder import build_processor
-from unirs.models.pretrained import PromptConfig, UniRSConfig, is_saved_model, merged, write_model
+from unirs.models.pretrained import UniRSConfig, is_saved_model, merged, write_model
 from unirs.models.tuning import write_adapter
 from unirs.models.unirs_model import UniRSModel
-from unirs.tasks.box_frames import size_fields
-from unirs.tasks.inputs import as_media
 from unirs.tasks.media import Media
 from unirs.tasks.prompt import PromptTemplate
-from unirs.tasks.sample import Sample, Turn
 from unirs.utils.io import replacing_folder
 from unirs.utils.progress import progress_bar
 from unirs.utils.sources import resolve_source
@@ -194,8 +193,9 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         generation: GenerationOptions = GREEDY,
         batch_size: int = 16,
         progress: bool = False,
+        on_text: OnText | None = None,
     ) -> list[Completion]:
-        """Answers questions about media, with details.
+        """Answers questions about media, with details. Questions about equal media share the prefix of the prompt.
 
         Args:
             media: Inputs as `answer` takes them, of any modalities; at least one.
@@ -206,8 +206,11 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             details: Whether to return tokens, logprobs and change maps.
             max_new_tokens: Maximum length of an answer in tokens; None for the model's own.
             generation: How free text is generated; greedily by default.
-            batch_size: Inputs per batch.
+            batch_size: Different inputs per batch.
             progress: Whether to show a progress bar.
+            on_text: Called with the index of an input and the next piece of its answer while it is generated; the
+                pieces together are the answer. One piece for choices, for beams, and for boxes that are converted
+                to those of the image. An exception that it raises ends the generation.
 
         Raises:
             MediaError: it is unclear what an input is, or it does not decode.
@@ -218,19 +221,8 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         if not media:
             raise UniRSError("The list of media is empty. Pass at least one.")
         checks.check_choices(choices)
-        inputs = [as_media(one) for one in media]
-        questions = [question] * len(inputs) if question is None or isinstance(question, str) else list(question)
-        if len(questions) != len(inputs):
-            raise UniRSError(f"{len(questions)} questions for {len(inputs)} media: give one for all, or one for each.")
-        prompted = [self._prompt(one, text, task) for one, text in zip(inputs, questions, strict=True)]
-        clues = self._clues(inputs, [saved.clue for _, saved, _ in prompted], clue)
-        prompts, examples = {}, []
-        for index, (one, text, (name, _, prompt)) in enumerate(zip(inputs, questions, prompted, strict=True)):
-            # One task may be prompted with its own instruction and with the user's.
-            key = f"{name}:{prompt.instruction}"
-            prompts[key] = prompt
-            turn = Turn(str(index), (), {"question": text or "", **size_fields(prompt, one)})
-            examples.append(Example(key, Sample(str(index), one, (turn,)), clue=clues.get(one, "")))
+        questions = user_questions(self.config.prompts, media, question, task)
+        prompts, examples, order = group_by_media(questions, self._clues(questions, clue))
         answers = self.predict_examples(
             prompts,
             examples,
@@ -240,29 +232,10 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             choices=None if choices is None else lambda _: choices,
             details=details,
             progress=progress,
+            on_text=None if on_text is None else lambda turn, piece: on_text(order[turn], piece),
         )
-        return [replace(one, task=name) for (name, _, _), (_, one) in zip(prompted, answers, strict=True)]
-
-    def _prompt(self, media: Media, question: str | None, task: str | None) -> tuple[str, PromptConfig, PromptTemplate]:
-        """The task's name, its saved prompt, and the template to use."""
-        if question is not None and (not isinstance(question, str) or not question.strip()):
-            raise UniRSError(f"A question is text, not {question!r}. Pass None for the task's own instruction.")
-        known = self.config.prompts
-        fitting = {name: saved for name, saved in known.items() if saved.modality == media.modality}
-        if task is not None and task not in fitting:
-            raise UniRSError(
-                f"The model has no task '{task}' for {media.modality} media. {did_you_mean(task, fitting)}"
-            )
-        if not fitting:
-            raise UniRSError(f"The model has no task for {media.modality} media: it was trained on {', '.join(known)}.")
-        name = task or next(iter(fitting))
-        saved = fitting[name]
-        if "{question}" in saved.prompt.instruction:
-            if question is None:
-                raise UniRSError(f"Task '{name}' needs a question, such as 'Is there a road?'.")
-            return name, saved, saved.prompt
-        # The task's instruction is fixed; the user's question replaces it.
-        return name, saved, saved.prompt if question is None else PromptTemplate(saved.prompt.task_tag, "{question}")
+        found = {index: answer for index, (_, answer) in zip(order, answers, strict=True)}
+        return [replace(found[index], task=one.task) for index, one in enumerate(questions)]
 
     @property
     def clue_generator(self) -> ClueGenerator:
@@ -273,10 +246,10 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         # A bound method pickles, as a lambda does not.
         return self
 
-    def _clues(self, media: Sequence[Media], trained: Sequence[bool], clue: bool | str | None) -> Mapping[Media, str]:
+    def _clues(self, questions: Sequence[UserQuestion], clue: bool | str | None) -> Mapping[Media, str]:
         if isinstance(clue, str):
-            return dict.fromkeys(media, clue)
-        described = [one for one, used in zip(media, trained, strict=True) if (used if clue is None else clue)]
+            return dict.fromkeys((one.media for one in questions), clue)
+        described = [one.media for one in questions if (one.uses_clue if clue is None else clue)]
         return self.clue_generator(described) if described else {}
 
     def predict_examples(
@@ -291,6 +264,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         choices: Choices | None = None,
         details: bool = False,
         progress: bool = False,
+        on_text: OnText | None = None,
     ) -> Iterator[tuple[Prediction, Completion]]:
         """Answers all turns of examples, for evaluations; `predict` is for interactive use.
 
@@ -304,6 +278,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
             choices: The choices of each question; None for free text.
             details: Whether to return tokens, logprobs and change maps.
             progress: Whether to show a progress bar.
+            on_text: As in `predict`, with the index of a turn among those of all examples.
 
         Yields:
             The prediction and the completion of each turn.
@@ -317,11 +292,14 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         frames = FrameCache(processor.image_size, processor.resize, limit=0)
         collator = Collator(processor, training=False, prompts=prompts)
         loader = make_loader(examples, collator, frames, batch_size=batch_size, num_workers=num_workers)
+        num_turns = 0
         bar = progress_bar("answers", len(examples), unit="media", show=progress)
         with bar as advance, checks.evaluation_mode(self.model):
             for loaded in loader:
                 with torch.no_grad():
                     batch = add_vision_features(self.model, processor, loaded.to(self.device))
+                streams = None if on_text is None else TextStreams(self.tokenizer, batch.queries, on_text, num_turns)
+                num_turns += len(batch.queries)
                 completions = complete(
                     self.model,
                     processor,
@@ -330,7 +308,11 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
                     choices=choices,
                     logprobs=details,
                     generation=generation,
+                    on_token=None if streams is None else streams.add,
                 )
+                if streams is not None:
+                    for index, (query, completion) in enumerate(zip(batch.queries, completions, strict=True)):
+                        streams.finish(index, query.with_answer(completion.text).text)
                 maps = self.model.change_maps(batch) if details else [None] * len(batch.modalities)
                 for query, completion, (row, _) in zip(batch.queries, completions, batch.prompt_ends, strict=True):
                     (index,) = batch.row_media[row]

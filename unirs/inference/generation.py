@@ -6,21 +6,18 @@ to a row, and each answer continues its question in a branch of its own (see `un
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
 from unirs.data.batch import Batch
 from unirs.data.token_tree import NO_END
 from unirs.errors import ModelError
 from unirs.inference.generation_options import GREEDY, GenerationOptions
+from unirs.inference.hf_generation import FlatGenerator
 from unirs.inference.prefilled_batch import Branches, PrefilledBatch
-from unirs.inference.search import Decoded, beam_search, sample
+from unirs.inference.search import Decoded, OnToken, beam_search, sample
 from unirs.models.unirs_model import UniRSModel
 
 _MAX_MASK_CELLS = 1 << 24
@@ -44,6 +41,7 @@ def decode(
     logprobs: bool = False,
     options: GenerationOptions = GREEDY,
     seeds: Sequence[int] = (),
+    on_token: OnToken | None = None,
 ) -> list[Decoded]:
     """Answers each question of an evaluation batch.
 
@@ -56,6 +54,8 @@ def decode(
         logprobs: Whether to return the logprobs of free text.
         options: How free text is generated.
         seeds: of each question's sample; for sampling only.
+        on_token: Called with the index of a question and the id of the next token of its free text, without the end
+            token; not called for beams. An exception that it raises ends the generation.
 
     Raises:
         ModelError: there are choices that do not fit in the model's context, or the attention implementation does not
@@ -77,7 +77,8 @@ def decode(
         if not model.supports_tree_attention:
             mask = batch.token_mask()[rows]
             chosen = [seeds[question] for question in chunk] if seeds else []
-            flat = _generate_flat(model, embeddings, mask, end, max_new_tokens, logprobs, options, chosen)
+            generate = FlatGenerator(model.llm, end, options, logprobs, _of_questions(on_token, list(chunk)))
+            flat = generate(embeddings, mask, _max_tokens(model, mask.sum(1), max_new_tokens), chosen)
             decoded |= dict(zip(chunk, flat, strict=True))
             continue
         prefilled = PrefilledBatch(
@@ -102,9 +103,16 @@ def decode(
                 answers = beam_search(branches, limits, end, options)
             else:
                 chosen = [seeds[question] for question in asked] if seeds else []
-                answers = sample(branches, limits, end, options, chosen, logprobs=logprobs)
+                answers = sample(
+                    branches, limits, end, options, chosen, logprobs=logprobs, on_token=_of_questions(on_token, asked)
+                )
             decoded |= dict(zip(asked, answers, strict=True))
     return [decoded[question] for question in range(len(batch.prompt_ends))]
+
+
+def _of_questions(on_token: OnToken | None, questions: Sequence[int]) -> OnToken | None:
+    """`on_token` for answers to some of the questions."""
+    return None if on_token is None else lambda answer, token_id: on_token(questions[answer], token_id)
 
 
 def _split_rows(model: UniRSModel, batch: Batch, widest: int) -> Iterator[slice]:
@@ -149,93 +157,3 @@ def _check_choices(model: UniRSModel, num_positions: torch.Tensor, choices: Sequ
                 "of the language model. Shorten the prompt or the choices, lower the number of frames, or choose "
                 "another language model."
             )
-
-
-def generation_config(options: GenerationOptions, max_new_tokens: int, **more: Any) -> GenerationConfig:  # noqa: ANN401 - as transformers has them
-    """The options as `transformers` has them, without its own limit of the tokens to sample from."""
-    sampling = {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
-    return GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=options.temperature > 0,
-        num_beams=options.num_beams,
-        repetition_penalty=options.repetition_penalty,
-        use_cache=True,
-        **(sampling if options.temperature > 0 else {}),
-        **more,
-    )
-
-
-@contextmanager
-def seeded(seed: int | None) -> Iterator[None]:
-    """Seeds torch's random numbers in the block alone; None leaves them."""
-    with torch.random.fork_rng(enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        yield
-
-
-def _generate_flat(
-    model: UniRSModel,
-    embeddings: torch.Tensor,
-    mask: torch.Tensor,
-    end: int,
-    max_new_tokens: int,
-    logprobs: bool,
-    options: GenerationOptions,
-    seeds: Sequence[int],
-) -> list[Decoded]:
-    """Generation by `transformers`, for left-padded rows with one question each."""
-    limits = _max_tokens(model, mask.sum(1), max_new_tokens)
-    decoded: dict[int, Decoded] = {}
-    # It ends the answers of a batch at one length, has one random number generator for all of them, and with
-    # `inputs_embeds` takes padding for the first tokens of the answer, which are not penalised then.
-    if options.temperature > 0 or options.repetition_penalty != 1:
-        chunks = [[row] for row in range(len(mask))]
-    else:
-        chunks = [(limits == limit).nonzero().squeeze(1).tolist() for limit in limits.unique()]
-    for rows in chunks:
-        start = int(mask[rows].any(0).int().argmax())
-        with seeded(seeds[rows[0]] if options.temperature > 0 else None):
-            answers = _generate_rows(
-                model, embeddings[rows, start:], mask[rows, start:], end, int(limits[rows[0]]), logprobs, options
-            )
-        decoded |= dict(zip(rows, answers, strict=True))
-    return [decoded[row] for row in range(len(mask))]
-
-
-def _generate_rows(
-    model: UniRSModel,
-    embeddings: torch.Tensor,
-    mask: torch.Tensor,
-    end: int,
-    max_new_tokens: int,
-    logprobs: bool,
-    options: GenerationOptions,
-) -> list[Decoded]:
-    ends = {"eos_token_id": end, "pad_token_id": end}
-    config = generation_config(options, max_new_tokens, **ends, return_dict_in_generate=True, output_logits=logprobs)
-    # `transformers` takes unset values from the checkpoint's config, which may penalise or forbid tokens.
-    defaults, model.llm.generation_config = model.llm.generation_config, GenerationConfig()
-    try:
-        with warnings.catch_warnings():
-            # Meant: the penalty counts the tokens of the answer.
-            warnings.filterwarnings("ignore", "Passing `repetition_penalty` with `inputs_embeds`")
-            out = model.llm.generate(  # type: ignore[operator]
-                inputs_embeds=embeddings, attention_mask=mask.long(), generation_config=config
-            )
-    finally:
-        model.llm.generation_config = defaults
-    sequences: torch.Tensor = out.sequences
-    lengths = [row.index(end) if end in row else len(row) for row in sequences.tolist()]
-    ids = [row[:length] for row, length in zip(sequences.tolist(), lengths, strict=True)]
-    if not logprobs:
-        return [(token_ids, []) for token_ids in ids]
-    # Beams change places from step to step.
-    beams = [slice(None)] * len(out.logits) if options.num_beams == 1 else out.beam_indices.clamp_min(0).unbind(1)
-    steps = [
-        torch.log_softmax(logits.float(), dim=-1)[beam].gather(1, sequences[:, step, None])
-        for step, (logits, beam) in enumerate(zip(out.logits, beams, strict=False))
-        if step < sequences.shape[1]
-    ]
-    rows = torch.cat(steps, dim=1).tolist()
-    return [(token_ids, row[: len(token_ids) + 1]) for token_ids, row in zip(ids, rows, strict=True)]

@@ -13,8 +13,8 @@ from transformers import AutoModelForImageTextToText, BatchFeature, DynamicCache
 
 from unirs.errors import ModelError
 from unirs.inference.completion import Choices, Completion
-from unirs.inference.generation import generation_config, seeded
 from unirs.inference.generation_options import GREEDY, GenerationOptions
+from unirs.inference.hf_generation import generation_config, seeded
 from unirs.inference.hf_processor import ChatProcessor, ChatPrompt, HFBatch, Inputs
 from unirs.inference.options import move_to_device
 from unirs.models.llm import check_loaded, context_length

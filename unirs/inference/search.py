@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ Decoded = tuple[list[int], list[float]]
 """The answer to one question: its token ids without the end token, and the logprobs of these and of the end token if it
 was reached. For a question with choices: no token ids, and the logprob of each choice."""
 
+OnToken = Callable[[int, int], None]
+"""Called with the index of an answer, and the id of its next token."""
+
 
 def sample(
     branches: Branches,
@@ -29,6 +32,7 @@ def sample(
     seeds: Sequence[int] = (),
     *,
     logprobs: bool = False,
+    on_token: OnToken | None = None,
 ) -> list[Decoded]:
     """Answers questions by their likeliest tokens, or by samples.
 
@@ -39,6 +43,7 @@ def sample(
         options: temperature, top-p and repetition penalty.
         seeds: of each question's sample; for sampling only.
         logprobs: whether to return the logprobs of the answers' tokens.
+        on_token: called for each token of the answers except the end token.
     """
     longest, device = int(limits.max()), limits.device
     ending = set(limits.tolist())
@@ -60,6 +65,8 @@ def sample(
         for answer, token in zip(active.tolist(), chosen.tolist(), strict=True):
             if token != end:
                 answers[answer][0].append(token)
+                if on_token is not None:
+                    on_token(answer, token)
         unfinished = chosen != end
         if length in ending:
             unfinished &= limits[active] > length
