@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES
 
 from unirs.errors import ModelError, did_you_mean
-from unirs.models import TuningMode, check_loaded, resolve_source
+from unirs.models import Dtype, TuningMode, check_loaded, resolve_dtype, resolve_source
 from unirs.ranges import NonNegativeInt, PositiveInt
 from unirs.tasks import ResizeMode
 from unirs_encoders._shared import FrameEncoder, Pretrained, check_options, takes
@@ -103,7 +103,7 @@ def build(
     lora: dict[str, Any] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Dtype = "auto",
 ) -> FrameEncoder:
     """The plugin `hf`. Exactly one of `source` and `config` is given.
 
@@ -125,7 +125,8 @@ def build(
         lora: options of `tune: lora`: `r`, `lora_alpha`, `lora_dropout`, `target_modules`.
         mean: of red, green and blue, 0..1; that of the source's image processor by default.
         std: of red, green and blue, 0..1; that of the source's image processor by default.
-        dtype: of the weights. Adapters and output tokens are always float32.
+        dtype: of the weights. `auto`: bfloat16 for frozen weights if the device has instructions for it, else float32.
+            Adapters and output tokens are always float32.
 
     Raises:
         ModelError: a source without a vision model, weights that do not fit it (with the keys), random weights that
@@ -139,6 +140,7 @@ def build(
     if (source is None) == (pretrained is True):
         raise ModelError("Encoder 'hf' has weights from a 'source' only: 'config' goes with 'pretrained: false'.")
     adapters = check_options(name, pretrained, tune, lora)
+    dtype = resolve_dtype(dtype, tune)
     if source is not None:
         model = _load(resolve_source(source), name, dtype)
         mean, std, image_size = _normalization(resolve_source(source), name, mean, std, image_size)

@@ -14,6 +14,7 @@ _MESSAGES = (
 # Regular expressions of warnings.
 _WARNINGS = (
     r"Found \d+ module\(s\) in eval mode",  # frozen components stay in evaluation mode
+    r"Precision \S+ is not supported by the model summary",  # its estimate of memory is for float32
     "You are trying to `self.log",  # a barebones trainer logs nothing, as configured
 )
 

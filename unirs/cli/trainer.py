@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentError, Namespace
@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_info
 
 from unirs.cli.plugin_options import add_plugin_options
 from unirs.data.datamodule import UniRSDataModule
@@ -29,6 +30,7 @@ from unirs.errors import UniRSError, nearest
 from unirs.evaluation.answer_log import AnswerLog
 from unirs.evaluation.results_writer import ResultsWriter
 from unirs.models.checkpoint import find_checkpoint
+from unirs.models.dtypes import bfloat16_unit, resolve_dtype, resolve_encoder, resolve_precision
 from unirs.ranges import Seed, check_range, check_ranges
 from unirs.tasks.config import TaskConfig
 from unirs.tasks.video_reader import create_reader
@@ -105,6 +107,7 @@ class TrainerCLI(LightningCLI):
                 check_writable(part, f"Name another folder with --trainer.default_root_dir{checkpoint}.")
         for task in TaskConfig.read_all(config["data"]["tasks"]).values():
             task.check()
+        _resolve_dtypes(config["model"], config["trainer"])
 
     def _nearest_option(self, message: str, parser: LightningArgumentParser) -> str:
         """The nearest match of the unknown option of an error message; empty if it is about something else."""
@@ -119,6 +122,9 @@ class TrainerCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds typed options of plugins, and the intervals of checkpoints."""
         add_plugin_options(parser)
+        precision: Any = next(action for action in parser._actions if action.dest == "trainer.precision")
+        # jsonargparse has no public way to add a value to the type of Lightning's option.
+        precision._typehint = precision._typehint | Literal["auto"]
         parser.add_class_arguments(CheckpointConfig, "checkpoint")
         if self._command != "fit":
             parser.add_argument("--report", type=bool, default=True, help="write report.html beside the results")
@@ -239,6 +245,20 @@ def option_names(command: str) -> list[str]:
     return names
 
 
+def _resolve_dtypes(model: Namespace, trainer: Namespace) -> None:
+    """Replaces `auto` in dtypes and precision, so that the run's config holds the choice; logs it."""
+    accelerator, llm, encoder = trainer["accelerator"], model["llm"], model["encoder"]
+    before = trainer["precision"], llm["dtype"], encoder
+    trainer["precision"] = resolve_precision(trainer["precision"], accelerator)
+    llm["dtype"] = resolve_dtype(llm["dtype"], llm["tune"], accelerator)
+    model["encoder"] = resolve_encoder(encoder, accelerator)
+    if before != (trainer["precision"], llm["dtype"], model["encoder"]):
+        unit = bfloat16_unit(accelerator)
+        reason = f"{unit} computes bfloat16" if unit else "this device has no instructions for bfloat16"
+        encoder_dtype = f", encoder {model['encoder']['dtype']}" if "dtype" in (model["encoder"] or {}) else ""
+        rank_zero_info(f"Precision {trainer['precision']}, language model {llm['dtype']}{encoder_dtype}: {reason}.")
+
+
 def _to_plain(value: Any) -> Any:  # noqa: ANN401 - any value of a config
     """Enums and devices, such as defaults of Lightning's callbacks, as text for YAML."""
     if isinstance(value, Namespace):
@@ -260,10 +280,9 @@ def _loggers(root: Path) -> list[Logger]:
 
 
 def _trainer_defaults() -> dict[str, Any]:
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return {
         "default_root_dir": _DEFAULT_ROOT,
-        "precision": "bf16-mixed" if bf16 else "32-true",
+        "precision": "auto",
         "gradient_clip_val": 1.0,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 10,

@@ -58,8 +58,8 @@ class FrozenWeights:
             raise ModelError("The checkpoint is another program's: it does not record which weights were frozen.")
         if checkpoint["frozen"] != self.fingerprint:
             raise ModelError(
-                "The checkpoint was trained with other frozen weights than the config's sources have now, or with "
-                "other components frozen. Set the sources and the tuning that it was trained with."
+                "The checkpoint was trained with other frozen weights than the config's sources have now, with other "
+                "components frozen, or in another dtype. Set the sources, tuning and dtypes of the run's config.yaml."
             )
         return tokenizer_from_json(checkpoint["tokenizer"]) if checkpoint["tokenizer"] else None
 

@@ -57,7 +57,7 @@ def build_from_init(
     if differences:
         raise ModelError(f"The config does not fit the initial model '{config.init}': {'; '.join(differences)}.")
     check_components(encoder, change)
-    llm = rebuild_llm(saved.llm | {"dtype": config.llm.dtype}, config.llm.attn_implementation)
+    llm = rebuild_llm(saved.llm | {"dtype": config.llm.fixed_dtype}, config.llm.attn_implementation)
     llm.load_state_dict(init.llm.state_dict())
     set_llm_tuning(llm, config.llm, [tokenizer.vocab[token] for token in config.llm.add_tokens])
     model = UniRSModel(encoder, change, llm, saved.projector)

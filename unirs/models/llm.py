@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.errors import ModelError, did_you_mean
+from unirs.models.dtypes import Dtype, FixedDtype, resolve_dtype
 from unirs.models.quantization import Quantization, quantize
 from unirs.models.tuning import Lora, TuningMode, set_tuning
 from unirs.plugins import require_trust
@@ -47,7 +48,8 @@ class LLMConfig:
         add_tokens: texts that become one token each, such as `<clue>` or `[vqa]`; their embeddings are trained.
         quantize: `nf4` keeps the frozen weights of linear layers in 4 bits (QLoRA), for `tune: lora` and `frozen`; they
             are computed in `dtype`. Needs the package bitsandbytes.
-        dtype: of the weights. Adapters are always float32.
+        dtype: of the weights. `auto`: bfloat16 for frozen weights if the device has instructions for it, else float32.
+            Adapters are always float32.
         attn_implementation: `flash_attention_2` needs its package and a GPU; without tree attention, its training
             sequences contain one answer each.
         gradient_checkpointing: recompute activations in the backward pass instead of storing them.
@@ -61,13 +63,18 @@ class LLMConfig:
     lora: Lora = field(default_factory=Lora)
     add_tokens: list[str] = field(default_factory=list)
     quantize: Quantization | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "auto"
     attn_implementation: AttnImplementation = "sdpa"
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         check_ranges(LLMConfig, self, "llm.")
+
+    @property
+    def fixed_dtype(self) -> FixedDtype:
+        """The dtype, chosen if it is `auto`."""
+        return resolve_dtype(self.dtype, self.tune)
 
 
 def build_llm(settings: LLMConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
@@ -108,7 +115,7 @@ def describe_llm(model: PreTrainedModel, settings: LLMConfig, tokenizer: PreTrai
         "lora": settings.lora.as_options(),
         "new_tokens": [tokenizer.vocab[token] for token in settings.add_tokens],
         "quantize": settings.quantize,
-        "dtype": settings.dtype,
+        "dtype": settings.fixed_dtype,
     }
 
 
@@ -216,7 +223,7 @@ def _from_config(options: dict[str, Any], settings: LLMConfig, origin: str) -> P
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             AutoConfig.for_model(**options),
             attn_implementation=settings.attn_implementation,
-            dtype=getattr(torch, settings.dtype),
+            dtype=getattr(torch, settings.fixed_dtype),
             trust_remote_code=False,
         )
     # The classes of `transformers` raise errors of any class for values that they do not expect.
@@ -231,7 +238,7 @@ def _load(settings: LLMConfig) -> PreTrainedModel:
         AutoModelForCausalLM,
         settings,
         "Language model",
-        dtype=getattr(torch, settings.dtype),
+        dtype=getattr(torch, settings.fixed_dtype),
         attn_implementation=settings.attn_implementation,
         output_loading_info=True,
         ignore_mismatched_sizes=True,

@@ -21,6 +21,7 @@ from unirs.inference.generation_options import GREEDY, GenerationOptions
 from unirs.metrics.bootstrap import point_estimate
 from unirs.models.builder import ModelConfig, ProjectorConfig, build_processor
 from unirs.models.checkpoint import MODEL_PREFIX, FrozenWeights, misfit
+from unirs.models.dtypes import resolve_encoder
 from unirs.models.llm import LLMConfig
 from unirs.models.run_folder import build, saved_config
 from unirs.models.unirs_model import LossReduction, UniRSModel
@@ -81,6 +82,8 @@ class UniRSModule(EvaluationModule):
         visual_format: VisualFormat | None = None,
     ) -> None:
         check_ranges(UniRSModule, {"max_new_tokens": max_new_tokens}, "model.")
+        # Before the hyperparameters are saved: a checkpoint's weights have this dtype on every machine.
+        encoder, llm = resolve_encoder(encoder), replace(llm, dtype=llm.fixed_dtype)
         config = ModelConfig(encoder, llm, change, projector, init, trust_remote_code, visual_format)
         built = build(config)
         processor = build_processor(built.model, built.tokenizer, built.visual_format, vocab_size=llm.vocab_size)

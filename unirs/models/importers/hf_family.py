@@ -79,7 +79,7 @@ def read_family(source: Path, class_name: str, describe: Describe) -> Pretrained
         processor: Any = AutoProcessor.from_pretrained(source, trust_remote_code=False)
         family = describe(config, processor)
         settings = LLMConfig(dtype=stored_dtype(config.dtype))
-        dtype = getattr(torch, settings.dtype)
+        dtype = getattr(torch, settings.fixed_dtype)
         # The class maps the weight names of earlier versions of `transformers`.
         original, report = load(source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
     except ModelError as error:
