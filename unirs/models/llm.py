@@ -21,6 +21,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from unirs.errors import ModelError, did_you_mean
 from unirs.models.dtypes import Dtype, FixedDtype, resolve_dtype
+from unirs.models.flex_attention import register
 from unirs.models.quantization import Quantization, quantize
 from unirs.models.tuning import Lora, TuningMode, set_tuning
 from unirs.plugins import require_trust
@@ -30,7 +31,7 @@ from unirs.utils.sources import resolve_source
 SPECIAL = PAD, START, END = "<pad>", "<s>", "</s>"
 
 
-AttnImplementation = Literal["sdpa", "eager", "flash_attention_2"]
+AttnImplementation = Literal["sdpa", "eager", "flex_attention", "flash_attention_2"]
 
 
 @dataclass
@@ -50,8 +51,9 @@ class LLMConfig:
             are computed in `dtype`. Needs the package bitsandbytes.
         dtype: of the weights. `auto`: bfloat16 for frozen weights if the device has instructions for it, else float32.
             Adapters are always float32.
-        attn_implementation: `flash_attention_2` needs its package and a GPU; without tree attention, its training
-            sequences contain one answer each.
+        attn_implementation: `flex_attention` skips the parts of long training sequences that do not attend to each
+            other, and trains on GPUs only. `flash_attention_2` needs its package and a GPU; without tree attention, its
+            training sequences contain one answer each.
         gradient_checkpointing: recompute activations in the backward pass instead of storing them.
         trust_remote_code: run model code that comes with `source`.
     """
@@ -75,6 +77,11 @@ class LLMConfig:
     def fixed_dtype(self) -> FixedDtype:
         """The dtype, chosen if it is `auto`."""
         return resolve_dtype(self.dtype, self.tune)
+
+    @property
+    def attention_name(self) -> str:
+        """The name of the attention implementation in transformers."""
+        return register() if self.attn_implementation == "flex_attention" else self.attn_implementation
 
 
 def build_llm(settings: LLMConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
@@ -222,7 +229,7 @@ def _from_config(options: dict[str, Any], settings: LLMConfig, origin: str) -> P
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             AutoConfig.for_model(**options),
-            attn_implementation=settings.attn_implementation,
+            attn_implementation=settings.attention_name,
             dtype=getattr(torch, settings.fixed_dtype),
             trust_remote_code=False,
         )
@@ -239,7 +246,7 @@ def _load(settings: LLMConfig) -> PreTrainedModel:
         settings,
         "Language model",
         dtype=getattr(torch, settings.fixed_dtype),
-        attn_implementation=settings.attn_implementation,
+        attn_implementation=settings.attention_name,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )

@@ -1,6 +1,6 @@
 """The model in plain torch: encoder, change extractor, projector and language model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -10,9 +10,11 @@ from transformers import DynamicCache, PreTrainedModel
 
 from unirs import plugins
 from unirs.data.batch import Batch, group_by_length, sliding_window_mask, tree_attention_mask
+from unirs.data.block_mask import tree_block_mask, tree_positions
 from unirs.data.token_tree import IGNORE
 from unirs.errors import ModelError
 from unirs.interfaces import ChangeExtractor, Encoder, MapsChange, Projector, as_module
+from unirs.models.flex_attention import TREE_ATTENTION
 from unirs.models.llm import context_length
 
 LossReduction = Literal["sample_mean", "token_mean"]
@@ -201,6 +203,15 @@ class UniRSModel(nn.Module):
     def _logits_from_embeds(
         self, inputs_embeds: torch.Tensor, branch_end: torch.Tensor, visual_mask: torch.Tensor, positions: Positions
     ) -> torch.Tensor:
+        if self.llm.config._attn_implementation == TREE_ATTENTION:
+            bidirectional = visual_mask if self.bidirectional_images else None
+            masks = self._layer_masks(
+                lambda window: tree_block_mask(branch_end, bidirectional, window), branch_end.shape[1]
+            )
+            position_ids = tree_positions(branch_end)
+            return self._llm_forward(
+                positions, inputs_embeds=inputs_embeds, attention_mask=masks, position_ids=position_ids
+            )
         mask = self.attention_mask(branch_end, visual_mask)  # [B, T, T]
         if self.supports_tree_attention:
             return self.forward_masked(inputs_embeds, mask, positions)
@@ -221,16 +232,24 @@ class UniRSModel(nn.Module):
         The mask, bool `[B, T, S + T]`, is true if a token attends to one of the S tokens in the KV cache or of these T
         tokens, `[B, T, D]`, which are appended to the cache. Layers with a sliding window limit it further.
         """
-        config = self.llm.config.get_text_config()
-        window, layer_types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
-        masks: Any = _additive(attention_mask, inputs_embeds)
-        if window is not None and attention_mask.shape[2] > window:
-            limited = _additive(sliding_window_mask(attention_mask, window), inputs_embeds)
-            masks = {"full_attention": masks, "sliding_attention": limited} if layer_types else limited
+
+        def additive(window: int | None) -> torch.Tensor:
+            mask = attention_mask if window is None else sliding_window_mask(attention_mask, window)
+            return _additive(mask, inputs_embeds)
+
+        masks = self._layer_masks(additive, attention_mask.shape[2])
         causal = attention_mask.tril(attention_mask.shape[2] - attention_mask.shape[1])
         return self._llm_forward(
             positions, inputs_embeds=inputs_embeds, attention_mask=masks, position_ids=causal.sum(2) - 1, cache=cache
         )
+
+    def _layer_masks(self, make: Callable[[int | None], Any], length: int) -> Any:  # noqa: ANN401 - for transformers
+        """The mask of all layers, or of each type of layers, by their sliding windows; `length` is that of the keys."""
+        config = self.llm.config.get_text_config()
+        window, layer_types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+        if window is None or length <= window:
+            return make(None)
+        return {"full_attention": make(None), "sliding_attention": make(window)} if layer_types else make(window)
 
     def _llm_forward(self, positions: Positions, **inputs: Any) -> torch.Tensor:  # noqa: ANN401 - the language model's
         # The output layer gets the hidden states of these positions only.
