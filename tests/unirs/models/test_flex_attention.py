@@ -77,6 +77,7 @@ def test_blocks_of_other_branches_are_skipped() -> None:
     branch_end = torch.tensor([[NO_END] * 128 + [384] * 256 + [640] * 256])
     block = tree_block_mask(branch_end)
     # 15 blocks are causal; the 4 between the branches are skipped.
+    assert block.full_kv_num_blocks is not None
     assert int(block.kv_num_blocks.sum() + block.full_kv_num_blocks.sum()) == 15 - 4
 
 
