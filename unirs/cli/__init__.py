@@ -19,6 +19,7 @@ COMMANDS = {
     "plugins": "list plugins of all groups; show options of one",
     "synth": "write synthetic data sets in the real formats",
     "bench": "evaluate models on a suite of tasks, beside published numbers",
+    "plan": "estimate hours, memory and disk of a training or benchmark",
     "ablate": "train variants of a model several times, and compare them",
     "score": "score saved answers again, without a model",
     "report": "write an HTML report of a run, of two runs, or of a suite",

@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from traceback import walk_tb
 
 from unirs import __version__
 from unirs.cli import COMMANDS, HelpFormatter
@@ -81,14 +80,13 @@ def _describe_limit(error: Exception) -> str | None:
 
 
 def _train(arguments: list[str]) -> int:
-    from jsonargparse import ArgumentError
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-    from unirs.cli.trainer import TrainerCLI
+    from unirs.cli.trainer import TrainerCLI, config_errors
 
     try:
-        TrainerCLI(arguments)
+        with config_errors(arguments):
+            TrainerCLI(arguments)
     except SIGTERMException:
         return 128 + signal.SIGTERM
     except SystemExit as error:
@@ -96,20 +94,7 @@ def _train(arguments: list[str]) -> int:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise error.__context__ from None
         raise
-    except (ArgumentError, MisconfigurationException, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _from_callbacks(error):
-            raise
-        message = " ".join(str(error).split())
-        raise UniRSError(
-            f"{message} ('unirs {' '.join(arguments)}'; 'unirs {arguments[0]} --help' lists all options)"
-        ) from error
     return 0
-
-
-def _from_callbacks(error: RuntimeError) -> bool:
-    """Whether one of Lightning's callbacks raised it, since it does not fit the run or another callback."""
-    frames = [str(frame.f_globals["__name__"]) for frame, _ in walk_tb(error.__traceback__)]
-    return frames[-1].startswith(("lightning.pytorch.callbacks.", "lightning.pytorch.trainer.connectors.callback"))
 
 
 def _nearest_option(arguments: Sequence[str], parser: argparse.ArgumentParser) -> str:

@@ -2,15 +2,18 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
     LearningRateMonitor,
     ModelCheckpoint,
@@ -41,6 +44,26 @@ from unirs.utils.io import check_writable, reading, write_atomically
 from unirs.utils.typed_yaml import parser_mode
 
 _DEFAULT_ROOT = "runs/default"
+
+
+@contextmanager
+def config_errors(arguments: Sequence[str]) -> Iterator[None]:
+    """Raises errors of the command line, of a config and of Lightning about them as `UniRSError`s of one line."""
+    try:
+        yield
+    except (ArgumentError, MisconfigurationException, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _from_callbacks(error):
+            raise
+        message = " ".join(str(error).split())
+        raise UniRSError(
+            f"{message} ('unirs {' '.join(arguments)}'; 'unirs {arguments[0]} --help' lists all options)"
+        ) from error
+
+
+def _from_callbacks(error: RuntimeError) -> bool:
+    """Whether one of Lightning's callbacks raised it, since it does not fit the run or another callback."""
+    frames = [str(frame.f_globals["__name__"]) for frame, _ in walk_tb(error.__traceback__)]
+    return frames[-1].startswith(("lightning.pytorch.callbacks.", "lightning.pytorch.trainer.connectors.callback"))
 
 
 class SaveConfig(SaveConfigCallback):

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from msgspec import structs
 
@@ -79,19 +79,7 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
         raise UniRSError(f"Two models have one name in the tables: {', '.join(names)}. Rename a folder.")
     for folder in (out, *(out / name for name in names)):
         check_writable(folder, "Name another folder with '--out'.")
-    data = UniRSDataModule(
-        [task.task for task in chosen],
-        eval_batch_size=options.batch_size,
-        num_workers=options.num_workers,
-        video_reader=options.video_reader,
-        feature_cache=options.feature_cache,
-        feature_cache_gb=options.feature_cache_gb,
-        test_samples=options.limit,
-        on_bad_sample=options.on_bad_sample,
-        max_bad_share=options.max_bad_share,
-    )
-    data.perturbations = get_args(Perturbation) if options.baselines else ()
-    data.prepare_data()
+    data = bench_data(chosen, options)
     documents: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):
         _evaluate(
@@ -114,6 +102,24 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
         if options.report:
             report_suite(out, out / "report.html")
     return tables.to_text(layout)
+
+
+def bench_data(tasks: Sequence[SuiteTask], options: BenchOptions) -> UniRSDataModule:
+    """The data of a suite's tasks, which exist or are made."""
+    data = UniRSDataModule(
+        [task.task for task in tasks],
+        eval_batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        video_reader=options.video_reader,
+        feature_cache=options.feature_cache,
+        feature_cache_gb=options.feature_cache_gb,
+        test_samples=options.limit,
+        on_bad_sample=options.on_bad_sample,
+        max_bad_share=options.max_bad_share,
+    )
+    data.perturbations = get_args(Perturbation) if options.baselines else ()
+    data.prepare_data()
+    return data
 
 
 def load_evaluation(model: str, data: UniRSDataModule, options: BenchOptions) -> EvaluationModule:
@@ -143,18 +149,26 @@ def load_evaluation(model: str, data: UniRSDataModule, options: BenchOptions) ->
 
 
 def _evaluate(module: EvaluationModule, data: UniRSDataModule, folder: Path, options: BenchOptions) -> None:
+    # The log comes last: it ends when the results are written.
+    trainer = bench_trainer(
+        folder,
+        options,
+        ResultsWriter(most_frequent=options.baselines, bench=True, report=options.report),
+        AnswerLog(folder / "answers", resume=options.resume),
+    )
+    trainer.test(module, data, verbose=False)
+
+
+def bench_trainer(folder: Path, options: BenchOptions, *callbacks: Callback) -> Trainer:
+    """The trainer that evaluates a model, on the devices of the options."""
     several = options.devices > 1 and options.strategy == "auto"
     try:
-        trainer = Trainer(
+        return Trainer(
             accelerator=options.device,
             devices=options.devices,
             strategy="ddp_spawn" if several else options.strategy,
             default_root_dir=folder,
-            # The log comes last: it ends when the results are written.
-            callbacks=[
-                ResultsWriter(most_frequent=options.baselines, bench=True, report=options.report),
-                AnswerLog(folder / "answers", resume=options.resume),
-            ],
+            callbacks=list(callbacks),
             use_distributed_sampler=False,
             logger=False,
             enable_checkpointing=False,
@@ -163,7 +177,6 @@ def _evaluate(module: EvaluationModule, data: UniRSDataModule, folder: Path, opt
         )
     except (MisconfigurationException, ValueError) as error:
         raise UniRSError(f"{' '.join(str(error).split())} Correct '--device', '--devices' or '--strategy'.") from error
-    trainer.test(module, data, verbose=False)
 
 
 def _chosen(suite: Suite, labels: Sequence[str]) -> tuple[SuiteTask, ...]:
