@@ -13,6 +13,7 @@ from unirs import __version__
 from unirs.cli import COMMANDS, HelpFormatter
 from unirs.cli.notes import hide_notes
 from unirs.errors import UniRSError, did_you_mean, nearest
+from unirs.utils.process import tune_process
 
 TRAINER_COMMANDS = {
     "fit": "train a model: unirs fit --config FILE",
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     hide_notes()
+    tune_process()
     try:
         if arguments and arguments[0] in TRAINER_COMMANDS:
             return _train(arguments)

@@ -1,0 +1,37 @@
+import os
+import subprocess
+import sys
+
+FAULTS = """
+import resource, sys
+from unirs.utils.process import tune_process
+if sys.argv[1] == "tuned":
+    tune_process()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+bytearray(1 << 26)
+before = faults()
+for _ in range(20):
+    bytearray(1 << 26)
+print(faults() - before)
+"""
+
+
+def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "OMP_"))}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=inherited | environment, capture_output=True, text=True, check=True)
+
+
+def test_memory_of_freed_tensors_is_kept() -> None:
+    default, tuned = (int(run(FAULTS, mode).stdout) for mode in ("default", "tuned"))
+    assert tuned < default / 10
+
+
+def test_variables_of_the_environment_have_precedence() -> None:
+    assert int(run(FAULTS, "tuned", MALLOC_ARENA_MAX="4").stdout) > 1000
+
+
+def test_idle_threads_of_openmp_sleep() -> None:
+    code = "from unirs.cli.main import main\ntry:\n    main(['--version'])\nexcept SystemExit:\n    import torch"
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in run(code, OMP_DISPLAY_ENV="true").stderr

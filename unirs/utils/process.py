@@ -1,0 +1,22 @@
+"""Settings of the process that make computing on the CPU faster. To be set before torch is imported."""
+
+import ctypes
+import os
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST = 1 << 30
+
+
+def tune_process() -> None:
+    """Lets idle OpenMP threads sleep, and keeps freed memory for the next tensors.
+
+    By default, a thread that waits for the others of its team spins, and on a busy machine takes their cores from them:
+    two threads are then slower than one. glibc returns the memory of large tensors to the kernel, which clears it page
+    by page for the next ones. Child processes inherit both. Variables of the environment have precedence.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Of glibc only; ctypes finds no such function elsewhere.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST - 1)
