@@ -8,7 +8,7 @@ RUN := runs/quickstart
 PARALLEL := -n logical --dist worksteal
 SPEED := train eval_vqa eval_choices captions media start scale roofline
 
-.PHONY: setup quickstart lint test test-all fuzz speed clean
+.PHONY: setup quickstart lint test test-all docs fuzz speed clean
 
 setup: $(INSTALLED)
 
@@ -39,6 +39,11 @@ test: lint
 test-all: lint
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term -m ''
 
+# The site, to site/: site/index.html opens from the disk; search needs a server, `python -m http.server -d site`.
+docs: $(INSTALLED)
+	$(UV) pip install --quiet --python $(BIN)/python --group docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # Damaged and hostile files; FUZZ_SEED, FUZZ_COUNT, FUZZ_TARGET and FUZZ_INDEX choose cases, see tests/fuzz/test_fuzz.py.
 fuzz: $(INSTALLED)
 	FUZZ_COUNT=$(or $(FUZZ_COUNT),10000) $(BIN)/pytest $(PARALLEL) tests/fuzz
@@ -52,4 +57,4 @@ speed: $(INSTALLED)
 	$(BIN)/python benchmarks/speed/growth.py --plot docs/speed.png
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -272,7 +272,7 @@ def test_captions_are_in_percent() -> None:
 
 
 def test_the_suite_in_the_docs_is_valid(tmp_path: Path) -> None:
-    text = (SUITES.parents[1] / "docs" / "scoring.md").read_text(encoding="utf-8")
+    text = (SUITES.parents[1] / "docs" / "benchmark.md").read_text(encoding="utf-8")
     path = tmp_path / "suite.yaml"
-    path.write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    path.write_text(text.split('```yaml title="my_suite.yaml"\n')[1].split("```")[0], encoding="utf-8")
     assert [entry.model for entry in read_yaml(path, Suite).tasks[0].published] == ["GeoChat-7B"]

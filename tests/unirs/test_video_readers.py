@@ -64,8 +64,8 @@ def era(synthetic: Path) -> dict[str, Any]:
 
 def test_the_reader_in_the_docs(synthetic: Path, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
-    page = (Path(__file__).parents[2] / "docs" / "components.md").read_text(encoding="utf-8")
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "cv2" in block)
+    page = (Path(__file__).parents[2] / "docs" / "video_readers.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python.*?\n(.*?)```", page, flags=re.DOTALL) if "cv2" in block)
     assert len([line for line in code.splitlines() if line.strip() and not line.startswith('"""')]) == 10
     (tmp_path / "opencv_reader.py").write_text(code)
     path = next((synthetic / "era" / "Test").rglob("*.mp4"))
