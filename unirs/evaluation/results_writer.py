@@ -1,16 +1,15 @@
 """The callback that scores the answers of an evaluation and writes the results."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 from lightning import Callback, LightningModule, Trainer
 
 from unirs.data.datamodule import UniRSDataModule
-from unirs.evaluation.contact_sheet import write_sheet
 from unirs.evaluation.engine import EvaluationModule
 from unirs.evaluation.report.build import report_run
 from unirs.evaluation.results import TaskResult, format_table, skipped_lines, write_results
@@ -23,14 +22,13 @@ from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName
 from unirs.utils.io import write_atomically
 
-_SHEET_SAMPLES = 4
 _REPORT_SAMPLES = 120
 
 
 class ResultsWriter(Callback):
     """Writes results to `<trainer.default_root_dir>/<stage>`: see `unirs.evaluation.results.write_results`.
 
-    For `validate` and `test` it also writes a contact sheet, and prints the table.
+    For `validate` and `test` it also prints the table.
 
     Args:
         most_frequent: whether the training split's most frequent answer is scored as a baseline.
@@ -93,11 +91,16 @@ class ResultsWriter(Callback):
             # Only this process writes, and a strategy may shard the model: its forward needs all processes.
             if isinstance(model, UniRSModel) and trainer.world_size == 1:
                 maps = partial(change_maps, model, processor)
-            report_run(folder, stage, folder / stage / "report.html", samples=_REPORT_SAMPLES, change_maps=maps)
+            report_run(
+                folder,
+                stage,
+                folder / stage / "report.html",
+                samples=_REPORT_SAMPLES,
+                find_media=_media_finder(data, split),
+                change_maps=maps,
+            )
         if stage != "bench":
-            rows = [row for result in results for row in _spread(result)]
-            write_sheet(folder / stage / "sheet.png", rows, lambda row: _media(data, split, row))
-            files = "metrics.json, predictions/, sheet.png" + ", report.html" * self.report
+            files = "metrics.json, predictions/" + ", report.html" * self.report
             print(f"\n{format_table(document)}\n\nWritten to {folder / stage}: {files}")
 
 
@@ -122,16 +125,9 @@ def _score(data: UniRSDataModule, name: str, split: SplitName, rows: Sequence[Pr
     return TaskResult(name, rows, evaluation, data.split(name, split).num_excluded)
 
 
-def _spread(result: TaskResult) -> list[tuple[Prediction, float]]:
-    """A few rows, evenly spread over the split, each about other media."""
-    scored = {row.media: (row, score) for row, score in zip(result.rows, result.evaluation.scores, strict=True)}
-    rows = list(scored.values())
-    count = min(_SHEET_SAMPLES, len(rows))
-    return [rows[(2 * index + 1) * len(rows) // (2 * count)] for index in range(count)]
+def _media_finder(data: UniRSDataModule, split: SplitName) -> Callable[[Prediction], Media]:
+    @cache
+    def by_sources(task: str) -> dict[tuple[str, ...], Media]:
+        return {sample.media.sources: sample.media for sample in data.split(task, split)}
 
-
-def _media(data: UniRSDataModule, split: SplitName, row: Prediction) -> Media:
-    for sample in data.split(row.task, split):
-        if sample.media.sources == row.media:
-            return sample.media
-    raise KeyError(row.media)
+    return lambda row: by_sources(row.task)[row.media]

@@ -45,7 +45,8 @@ def test_prompts_of_a_test_have_the_dates(run: Path) -> None:
     assert first["clue"]
     assert f"<clue>{first['clue']}</clue>" in first["prompt"]
     assert first["media"] == [str(run / f"{name}.png") for name in "abc"]
-    assert (run / "run" / "test" / "sheet.png").is_file()
+    page = (run / "run" / "test" / "report.html").read_text()
+    assert all(f"Image {n}, {date}:" in page for n, date in enumerate(DATES, 1))
 
 
 def test_predict(run: Path, cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,6 @@ def test_files_of_a_run(joint_run: Path) -> None:
         "metrics.json",
         "predictions",
         "report.html",
-        "sheet.png",
         "table.txt",
     ]
     names = [

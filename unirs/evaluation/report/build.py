@@ -13,10 +13,12 @@ from unirs.evaluation.report import charts
 from unirs.evaluation.report.content import (
     Card,
     ChangeMaps,
+    FindMedia,
     TaskSection,
-    add_thumbnails,
+    add_views,
     categories,
     choose_cards,
+    saved_media,
     task_sections,
     training_curves,
 )
@@ -28,7 +30,15 @@ STAGES = ("test", "bench", "validate")
 _NOTE = "Values are of the whole split; intervals are 95 % bootstrap intervals, media resampled together."
 
 
-def report_run(run: Path, stage: str, out: Path, *, samples: int = 240, change_maps: ChangeMaps | None = None) -> None:
+def report_run(
+    run: Path,
+    stage: str,
+    out: Path,
+    *,
+    samples: int = 240,
+    find_media: FindMedia | None = None,
+    change_maps: ChangeMaps | None = None,
+) -> None:
     """Writes the report of an evaluation of a run.
 
     Args:
@@ -36,6 +46,7 @@ def report_run(run: Path, stage: str, out: Path, *, samples: int = 240, change_m
         stage: `test`, `bench` or `validate`.
         out: the HTML file.
         samples: maximum number of samples of the gallery.
+        find_media: finds the media of a row; None to read the files that it names.
         change_maps: computes maps of change; None for a report without them.
 
     Raises:
@@ -44,7 +55,7 @@ def report_run(run: Path, stage: str, out: Path, *, samples: int = 240, change_m
     folder = run / stage
     document = read_metrics(folder / "metrics.json")
     cards = choose_cards(folder, list(document["tasks"]), samples)
-    add_thumbnails(cards, change_maps)
+    add_views(cards, find_media or saved_media(run), change_maps)
     step = "" if document["step"] is None else f", step {document['step']}"
     _write(
         out,
@@ -72,7 +83,7 @@ def report_comparison(runs: tuple[Path, Path], stage: str, out: Path, *, samples
         for change in comparison.changes[: max(1, samples // len(comparisons))]:
             pick = "better_in_B" if change.scores[1] > change.scores[0] else "better_in_A"
             cards.append(Card(change.first, change.scores[0], "", [pick], other=change.second.text))
-    add_thumbnails(cards, None)
+    add_views(cards, saved_media(runs[0]), None)
     names = " and ".join(run.resolve().name for run in runs)
     subtitle = f"A is {runs[0]}, B is {runs[1]}. Intervals and p: paired bootstrap. Samples: those that changed most."
     _write(out, title=f"{names}: {stage}", subtitle=subtitle, sections=sections, curves={}, cards=cards)
@@ -158,7 +169,7 @@ def _write(
         curves=curves,
         cards=cards,
         filters={name: values for name, values in filters.items() if len(values) > 1},
-        has_maps=any(card.change for card in cards),
+        has_maps=any(card.view.change for card in cards),
     )
     # Names of files may hold bytes that are not UTF-8, as lone surrogates.
     write_atomically(out, page.encode(errors="backslashreplace"))

@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from unirs.errors import DataError
 from unirs.evaluation.report import charts
-from unirs.evaluation.report.thumbnails import change_thumbnail, media_of, thumbnails
+from unirs.evaluation.report.media_view import MediaView, change_thumbnail, media_of, view_media
 from unirs.evaluation.results import task_notes, task_table
 from unirs.metrics.base import Prediction
+from unirs.metrics.box_text import box_syntax
 from unirs.metrics.vqa import normalize_answer
+from unirs.tasks.config import task_label
 from unirs.tasks.fields import parse_row
+from unirs.tasks.raster import Raster
 from unirs.utils.io import read_json_lines
 from unirs.utils.progress import track
+from unirs.utils.typed_yaml import read_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 
 ChangeMaps = Callable[[Sequence["Media"]], Sequence["np.ndarray | None"]]
 """Computes the map of change of each of some media, similarities `[h, w]`; None for media without one."""
+
+FindMedia = Callable[[Prediction], "Media"]
+"""Finds the media of a row of predictions; raises a `DataError` if they cannot be shown."""
 
 _MAX_CLASSES = 30
 _BUDGET = 26_000_000
@@ -55,10 +62,7 @@ class Card:
         score: of the answer; NaN if rows have none.
         verdict: `right`, `wrong`, or empty if answers are graded.
         picks: which of `worst`, `best` and `random` the sample is, or `better` and `worse` in a comparison.
-        modality: of the media; empty if they cannot be shown.
-        images: data URIs.
-        change: data URI of the map of change; empty if there is none.
-        missing: why there are no images.
+        view: the media.
         other: the answer of the second run in a comparison.
     """
 
@@ -66,10 +70,7 @@ class Card:
     score: float
     verdict: str
     picks: list[str]
-    modality: str = ""
-    images: list[str] = field(default_factory=list)
-    change: str = ""
-    missing: str = ""
+    view: MediaView = field(default_factory=MediaView)
     other: str | None = None
 
 
@@ -163,25 +164,47 @@ def choose_cards(folder: Path, tasks: Sequence[str], samples: int) -> list[Card]
     return cards
 
 
-def add_thumbnails(cards: Sequence[Card], change_maps: ChangeMaps | None) -> None:
-    """Adds frames and maps of change to cards; a card whose media cannot be read says so."""
+def saved_media(run: Path) -> FindMedia:
+    """Finds the media of rows by their paths, and by the `raster` options of the tasks in a run's `config.yaml`."""
+    file = run / "config.yaml"
+    data = read_config(file).get("data") if file.is_file() else None
+    specs = data.get("tasks") if isinstance(data, Mapping) else None
+    options = {
+        task_label(spec): spec["raster"]
+        for spec in (specs if isinstance(specs, list) else [])
+        if isinstance(spec, Mapping) and isinstance(spec.get("raster"), Mapping)
+    }
+    return lambda row: media_of(row.media, Raster.from_args(options.get(row.task, {})))
+
+
+def add_views(cards: Sequence[Card], find_media: FindMedia, change_maps: ChangeMaps | None) -> None:
+    """Adds frames, boxes and maps of change to cards; the view of media that cannot be read has the error."""
     budget = _BUDGET // max(1, len(cards))
-    shown: list[tuple[Card, Media]] = []
+    pairs: list[tuple[Card, Media]] = []
     for card in track(cards, "thumbnails", len(cards), unit="samples"):
         try:
-            media = media_of(card.row.media)
-            card.images, card.modality = thumbnails(media, budget), media.modality
+            media = find_media(card.row)
+            card.view = view_media(media, budget)
         except DataError as error:
-            card.missing = str(error)
-        else:
-            shown.append((card, media))
-    pairs = [(card, media) for card, media in shown if media.modality == "pair"]
+            card.view = MediaView(missing=str(error))
+            continue
+        _add_boxes(card)
+        if media.modality == "pair":
+            pairs.append((card, media))
     if not pairs or change_maps is None:
         return
     maps = change_maps([media for _, media in pairs])
     largest = max((float(1 - one.min()) for one in maps if one is not None), default=0.0)
     for (card, _), one in zip(pairs, maps, strict=True):
-        card.change = "" if one is None else change_thumbnail(one, largest)
+        card.view.change = "" if one is None else change_thumbnail(one, largest)
+
+
+def _add_boxes(card: Card) -> None:
+    references = " ".join(card.row.references)
+    rule = box_syntax([references])
+    if rule is not None:
+        answers = {"answer": card.row.answer} if card.other is None else {"A": card.row.answer, "B": card.other}
+        card.view.add_boxes({"reference": references} | answers, rule)
 
 
 def _score(row: Mapping[str, Any]) -> float:

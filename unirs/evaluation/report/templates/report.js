@@ -21,16 +21,5 @@ function filter() {
 
 form.addEventListener("input", filter);
 form.addEventListener("submit", (event) => event.preventDefault());
-document.querySelectorAll(".slider").forEach((slider) => {
-  const over = slider.parentElement.querySelector(".over");
-  slider.addEventListener("input", () => {
-    // The page holds each image once.
-    if (over.hidden) {
-      over.src = slider.parentElement.querySelector("img").src;
-      over.hidden = false;
-    }
-    over.style.clipPath = `inset(0 ${100 - slider.value}% 0 0)`;
-  });
-});
 // A browser may restore the values of the form.
 filter();
