@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "predict": "answer a question about new images, pairs or videos",
+    "demo": "open a page in the browser that answers questions about uploaded media",
     "tasks": "list task plugins; write one (new); check the data of one (check)",
     "plugins": "list plugins of all groups; show options of one",
     "synth": "write synthetic data sets in the real formats",

@@ -126,8 +126,9 @@ def _score(data: UniRSDataModule, name: str, split: SplitName, rows: Sequence[Pr
 
 
 def _media_finder(data: UniRSDataModule, split: SplitName) -> Callable[[Prediction], Media]:
+    # Not by the sources, which lack the dates of a series.
     @cache
-    def by_sources(task: str) -> dict[tuple[str, ...], Media]:
-        return {sample.media.sources: sample.media for sample in data.split(task, split)}
+    def by_turn(task: str) -> dict[str, Media]:
+        return {turn.id: sample.media for sample in data.split(task, split) for turn in sample.turns}
 
-    return lambda row: by_sources(row.task)[row.media]
+    return lambda row: by_turn(row.task)[row.id]

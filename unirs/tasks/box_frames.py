@@ -13,6 +13,15 @@ from unirs.tasks.resize_window import resize_window
 from unirs.tasks.sample import Sample
 
 
+def frame_size(media: Media) -> tuple[int, int]:
+    """Width and height of the frames of media in pixels.
+
+    Raises:
+        MediaError: the media do not decode.
+    """
+    return _frame_size(cast("Any", media))
+
+
 @lru_cache(maxsize=100_000)
 def _frame_size(media: Any) -> tuple[int, int]:  # noqa: ANN401 - media, which are hashable
     """Width and height of the frames of media in pixels, which are decoded for it."""
@@ -24,7 +33,7 @@ def size_fields(prompt: PromptTemplate, media: Media) -> dict[str, str]:
     """Fields of a prompt that states boxes in pixels: width and height; empty for others."""
     if prompt.boxes != "pixels":
         return {}
-    width, height = _frame_size(cast("Any", media))
+    width, height = frame_size(media)
     return {"width": str(width), "height": str(height)}
 
 
@@ -40,7 +49,7 @@ def box_frame(
     """
     if prompt.boxes is None or size is None or resize.mode == "stretch":
         return None
-    width, height = _frame_size(cast("Any", media))
+    width, height = frame_size(media)
     window = resize_window((width, height), (size[1], size[0]), resize.mode)
     image = Window(0, 0, width, height)
     return None if window == image else BoxFrame(prompt.boxes, image, window)

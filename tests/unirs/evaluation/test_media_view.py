@@ -10,11 +10,10 @@ import numpy as np
 import PIL.Image
 import pytest
 import yaml
-from jinja2 import Environment, PackageLoader
 
 from unirs.evaluation.box_outlines import box_outlines
 from unirs.evaluation.report.content import Card, add_views, saved_media
-from unirs.evaluation.report.media_view import MediaView, media_of, view_media
+from unirs.evaluation.report.media_view import media_html, media_of, view_media
 from unirs.metrics.base import Prediction
 from unirs.metrics.box_text import BoxRule
 from unirs.tasks.raster import Raster
@@ -29,11 +28,6 @@ def card(media: list[Path], text: str, reference: str, other: str | None = None)
 def image(path: Path, width: int = 200, height: int = 100) -> Path:
     PIL.Image.new("RGB", (width, height), (20, 40, 200)).save(path)
     return path
-
-
-def render(view: MediaView) -> str:
-    environment = Environment(loader=PackageLoader("unirs.evaluation.report"), autoescape=True)
-    return str(environment.get_template("media.html.jinja").module.media(view, "one"))  # type: ignore[attr-defined]
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -62,7 +56,7 @@ def test_outlines_of_any_answer_are_near_the_image(text: str) -> None:
 def test_boxes_of_answer_and_reference_differ_and_have_a_legend(tmp_path: Path) -> None:
     one = card([image(tmp_path / "a.png")], "{<50><20><90><60>}", "{<10><20><40><60>}")
     add_views([one], lambda row: media_of(row.media), None)
-    page = render(one.view)
+    page = media_html(one.view, "one")
     polygons = dict(re.findall(r'<polygon class="(.*?)" points="(.*?)"', page))
     assert polygons["box-0"].split()[0] == "10.00,20.00"
     assert polygons["box-1"].split()[0] == "50.00,20.00"
@@ -72,12 +66,12 @@ def test_boxes_of_answer_and_reference_differ_and_have_a_legend(tmp_path: Path) 
     assert other.view.box_labels == ["reference", "A"]
     plain = card([tmp_path / "a.png"], "{<50><20><90><60>}", "a house")
     add_views([plain], lambda row: media_of(row.media), None)
-    assert "polygon" not in render(plain.view)
+    assert "polygon" not in media_html(plain.view, "one")
 
 
 def test_labels_of_a_series_are_shown(tmp_path: Path) -> None:
     files = [image(tmp_path / "a.png"), image(tmp_path / "b.png", 40, 40)]
-    page = render(view_media(Series(files, ["2016", "<2017>"]), 100_000))
+    page = media_html(view_media(Series(files, ["2016", "<2017>"]), 100_000), "one")
     assert "Image 1, 2016: Image 2, &lt;2017&gt;:" in page
 
 

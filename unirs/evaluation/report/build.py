@@ -22,6 +22,7 @@ from unirs.evaluation.report.content import (
     task_sections,
     training_curves,
 )
+from unirs.evaluation.report.media_view import templates
 from unirs.evaluation.results import read_metrics
 from unirs.utils.io import read_json, write_atomically
 
@@ -149,27 +150,26 @@ def _write(
     curves: Mapping[str, str],
     cards: Sequence[Card],
 ) -> None:
-    from jinja2 import Environment, PackageLoader
-
     if not sections:
         raise UniRSError(f"There is nothing to report in {out.parent}: it holds no task.")
-    environment = Environment(
-        loader=PackageLoader("unirs.evaluation.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     filters = {
         "task": sorted({card.row.task for card in cards}),
         "category": categories(cards),
         "answer": sorted({card.verdict for card in cards} - {""}),
         "choice": sorted({pick for card in cards for pick in card.picks}),
     }
-    page = environment.get_template("report.html.jinja").render(
-        title=title,
-        subtitle=subtitle,
-        sections=sections,
-        curves=curves,
-        cards=cards,
-        filters={name: values for name, values in filters.items() if len(values) > 1},
-        has_maps=any(card.view.change for card in cards),
+    page = (
+        templates()
+        .get_template("report.html.jinja")
+        .render(
+            title=title,
+            subtitle=subtitle,
+            sections=sections,
+            curves=curves,
+            cards=cards,
+            filters={name: values for name, values in filters.items() if len(values) > 1},
+            has_maps=any(card.view.change for card in cards),
+        )
     )
     # Names of files may hold bytes that are not UTF-8, as lone surrogates.
     write_atomically(out, page.encode(errors="backslashreplace"))

@@ -7,8 +7,9 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unirs.errors import DataError
 from unirs.evaluation.box_outlines import box_outlines
@@ -20,6 +21,7 @@ from unirs.tasks.raster import Raster
 if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
+    from jinja2 import Environment
 
 # Width in pixels, and WebP quality, from the best; the first at which an image fits into its budget is taken.
 _SIZES = ((256, 80), (224, 70), (192, 60), (160, 50), (128, 40), (96, 30))
@@ -115,6 +117,21 @@ def view_media(media: Media, budget: int, scale: int = 1) -> MediaView:
         if sum(map(len, encoded)) <= budget:
             break
     return MediaView(media.modality, encoded, frame_labels(media), frames[0].size)
+
+
+@cache
+def templates() -> Environment:
+    """The templates of pages."""
+    from jinja2 import Environment, PackageLoader
+
+    loader = PackageLoader("unirs.evaluation.report")
+    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+
+def media_html(view: MediaView, name: str) -> str:
+    """A view as HTML with a switch for its map of change; `name` is for screen readers."""
+    macros: Any = templates().get_template("media.html.jinja").module
+    return f'<div class="unirs">{macros.media(view, name, True)}</div>'
 
 
 def change_thumbnail(similarity: np.ndarray, largest: float) -> str:

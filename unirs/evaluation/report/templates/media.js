@@ -1,4 +1,8 @@
 document.addEventListener("input", ({ target }) => {
+  if (target.matches(".unirs .switch")) {
+    target.closest(".unirs").querySelector(".map").hidden = !target.checked;
+    return;
+  }
   if (!target.matches(".unirs .slider")) return;
   const over = target.parentElement.querySelector(".over");
   // The page holds each image once.
