@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,12 @@ from unirs.tasks.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Modality
 from unirs.utils.hosts import is_loopback
 
 _TITLES: dict[Modality, str] = {"image": "Image", "pair": "Pair", "series": "Series", "video": "Video"}
+_INPUTS: dict[Modality, str] = {
+    "image": "an image",
+    "pair": "two images of one scene",
+    "series": "a series of images",
+    "video": "a video",
+}
 _FIELDS: dict[Modality, list[str]] = {
     "image": ["Image"],
     "pair": ["Before", "After"],
@@ -45,32 +51,41 @@ class _Page:
     def __init__(self, session: Session, title: str) -> None:
         self.session = session
         first = session.modalities[0]
-        gr.HTML(templates().get_template("demo.html.jinja").render(title=title), apply_default_css=False)
+        thumbnails = {_button_id(index): session.thumbnail(one.media) for index, one in enumerate(session.examples)}
+        head = templates().get_template("demo.html.jinja")
+        gr.HTML(
+            head.render(title=title, inputs=[_INPUTS[one] for one in session.modalities], thumbnails=thumbnails),
+            apply_default_css=False,
+        )
         # The shown media, the paths in messages about them, and the reference of an example.
         self.media = gr.State(None)
         self.reference = gr.State("")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 self.modality = gr.Radio(
-                    [(_TITLES[one], one) for one in session.modalities], value=first, label="Input"
+                    [_TITLES[one] for one in session.modalities], value=_TITLES[first], label="Input"
                 )
                 self.groups = {one: self._uploads(one, visible=one == first) for one in session.modalities}
                 self.task = gr.Dropdown(session.tasks(first), value=session.tasks(first)[0], label="Task")
-                self.question = gr.Textbox(label="Question", lines=2, placeholder="empty: the task's own instruction")
-                with gr.Accordion("Choices", open=False):
-                    self.choices = gr.Textbox(
-                        label="Answers to choose among by likelihood",
-                        lines=3,
-                        placeholder="one a line; empty: free text",
-                    )
+                self.question = gr.Textbox(
+                    label="Question", lines=2, placeholder=session.instruction(session.tasks(first)[0])
+                )
+                self.choices = gr.Textbox(
+                    label="Choices",
+                    lines=2,
+                    max_lines=4,
+                    placeholder="answers to choose among, one a line; none: free text",
+                )
                 self.ask = gr.Button("Ask", variant="primary", elem_id="ask")
             with gr.Column(scale=3, min_width=320):
                 self.status = gr.HTML(apply_default_css=False, elem_id="status")
                 self.view = gr.HTML(apply_default_css=False, elem_id="view")
                 self.answer = gr.Textbox(label="Answer", lines=2, interactive=False, elem_id="answer")
-                self.known = gr.Textbox(label="Reference of the example", interactive=False, visible=False)
-                self.clue = gr.Textbox(label="Clue", interactive=False, visible=False)
-                self.shares = gr.Label(label="Choices (log-likelihood)", num_top_classes=8, visible=False)
+                self.known = gr.Textbox(label="Reference of the example", lines=2, interactive=False, visible=False)
+                self.clue = gr.Textbox(label="Clue", lines=2, interactive=False, visible=False)
+                self.shares = gr.Label(
+                    label="Choices (log-likelihood)", num_top_classes=8, show_heading=False, visible=False
+                )
                 with gr.Accordion("Prompt", open=False):
                     self.prompt = gr.Textbox(label="Text of the prompt", interactive=False, lines=3)
         self._events()
@@ -78,53 +93,51 @@ class _Page:
     def _uploads(self, modality: Modality, *, visible: bool) -> dict[str, Any]:
         """Upload fields and buttons of examples of a modality."""
         types = sorted(VIDEO_SUFFIXES if modality == "video" else IMAGE_SUFFIXES)
-        labels = {
-            "image": ["Image"],
-            "pair": ["Before", "After"],
-            "series": ["Images in time order"],
-            "video": ["Video"],
-        }
-        examples = [one for one in self.session.examples if one.media.modality == modality]
+        indexed = [(index, one) for index, one in enumerate(self.session.examples) if one.media.modality == modality]
         with gr.Group(visible=visible) as group:
             with gr.Row():
                 count: Any = "multiple" if modality == "series" else "single"
                 files = [
-                    gr.File(label=label, file_types=types, file_count=count, height=110, min_width=120)
+                    gr.File(label=label, file_types=types, file_count=count, height=150, min_width=120)
                     for label in _FIELDS[modality]
                 ]
             dates = gr.Textbox(
                 label="Dates", placeholder="separated by commas, such as 2016-05, 2018-06", visible=modality == "series"
             )
-        with gr.Row(visible=visible and bool(examples)) as row:
+        with gr.Row(visible=visible and bool(indexed)) as row:
             buttons = [
-                gr.Button(f"{_TITLES[modality]} example {number}", size="sm", min_width=90)
-                for number, _ in enumerate(examples, 1)
+                gr.Button(f"Example {number}", elem_id=_button_id(index), elem_classes="example", min_width=90)
+                for number, (index, _) in enumerate(indexed, 1)
             ]
+        examples = [one for _, one in indexed]
         return {"group": group, "row": row, "files": files, "dates": dates, "buttons": buttons, "examples": examples}
 
     def _events(self) -> None:
         cleared = [self.answer, self.clue, self.shares, self.prompt, self.known]
         shown = [self.media, self.reference, self.view, self.status, *cleared]
         rows = [part[key] for part in self.groups.values() for key in ("group", "row")]
-        self.modality.change(
-            self._choose,
-            self.modality,
-            [*rows, self.task, self.question, self.choices, *shown],
-            api_visibility="private",
-        )
+        fields = [self.modality, *rows, self.task, self.question, self.choices]
+        # Not `change`, since examples set it, too.
+        self.modality.input(self._choose, self.modality, [*fields, *shown], api_visibility="private")
         for modality, part in self.groups.items():
             inputs = [*part["files"], part["dates"]]
-            for field in part["files"]:
-                field.change(self._upload(modality), inputs, shown, api_visibility="private", concurrency_limit=2)
+            for file in part["files"]:
+                file.change(self._upload(modality), inputs, shown, api_visibility="private", concurrency_limit=2)
             part["dates"].submit(self._upload(modality), inputs, shown, api_visibility="private", concurrency_limit=2)
             for button, example in zip(part["buttons"], part["examples"], strict=True):
                 button.click(
                     self._example(example),
                     None,
-                    [self.task, self.question, self.choices, *shown],
+                    [*fields, *shown],
                     api_visibility="private",
                     concurrency_limit=2,
                 )
+        self.task.input(
+            lambda task: [self._hint(task), "\n".join(self.session.choices(task))],
+            self.task,
+            [self.question, self.choices],
+            api_visibility="private",
+        )
         inputs = [self.media, self.reference, self.question, self.task, self.choices]
         outputs = [self.status, self.view, self.answer, self.clue, self.shares, self.prompt]
         for event in (self.ask.click, self.question.submit):
@@ -133,15 +146,23 @@ class _Page:
                 show_progress_on=self.answer,
             )  # fmt: skip
 
-    def _choose(self, modality: Modality) -> list[Any]:
-        """Shows the fields of a modality."""
+    def _choose(self, title: str) -> list[Any]:
+        modality = next(one for one in self.session.modalities if _TITLES[one] == title)
+        task = self.session.tasks(modality)[0]
+        return [*self._fields(modality, task, "", self.session.choices(task)), *_show(None)]
+
+    def _fields(self, modality: Modality, task: str, question: str, choices: Sequence[str]) -> list[Any]:
+        """Values of the fields of a modality, which are shown, and of those of a question."""
         visible = [
             gr.update(visible=one == modality and (key == "group" or bool(part["examples"])))
             for one, part in self.groups.items()
             for key in ("group", "row")
         ]
-        tasks = self.session.tasks(modality)
-        return [*visible, gr.update(choices=tasks, value=tasks[0]), "", "", *_show(None)]
+        tasks = gr.update(choices=self.session.tasks(modality), value=task)
+        return [_TITLES[modality], *visible, tasks, self._hint(task, question), "\n".join(choices)]
+
+    def _hint(self, task: str, question: str = "") -> Any:  # noqa: ANN401 - of Gradio
+        return gr.update(value=question, placeholder=self.session.instruction(task))
 
     def _upload(self, modality: Modality) -> Any:  # noqa: ANN401 - of a changing number of fields
         def upload(*values: Any) -> list[Any]:  # noqa: ANN401
@@ -159,14 +180,15 @@ class _Page:
 
     def _example(self, example: Example) -> Any:  # noqa: ANN401 - a function without arguments
         def choose() -> list[Any]:
-            tasks = self.session.tasks(example.media.modality)
+            modality = example.media.modality
+            tasks = self.session.tasks(modality)
             task = example.task if example.task in tasks else tasks[0]
+            fields = self._fields(modality, task, example.question, example.choices)
             try:
                 view = self.session.render(example.media, "the example")
             except UniRSError as error:
-                return [task, "", "", *_show(None, status=_problem(str(error)))]
-            choices = "\n".join(example.choices)
-            return [task, example.question, choices, *_show(example.media, view, example.reference)]
+                return [*fields, *_show(None, status=_problem(str(error)))]
+            return [*fields, *_show(example.media, view, example.reference)]
 
         return choose
 
@@ -198,6 +220,10 @@ class _Page:
         except UniRSError as error:
             message = plain_message(error, media.sources)
             yield [_problem(message), gr.skip(), "", hidden, hidden, ""]
+
+
+def _button_id(index: int) -> str:
+    return f"example-{index}"
 
 
 def _show(media: Media | None, view: str = "", reference: str = "", *, status: str = "") -> list[Any]:
@@ -247,7 +273,9 @@ def serve(
             auth_message="Any user name, and the token as the password.",
             max_file_size=max_upload_mb * 1_000_000,
             app_kwargs={"middleware": middleware, "docs_url": None, "redoc_url": None, "openapi_url": None},
-            theme=gr.themes.Default(font=fonts[0], font_mono=fonts[1]),
+            theme=gr.themes.Default(primary_hue="blue", font=fonts[0], font_mono=fonts[1]).set(
+                button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800"
+            ),
             css_paths=[folder / "media.css", folder / "demo.css"],
             head=f"<script>{script}</script>",
             footer_links=[],

@@ -10,7 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from unirs.demo.examples import Example
-from unirs.errors import MediaError, UniRSError
+from unirs.errors import DataError, MediaError, UniRSError
 from unirs.evaluation.report.media_view import change_thumbnail, media_html, view_media
 from unirs.inference.api import UniRS
 from unirs.inference.change_maps import change_maps, on_image
@@ -30,6 +30,7 @@ _FILES = {
     "video": ("one video", 1, 1),
     "series": ("two or more images", 2, _MAX_IMAGES),
 }
+_THUMBNAIL = 12_000  # bytes
 _BUDGET = 1_000_000  # bytes of the images of an input
 
 
@@ -62,6 +63,24 @@ class Session:
     def needs_question(self, task: str) -> bool:
         """Whether a task's prompt has no instruction of its own."""
         return "{question}" in self.model.config.prompts[task].prompt.instruction
+
+    def instruction(self, task: str) -> str:
+        """A hint what to write as the question of a task."""
+        if self.needs_question(task):
+            return "such as: Is there a road?"
+        return f"none: {self.model.config.prompts[task].prompt.instruction}"
+
+    def choices(self, task: str) -> tuple[str, ...]:
+        """The allowed answers of a task, if the examples have them and they do not depend on a question."""
+        known = {example.choices for example in self.examples if example.task == task}
+        return known.pop() if len(known) == 1 and not self.needs_question(task) else ()
+
+    def thumbnail(self, media: Media) -> str:
+        """A data URI of the last image, or of the film strip; empty if the media do not decode."""
+        try:
+            return view_media(media, _THUMBNAIL).images[-1]
+        except DataError:
+            return ""
 
     def answer(self, media: Media, question: str, task: str, choices: str) -> Iterator[str | Completion]:
         """Answers a question.
