@@ -56,7 +56,7 @@ def test_tasks_and_their_hints(session: Session) -> None:
 def test_answer_is_passed_on_while_it_is_written(session: Session, pair: Pair) -> None:
     *texts, completion = session.answer(pair, "", "changes", "")
     assert isinstance(completion, Completion)
-    assert all(longer.startswith(text) for text, longer in pairwise(texts))
+    assert all(str(longer).startswith(str(text)) for text, longer in pairwise(texts))
     assert completion.text == session.model.answer(pair)
     assert texts[-1] == completion.text
     assert completion.change_map is not None
