@@ -38,6 +38,10 @@ def _attention(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     if not isinstance(attention_mask, BlockMask):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    if torch.is_autocast_enabled(query.device.type):
+        # As for SDPA. Queries and keys are float32, since the position embeddings are.
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     on_cpu = query.device.type == "cpu"
     if on_cpu and query.requires_grad:
         raise ModelError("Flex attention trains on GPUs only. Set llm.attn_implementation to 'sdpa'.")

@@ -107,6 +107,21 @@ def test_logits_are_those_of_sdpa(
     torch.testing.assert_close(logits[1], logits[0], atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_mixed_precision(make_model: Callable[..., UniRSModel]) -> None:
+    model = make_model().eval()
+    branch_end = trees(1)
+    embeds, visual = torch.randn(*branch_end.shape, 32), torch.zeros_like(branch_end, dtype=torch.bool)
+    logits = []
+    for name in ("sdpa", register()):
+        model.llm.config._attn_implementation = name
+        with torch.autocast("cpu", torch.bfloat16):
+            logits.append(model._logits_from_embeds(embeds, branch_end, visual, branch_end > 0).float())
+    # Of logits with a standard deviation of 0.1 and more.
+    assert logits[0].std() > 0.1
+    torch.testing.assert_close(logits[1], logits[0], atol=0.05, rtol=0.05)
+
+
 def test_option_of_the_language_model(make_model: Callable[..., UniRSModel]) -> None:
     config = {"model_type": "llama", **{key: value for key, value in SMALL.items() if key != "vocab_size"}}
     llm, _ = build_llm(LLMConfig(config=config, vocab_size=300, attn_implementation="flex_attention"))
