@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, cli: Cli, write_config: Callab
     data = {"batch_size": 2, "blank_media": True}
     config = write_config(folder, tasks, data=data, model={"clue": {"cache": str(folder / "clues.sqlite")}})
     assert cli("fit", "--config", config) == 0
-    assert cli("test", "--config", config) == 0
+    assert cli("test", "--config", config, "--report", "true") == 0
     return folder
 
 

@@ -147,8 +147,12 @@ def test_leaderboard_of_a_suite(tmp_path: Path, cli: Callable[..., int], capsys:
 
 @pytest.mark.slow
 def test_in_a_browser(joint_run: Path) -> None:
-    """Filters, swipe and maps of change work with mouse and keyboard; nothing is wider than a phone; no errors."""
+    """Filters, swipe and maps of change work with mouse and keyboard; nothing is wider than a phone; no errors.
+
+    axe-core finds no fault in contrast, labels and keyboard use.
+    """
     sync_api = pytest.importorskip("playwright.sync_api")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser_path is None:
         pytest.skip("needs chromium")
@@ -176,6 +180,7 @@ def test_in_a_browser(joint_run: Path) -> None:
             assert not pairs.first.locator(".map").is_visible()
             page.get_by_label("show maps of change").check()
             assert pairs.first.locator(".map").is_visible()
+            assert axe.Axe().run(page).response["violations"] == []
             page.get_by_label("text").fill("no text like this")
             assert page.locator("#none").is_visible()
             assert problems == []
