@@ -61,9 +61,10 @@ def page(request: pytest.FixtureRequest, browser: Any, demo: str) -> Iterator[An
     opened = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=request.param)
     opened.set_default_timeout(60_000)
     problems: list[str] = []
-    opened.on("console", lambda message: message.type == "error" and problems.append(message.text))
+    opened.on("console", lambda message: problems.extend([message.text] * (message.type == "error")))
     opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("request", lambda sent: sent.url.startswith((demo, "data:", "blob:")) or problems.append(sent.url))
+    local = (demo, "data:", "blob:")
+    opened.on("request", lambda sent: problems.extend([sent.url] * (not sent.url.startswith(local))))
     opened.goto(demo)
     opened.get_by_role("button", name="Ask").wait_for()
     yield opened
@@ -150,7 +151,7 @@ def test_only_uploaded_files_are_read(demo: str, colours: Path) -> None:
             if joined.status_code != 200:
                 return str(joined.status_code)
             with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": path[-9:]}) as events:
-                return next(line for line in events.iter_lines() if "process_completed" in line)
+                return str(next(line for line in events.iter_lines() if "process_completed" in line))
 
         name = colours / "red.png"
         assert '"success":false' in status(str(name))
