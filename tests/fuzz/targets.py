@@ -214,6 +214,39 @@ def _read_videos(folder: Path) -> None:
         video.content_key()
 
 
+# Requests to the service.
+
+
+def _request(folder: Path) -> None:
+    import base64
+
+    write_image(folder, "image.png", 40)
+    content = base64.b64encode((folder / "image.png").read_bytes()).decode()
+    (folder / "image.png").unlink()
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{content}"}}
+    message = {"role": "user", "content": [image, {"type": "text", "text": "Is there a road?"}, image]}
+    options = {"max_tokens": 8, "temperature": 0.5, "top_p": 0.9, "seed": 1, "stream": False, "n": 1}
+    more = {"modality": "series", "dates": ["2016", "2017"], "choices": ["yes", "no"], "clue": "a road"}
+    write_json(folder, "request.json", {"model": "run", "messages": [message], **options, **more})
+
+
+def _parse_request(folder: Path) -> None:
+    from unirs.serve.errors import as_request_error
+    from unirs.serve.media import DecodedMedia
+    from unirs.serve.request import RequestLimits, parse_request
+    from unirs.tasks.media import STRETCH
+
+    path = folder / "request.json"
+    if not path.is_file():
+        return
+    try:
+        DecodedMedia(parse_request(path.read_bytes(), "run", RequestLimits()).media, (8, 8), STRETCH).decode()
+    except UniRSError as error:
+        failure = as_request_error(error)
+        assert 400 <= failure.status < 500
+        json.dumps(failure.body()).encode()
+
+
 # Suites and configs.
 
 
@@ -367,6 +400,7 @@ TARGETS = {
             Target(f"video_{ending}", partial(_video, f"video.{ending}", codec), _read_videos)
             for ending, codec in (("mp4", "libx264"), ("avi", "mpeg4"), ("webm", "libvpx"), ("mkv", "libx264"))
         ),
+        Target("request", _request, _parse_request),
         Target("suite", partial(_copy_yaml, "benchmarks/suites/paper.yaml"), _read_suite),
         Target("ablations", partial(_copy_yaml, "benchmarks/suites/ablations.yaml"), _read_ablations),
         Target("score", _answers, _score, 20),

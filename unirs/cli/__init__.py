@@ -22,6 +22,7 @@ COMMANDS = {
     "bench": "evaluate models on a suite of tasks, beside published numbers",
     "plan": "estimate hours, memory and disk of a training or benchmark",
     "ablate": "train variants of a model several times, and compare them",
+    "serve": "answer questions over HTTP, in the form of OpenAI's chat completions",
     "score": "score saved answers again, without a model",
     "report": "write an HTML report of a run, of two runs, or of a suite",
     "compare": "compare two runs: differences, their significance, and changed rows",

@@ -109,6 +109,13 @@ class Batch:
         """Bool `[B, T]`, false for padding."""
         return self.branch_end > 0
 
+    def prompt_lengths(self) -> list[int]:
+        """Number of tokens that the last token of each prompt attends to, itself included; Q."""
+        rows, ends = torch.tensor(self.prompt_ends, device=self.branch_end.device).view(-1, 2).unbind(1)
+        before = torch.arange(self.branch_end.shape[1], device=rows.device) <= ends.unsqueeze(1)
+        lengths: list[int] = (before & (self.branch_end[rows] > ends.unsqueeze(1))).sum(1).tolist()
+        return lengths
+
     def _map_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         tensors: dict[str, Any] = {name: change(v) for name, v in vars(self).items() if isinstance(v, torch.Tensor)}
         features = tuple(None if one is None else change(one) for one in self.vision_features)

@@ -20,6 +20,7 @@ from unirs.data.eval_set import EvalSet
 from unirs.data.feature_cache import FeatureCache
 from unirs.data.frame_cache import FrameCache
 from unirs.data.loaders import make_loader, world
+from unirs.data.memory_features import FeatureStore
 from unirs.data.processor import Processor
 from unirs.data.sampler import MixtureSampler
 from unirs.errors import DataError, ModelError
@@ -311,7 +312,7 @@ class UniRSDataModule(LightningDataModule):
             media = dict.fromkeys(one for one in media if is_readable(one))
         return replace(dataset, clues=self.processor.generate_clues(list(media)))
 
-    def _prepare_caches(self) -> tuple[FrameCache, FeatureCache | None]:
+    def _prepare_caches(self) -> tuple[FrameCache, FeatureStore | None]:
         processor = self.processor
         if processor.fingerprint is None or not self.feature_cache_gb:
             processor.feature_cache = None

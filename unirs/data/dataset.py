@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from unirs.data.batch import SkippedSample
-from unirs.data.feature_cache import FeatureCache
+from unirs.data.memory_features import FeatureStore
 from unirs.data.sampler import Draw
 from unirs.errors import DataError
 from unirs.metrics.box_frame import BoxFrame
@@ -116,7 +116,7 @@ class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
 
     examples: Dataset[Example]
     decode: Callable[[Sample], torch.Tensor]
-    feature_cache: FeatureCache | None = None
+    feature_cache: FeatureStore | None = None
     check: Callable[[Example, VisualInput], object] | None = None
 
     def __len__(self) -> int:

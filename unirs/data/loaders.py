@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from unirs.data.batch import Batch
 from unirs.data.collator import Collator
 from unirs.data.dataset import DecodedDataset, Example
-from unirs.data.feature_cache import FeatureCache
 from unirs.data.frame_cache import FrameCache
+from unirs.data.memory_features import FeatureStore
 from unirs.data.sampler import MixtureSampler
 
 _HAS_FORK = "forkserver" in get_all_start_methods()
@@ -56,7 +56,7 @@ def make_loader(
     examples: Dataset[Example] | Sequence[Example],
     collator: Collator,
     frame_cache: FrameCache,
-    feature_cache: FeatureCache | None = None,
+    feature_cache: FeatureStore | None = None,
     *,
     batch_size: int,
     sampler: Sampler[Any] | None = None,

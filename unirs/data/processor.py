@@ -17,7 +17,7 @@ from unirs.tasks.tiling import tile_grid
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-    from unirs.data.feature_cache import FeatureCache
+    from unirs.data.memory_features import FeatureStore
     from unirs.tasks.config import TaskConfig
 
 ClueFunction = Callable[[Sequence[Media]], Mapping[Media, str]]
@@ -46,7 +46,7 @@ class Processor:
         max_eval_turns: maximum number of turns of an evaluation example; None for no limit.
         collator_type: makes collators of evaluation batches; `Collator` if None.
         fingerprint: identifies a frozen encoder, its numerical precision and image size; None if it may change.
-        feature_cache: features of the frozen encoder on disk; None if they are not cached.
+        feature_cache: features of the encoder; None if they are not cached.
         tasks: tasks of the datamodule, by name; not pickled.
         generate_clues: describes media with the model's base VLM; not pickled.
         key: identifies this processor and its copies in other processes.
@@ -66,7 +66,7 @@ class Processor:
     max_eval_turns: int | None = None
     collator_type: Callable[..., Any] | None = None
     fingerprint: str | None = None
-    feature_cache: FeatureCache | None = None
+    feature_cache: FeatureStore | None = None
     tasks: Mapping[str, TaskConfig] = field(default_factory=dict)
     generate_clues: ClueFunction | None = None
     key: str = field(default_factory=lambda: uuid.uuid4().hex)

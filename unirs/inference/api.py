@@ -16,6 +16,7 @@ from unirs.data.collator import Collator
 from unirs.data.dataset import Example
 from unirs.data.frame_cache import FrameCache
 from unirs.data.loaders import make_loader
+from unirs.data.memory_features import FeatureStore
 from unirs.data.processor import Processor
 from unirs.errors import UniRSError
 from unirs.inference import options as checks
@@ -43,12 +44,16 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         model: The components with their weights.
         tokenizer: The language model's.
         config: How the components are built, and the prompts of the tasks.
+
+    Attributes:
+        feature_cache: Features of the encoder, which `predict` looks up and adds; None by default.
     """
 
     def __init__(self, model: UniRSModel, tokenizer: PreTrainedTokenizerBase, config: UniRSConfig) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.config = config
+        self.feature_cache: FeatureStore | None = None
 
     @classmethod
     def from_pretrained(
@@ -183,7 +188,7 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
     def predict(
         self,
         media: Sequence[Any],
-        question: str | Sequence[str] | None = None,
+        question: str | Sequence[str | None] | None = None,
         *,
         task: str | None = None,
         clue: bool | str | None = None,
@@ -288,10 +293,12 @@ class UniRS(ModelHubMixin, library_name="unirs", tags=["remote-sensing", "vision
         """
         longest = self.config.max_new_tokens if max_new_tokens is None else max_new_tokens
         checks.check_positive(max_new_tokens=longest, batch_size=batch_size)
-        processor = self.processor
+        processor = replace(self.processor, feature_cache=self.feature_cache)
         frames = FrameCache(processor.image_size, processor.resize, limit=0)
         collator = Collator(processor, training=False, prompts=prompts)
-        loader = make_loader(examples, collator, frames, batch_size=batch_size, num_workers=num_workers)
+        loader = make_loader(
+            examples, collator, frames, self.feature_cache, batch_size=batch_size, num_workers=num_workers
+        )
         num_turns = 0
         bar = progress_bar("answers", len(examples), unit="media", show=progress)
         with bar as advance, checks.evaluation_mode(self.model):

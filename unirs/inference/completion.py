@@ -33,7 +33,7 @@ Choices = Callable[[Prediction], Sequence[str]]
 class Completion:
     """A model's answer to one question.
 
-    `complete` sets all fields but the last two, which `UniRS.predict` and `UniRS.predict_examples` add.
+    `complete` sets all fields but `tokens` and `change_map`, which `UniRS.predict` and `UniRS.predict_examples` add.
 
     Attributes:
         text: The answer.
@@ -45,6 +45,8 @@ class Completion:
         task: The task whose prompt was used.
         prompt: The text of the prompt.
         clue: The clue in the prompt; empty if there is none.
+        num_prompt_tokens: Number of tokens of the prompt, visual ones included.
+        is_cut: Whether the answer ended at its maximum length, and not by itself.
         tokens: The tokens of `token_ids`; empty unless details are requested.
         change_map: For a pair, float32 `[h, w]` in -1..1: cosine similarity of the two times on the encoder's grid (1
             is unchanged). None for other media, for change extractors without one, and unless details are requested.
@@ -58,6 +60,8 @@ class Completion:
     task: str = ""
     prompt: str = ""
     clue: str = ""
+    num_prompt_tokens: int = 0
+    is_cut: bool = False
     tokens: tuple[str, ...] = ()
     change_map: np.ndarray | None = None
 
@@ -118,8 +122,11 @@ def complete(
         on_token=on_token,
     )
     completions = []
-    for query, (token_ids, scores), texts, ids in zip(batch.queries, decoded, options, option_ids, strict=True):
+    for query, (token_ids, scores), texts, ids, length in zip(
+        batch.queries, decoded, options, option_ids, batch.prompt_lengths(), strict=True
+    ):
         shared: dict[str, Any] = {"media": query.media, "task": query.task, "prompt": query.prompt, "clue": query.clue}
+        shared["num_prompt_tokens"] = length
         if texts:
             # Among equally likely choices the first one wins.
             best = max(range(len(texts)), key=scores.__getitem__)
@@ -128,5 +135,6 @@ def complete(
         else:
             text = decode_answer(prompt_encoder.tokenizer, token_ids)
             answer_ids = (*token_ids, end)[: len(scores) or len(token_ids)]
-            completions.append(Completion(text, answer_ids, tuple(scores), **shared))
+            limit = max_new_tokens if model.context is None else min(max_new_tokens, model.context + 1 - length)
+            completions.append(Completion(text, answer_ids, tuple(scores), is_cut=len(token_ids) >= limit, **shared))
     return completions

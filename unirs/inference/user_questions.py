@@ -38,7 +38,7 @@ class UserQuestion:
 def user_questions(
     prompts: Mapping[str, PromptConfig],
     media: Sequence[Any],
-    question: str | Sequence[str] | None,
+    question: str | Sequence[str | None] | None,
     task: str | None,
 ) -> list[UserQuestion]:
     """Finds the prompts of questions about media.
@@ -54,6 +54,7 @@ def user_questions(
         UniRSError: Media, task and questions do not fit together.
     """
     inputs = [as_media(one) for one in media]
+    questions: list[str | None]
     questions = [question] * len(inputs) if question is None or isinstance(question, str) else list(question)
     if len(questions) != len(inputs):
         raise UniRSError(f"{len(questions)} questions for {len(inputs)} media: give one for all, or one for each.")
