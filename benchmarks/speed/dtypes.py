@@ -5,8 +5,8 @@
 Models have the recipe's architecture and tuning, and random weights; a batch is one image with four questions, whose
 features are not cached. `bfloat16` is what `auto` chooses on a processor with instructions for it: mixed precision,
 and frozen weights in bfloat16. Each limit of oneDNN's instructions needs a process of its own, in which steps of both
-dtypes alternate. Processor time is measured, not elapsed time, so that other programs matter less. What does not fit in
-memory is skipped, with a message.
+dtypes alternate. Processor time of one thread is measured, not elapsed time, so that other programs matter less. What
+does not fit in memory is skipped, with a message.
 """
 
 import argparse
@@ -109,6 +109,8 @@ def gigabytes(name: str) -> float:
 
 def measure_steps(name: str, rounds: int) -> dict[str, float]:
     """Least processor time of a step in each dtype."""
+    # Threads that wait take processor time, too.
+    torch.set_num_threads(1)
     turns = tuple(Turn(str(n), ("yes",), {"question": text}) for n, text in enumerate(questions(4, 0)))
     sample = Sample("s", Image("a.png"), turns)
     steps = {}
