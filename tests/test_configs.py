@@ -1,4 +1,3 @@
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,18 +63,17 @@ def data(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def readme() -> str:
-    blocks: list[str] = re.findall(
-        r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
-    )
-    return next(block for block in blocks if block.startswith("model:"))
+def page() -> str:
+    """The config in the page on components."""
+    text = (ROOT / "docs" / "components.md").read_text(encoding="utf-8")
+    return text.split('```yaml title="my.yaml"\n')[1].split("```")[0]
 
 
 def test_there_are_configs() -> None:
     assert "quickstart.yaml" in [path.name for path in CONFIGS]
 
 
-@pytest.mark.parametrize("path", [*CONFIGS, None], ids=lambda path: path.name if path else "README")
+@pytest.mark.parametrize("path", [*CONFIGS, None], ids=lambda path: path.name if path else "docs")
 def test_config_parses_and_trains(
     path: Path | None,
     tiny_model: dict[str, Any],
@@ -86,7 +84,7 @@ def test_config_parses_and_trains(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text = readme() if path is None else path.read_text(encoding="utf-8")
+    text = page() if path is None else path.read_text(encoding="utf-8")
     written = tmp_path / "as-written.yaml"
     written.write_text(text)
     assert cli("fit", "--config", written, "--print_config") == 0

@@ -2,13 +2,9 @@
 
 import json
 import re
-import runpy
-import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import PIL.Image
-import pytest
 import yaml
 
 from unirs import plugins
@@ -39,23 +35,6 @@ def write_lines(root: Path) -> None:
             (root / row["image"]).parent.mkdir(parents=True, exist_ok=True)
             PIL.Image.new("RGB", (32, 32), (50 * shade, 90, 90)).save(root / row["image"])
         (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def test_commands_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., int], capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_lines(tmp_path / "my_data")
-    for line in (line for block in blocks("sh") for line in block.splitlines()):
-        program, *arguments = shlex.split(line)
-        if program == "unirs":
-            assert cli(*arguments) == 0, (line, capfd.readouterr())
-        else:
-            assert program == "pytest"
-            (file,) = arguments
-            runpy.run_path(file)["test_reads_its_example"]()
-    assert (tmp_path / "my_task.py").read_text(encoding="utf-8") == blocks("python")[0]
-    assert {"jsonl_sheet.png", "my_task_sheet.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_config_of_a_task_without_code(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import csv
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import zipfile
@@ -22,14 +21,30 @@ from unirs.tasks.task import SplitName, Task
 Cli = Callable[..., int]
 WriteConfig = Callable[..., Path]
 
-README = Path(__file__).parents[1] / "README.md"
+SOURCE = """\
+from pathlib import Path
+
+from unirs import Image, PromptTemplate, Sample, Task, TaskSplit, Turn
+from unirs.metrics import VqaAccuracy
 
 
-@pytest.fixture(scope="module")
-def source() -> str:
-    """The task plugin that the README shows."""
-    blocks: list[str] = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    return next(block for block in blocks if "def build(" in block)
+def build(root: Path) -> Task:
+    def samples(split: str) -> TaskSplit:
+        lines = (root / f"{split}.tsv").read_text().splitlines()
+        rows = [line.split("\\t") for line in lines]
+        return TaskSplit(
+            [Sample(name, Image(root / name), (Turn(name, (a,), {"question": q}),)) for name, q, a in rows]
+        )
+
+    return Task(
+        modality="image",
+        load_split=samples,
+        prompt=PromptTemplate("vqa", "{question}"),
+        metric=VqaAccuracy(),
+        required_paths=(root,),
+        download_hint="…",
+    )
+"""
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +59,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, source: str) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which a wheel with the plugin is installed."""
     folder = tmp_path_factory.mktemp("site")
     wheel = folder / "stranger-1.0-py3-none-any.whl"
     info = "stranger-1.0.dist-info"
     files = {
         "stranger_tasks/__init__.py": "",
-        "stranger_tasks/colours.py": source,
+        "stranger_tasks/colours.py": SOURCE,
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\nRequires-Dist: unirs\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: by hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": "[unirs.tasks]\nstrangers_colours = stranger_tasks.colours:build\n",
@@ -89,7 +104,6 @@ def test_installed_package_is_listed(site: Path, tmp_path: Path) -> None:
 
 def test_package_and_file_are_the_same_task(
     site: Path,
-    source: str,
     data: Path,
     tmp_path: Path,
     cli: Cli,
@@ -97,7 +111,7 @@ def test_package_and_file_are_the_same_task(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(site)
-    (tmp_path / "my_task.py").write_text(source)
+    (tmp_path / "my_task.py").write_text(SOURCE)
     names = {"installed": "strangers_colours", "file": str(tmp_path / "my_task.py")}
     splits: tuple[SplitName, ...] = ("train", "val", "test")
     samples: dict[str, Any] = {}
