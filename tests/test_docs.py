@@ -4,7 +4,6 @@ A page runs in a folder with scaled-down configs, synthetic data in `data/`, tin
 with `title="FILE"` is written to that file, for the commands after it.
 """
 
-import importlib.util
 import json
 import re
 import shlex
@@ -55,11 +54,14 @@ PARSED = {
     r"rsvqa_hr": "needs downloaded data",
     r"wandb\.yaml": "needs the package wandb; test_weights_and_biases runs it if it is installed",
     r"configs/cluster|^srun|^torchrun|^sbatch": "needs GPUs and machines",
-    r"^tensorboard|^unirs demo": "a server without end",
+    r"^tensorboard|^unirs (demo|serve)|^curl": "a server without end; their tests start it",
     r"opencv_reader|video-reader decord": "needs opencv or decord; see test_video_readers.py",
 }
-# Modules that code blocks import and the tests' environment lacks: their blocks are compiled only.
-OPTIONAL_MODULES = {"cv2"}
+# Modules whose blocks are compiled only, and why.
+COMPILED = {
+    "cv2": "opencv is installed for benchmarks/speed only",
+    "openai": "needs a running server; the tests of unirs serve have one",
+}
 # Pages that take more than two seconds.
 SLOW = {"benchmark.md", "cluster.md", "components.md", "encoders.md", "own_data.md", "quickstart.md", "rasters.md"}
 SLOW |= {"results.md", "training.md"}
@@ -99,17 +101,13 @@ class Page:
         elif language == "json":
             for line in text.splitlines():
                 json.loads(line)
-        elif title:
-            subprocess.run(["bash", "-n", title], check=True)
-            for command in commands(text):
-                self._command(command, parse=True)
         else:
+            subprocess.run(["bash", "-n"], input=text, text=True, check=True)
             for command in commands(text):
-                self._command(command)
+                self._command(command, parse=bool(title))
 
     def _python(self, example: Example, title: str) -> None:
-        missing = {name for name in OPTIONAL_MODULES if importlib.util.find_spec(name) is None}
-        if title or any(f"import {name}" in example.parsed for name in missing):
+        if title or any(f"import {name}" in example.parsed or f"from {name} " in example.parsed for name in COMPILED):
             compile(example.parsed, title or str(self.path), "exec")  # the commands after it run the file
         else:
             PythonEvaluator()(example)
@@ -193,6 +191,9 @@ class Page:
         program.TensorBoard().configure(argv=["tensorboard", *arguments])
         assert list(Path(arguments[1]).rglob("events.out.tfevents.*"))
 
+    def _curl(self, arguments: list[str], _parse: bool) -> None:
+        assert arguments[0].startswith("http://127.0.0.1:")
+
 
 COMMANDS: dict[str, Callable[[Page, list[str], bool], None]] = {
     "unirs": Page._unirs,
@@ -204,6 +205,7 @@ COMMANDS: dict[str, Callable[[Page, list[str], bool], None]] = {
     "torchrun": Page._torchrun,
     "hf": Page._hf,
     "tensorboard": Page._tensorboard,
+    "curl": Page._curl,
 }
 
 
@@ -225,7 +227,8 @@ def parse_info(info: str) -> tuple[str, str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The commands of a shell block, without comments; continued lines are joined."""
+    """The commands of a shell block, without comments and here-documents; continued lines are joined."""
+    text = re.sub(r"<<(\w+)\n.*?^\1$", "", text, flags=re.DOTALL | re.MULTILINE)
     return [words for line in text.replace("\\\n", " ").splitlines() if (words := shlex.split(line, comments=True))]
 
 
