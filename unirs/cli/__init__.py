@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": "answer questions over HTTP, in the form of OpenAI's chat completions",
     "score": "score saved answers again, without a model",
     "report": "write an HTML report of a run, of two runs, or of a suite",
+    "export": "write a suite as tasks of lmms-eval",
     "compare": "compare two runs: differences, their significance, and changed rows",
     "completion": "print a script for completion in a shell",
     "convert": "convert a VILA-1.5, UniRS or LLaVA checkpoint, or a run, to a saved model",

@@ -21,6 +21,16 @@ TRAINER_COMMANDS = {
     "test": "score a run's best checkpoint on the test split, with baselines",
 }
 
+_CONTINUE = {
+    "fit": "If it has saved checkpoints, continue with '--ckpt_path last'.",
+    "validate": "Answers are kept: run the same command again.",
+    "test": "Answers are kept: run the same command again.",
+    "bench": "Answers are kept: continue with '--resume'.",
+    "ablate": "Finished trainings are kept: continue with '--resume'.",
+    "predict": "With '--out', answers are kept: run the same command again.",
+}
+"""What to do after an interrupt, by command; others leave no incomplete files."""
+
 _STORAGE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO)
 # Messages of torch's RuntimeErrors, on the GPU, the CPU and in workers that the system has killed.
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED", "killed by signal")
@@ -52,8 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UniRSError as error:
         print(f"unirs: error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("unirs: interrupted", file=sys.stderr)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning turns an interrupt into exit code 1.
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        print(f"unirs: interrupted. {_CONTINUE.get(arguments[0], 'Run it again.')}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader, such as `head`, has enough. The interpreter's flush at exit must not fail again.
@@ -91,11 +104,6 @@ def _train(arguments: list[str]) -> int:
             TrainerCLI(arguments)
     except SIGTERMException:
         return 128 + signal.SIGTERM
-    except SystemExit as error:
-        # Lightning turns an interruption into exit code 1.
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise error.__context__ from None
-        raise
     return 0
 
 

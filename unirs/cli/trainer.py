@@ -20,7 +20,6 @@ from lightning.pytorch.callbacks import (
     ModelSummary,
     ProgressBar,
     RichModelSummary,
-    RichProgressBar,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -31,6 +30,7 @@ from unirs.cli.plugin_options import add_plugin_options
 from unirs.data.datamodule import UniRSDataModule
 from unirs.errors import UniRSError, nearest
 from unirs.evaluation.answer_log import AnswerLog
+from unirs.evaluation.progress import TrainerProgressBar
 from unirs.evaluation.results_writer import ResultsWriter
 from unirs.models.checkpoint import find_checkpoint
 from unirs.models.dtypes import bfloat16_unit, resolve_dtype, resolve_encoder, resolve_precision
@@ -176,9 +176,9 @@ class TrainerCLI(LightningCLI):
             # Lightning refuses these two; they are set by default.
             options.update(log_every_n_steps=None, logger=False)
         if barebones or options["enable_progress_bar"] is None:
-            options["enable_progress_bar"] = False if barebones else sys.stdout.isatty()
+            options["enable_progress_bar"] = False if barebones else sys.stderr.isatty()
         if options["enable_progress_bar"] and not _has(given, ProgressBar):
-            own.append(RichProgressBar())
+            own.append(TrainerProgressBar())
         if options["enable_model_summary"] is not False and not barebones and not _has(given, ModelSummary):
             own.append(RichModelSummary(max_depth=2))
         if options["fast_dev_run"]:

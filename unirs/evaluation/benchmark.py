@@ -19,6 +19,7 @@ from unirs.errors import UniRSError, did_you_mean
 from unirs.evaluation import benchmark_tables as tables
 from unirs.evaluation.answer_log import AnswerLog
 from unirs.evaluation.engine import EvaluationModule
+from unirs.evaluation.progress import TrainerProgressBar
 from unirs.evaluation.report.build import report_suite
 from unirs.evaluation.results import read_metrics
 from unirs.evaluation.results_writer import ResultsWriter
@@ -168,7 +169,7 @@ def bench_trainer(folder: Path, options: BenchOptions, *callbacks: Callback) -> 
             devices=options.devices,
             strategy="ddp_spawn" if several else options.strategy,
             default_root_dir=folder,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, *[TrainerProgressBar()] * sys.stderr.isatty()],
             use_distributed_sampler=False,
             logger=False,
             enable_checkpointing=False,

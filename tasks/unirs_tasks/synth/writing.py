@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -84,7 +85,9 @@ def map_items(
     if len(items) <= _FEW or count == 1:
         return list(track(map(call, numbered), description, len(items), unit="items"))
     # Forked children of a process with threads, such as torch's, may hang.
-    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    # Ctrl-C is for the main process, which ends the others.
+    ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=ignore)
     try:
         chunk = max(1, min(32, len(items) // (4 * count)))
         return list(track(pool.map(call, numbered, chunksize=chunk), description, len(items), unit="items"))
