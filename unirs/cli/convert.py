@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from unirs.errors import UniRSError
 from unirs.utils.io import check_writable
 
 
@@ -34,6 +35,8 @@ def _run(options: argparse.Namespace) -> None:
     from unirs.models.importers import read_checkpoint
     from unirs.models.pretrained import is_saved_model
 
+    if not options.source.exists():
+        raise UniRSError(f"{options.source} does not exist. Correct the path.")
     check_writable(options.out.parent, "Name another OUT.")
     if (options.source / "config.yaml").is_file() or is_saved_model(options.source):
         model = UniRS.from_pretrained(options.source, device="cpu", trust_remote_code=options.trust_remote_code)

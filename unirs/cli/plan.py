@@ -39,8 +39,11 @@ def _run(options: argparse.Namespace) -> None:
     counts = [_counts(options.samples), _counts(options.questions)]
     if (options.suite is None) != (options.model is None):
         raise UniRSError("--suite needs --model, and --model is for --suite.")
-    # Lightning's notes on devices.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    import lightning.pytorch  # noqa: F401 - it sets the levels, too
+
+    # Lightning's notes on devices and seed.
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
     with TemporaryDirectory(prefix="unirs-plan-") as folder:
         plan = (_plan_fit if options.suite is None else _plan_bench)(options, Path(folder), counts)

@@ -226,7 +226,7 @@ def _find_media(
     """The media that paths name: all of one modality, sorted by path."""
     for path in paths:
         if not path.exists():
-            raise MediaError(f"{path} does not exist.")
+            raise MediaError(f"{path} does not exist. Correct the path: names are relative to {Path.cwd()}.")
     if len(paths) > 1 and all(map(_is_image, paths)):
         return [Pair(*paths) if len(paths) == 2 and dates is None else Series(paths, dates)]
     if len(paths) > 1 or dates is not None:
@@ -243,7 +243,7 @@ def _find_media(
     readable = IMAGE_SUFFIXES | VIDEO_SUFFIXES
     media = [to_media(file) for file in sorted(folder.iterdir()) if file.suffix.lower() in readable]
     if not media:
-        raise MediaError(f"{folder} holds no image or video ({', '.join(sorted(readable))}).")
+        raise MediaError(f"{folder} holds no image or video ({', '.join(sorted(readable))}). Name another folder.")
     if len({one.modality for one in media}) > 1:
         raise MediaError(f"{folder} holds images and videos, which have different prompts: use one folder for each.")
     return media

@@ -25,14 +25,15 @@ def register(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> None:
     check_positive(options, "size")
     check_writable(options.out, "Name another folder with '--out'.")
-    names = options.tasks or plugins.list_plugins("unirs.tasks")
     tasks: dict[str, Task] = {
-        name: plugins.create("unirs.tasks", {"name": name, "root": options.out / name}) for name in names
+        name: plugins.create("unirs.tasks", {"name": name, "root": options.out / name})
+        for name in [*plugins.list_plugins("unirs.tasks"), *(options.tasks or ())]
     }
     writers = {name: task.synthesize for name, task in tasks.items() if task.synthesize is not None}
-    if options.tasks and len(writers) < len(tasks):
-        without = next(name for name in tasks if name not in writers)
-        raise UniRSError(f"Task '{without}' has no synthetic form. {did_you_mean(without, writers)}")
+    for name in options.tasks or ():
+        if name not in writers:
+            raise UniRSError(f"Task '{name}' has no synthetic form. {did_you_mean(name, writers)}")
+    writers = {name: writers[name] for name in options.tasks or writers}
     for name, write in writers.items():
         write(options.size, options.seed)
         print(f"{name}: written to {options.out / name}")

@@ -54,10 +54,46 @@ def config_errors(arguments: Sequence[str]) -> Iterator[None]:
     except (ArgumentError, MisconfigurationException, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _from_callbacks(error):
             raise
-        message = " ".join(str(error).split())
+        message = _short(" ".join(str(error).split()))
         raise UniRSError(
             f"{message} ('unirs {' '.join(arguments)}'; 'unirs {arguments[0]} --help' lists all options)"
         ) from error
+
+
+def _short(message: str) -> str:
+    """An error of jsonargparse, without the details of each type that a value could have."""
+    pattern = r'Parser key "([^"]+)": Does not validate .*?Subtypes: \[(.*?)\] Errors: .*Given value: (.*)'
+    found = re.fullmatch(pattern, message)
+    if found is None:
+        return message
+    types = re.sub(r"<class '([\w.]+)'>", r"\1", found[2]).replace("NoneType", "null")
+    return f"{found[1]} is '{found[3]}', it must be one of: {types}."
+
+
+def _check_configs(args: Sequence[str]) -> None:
+    """Checks that there are configs, and that they are files.
+
+    Raises:
+        UniRSError: one is not; a FIFO or device, which jsonargparse would read without end, too.
+    """
+    command, first = args[0], [*args[1:], ""][0]
+    if first and not first.startswith("-"):
+        raise UniRSError(f"'{first}' is no option. Try: unirs {command} --config {_config_of(Path(first))}")
+    if not any(option.startswith(("-c", "--config", "-h", "--help", "--print_config", "--data")) for option in args):
+        raise UniRSError(f"There is no config. Try: unirs {command} --config configs/quickstart.yaml")
+    for option, value in zip(args, [*args[1:], ""], strict=True):
+        name, separator, joined = option.partition("=")
+        if name in ("-c", "--config"):
+            path = Path(joined if separator else value)
+            if path.is_dir():
+                raise UniRSError(f"--config {path} is a folder. Name a file, such as {_config_of(path)}.")
+            with reading(path, "a YAML file in UTF-8"):
+                path.open("rb").close()
+
+
+def _config_of(path: Path) -> Path:
+    """The config of a run, if the path is its folder."""
+    return path / "config.yaml" if path.is_dir() else path
 
 
 def _from_callbacks(error: RuntimeError) -> bool:
@@ -104,11 +140,7 @@ class TrainerCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401 - Lightning's type
         """Parses `args`, without Lightning's warning that they are not those of the process, and checks ranges."""
-        for option, value in zip(args, [*args[1:], ""], strict=True):
-            name, separator, joined = option.partition("=")
-            if name in ("-c", "--config"):
-                with reading(Path(joined if separator else value), "a YAML file in UTF-8"):
-                    pass  # it refuses a FIFO or device, which jsonargparse would read without end
+        _check_configs(args)
         try:
             self.config = parser.parse_args(args)
         except UniRSError:

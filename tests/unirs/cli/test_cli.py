@@ -399,3 +399,31 @@ def test_two_processes_have_the_scores_of_one(
     both = {str(path): path.read_bytes() for path in (run / "test").rglob("*.json*")}
     assert cli("test", "--config", config) == 0
     assert {str(path): path.read_bytes() for path in (run / "test").rglob("*.json*")} == both
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["fit"], "There is no config. Try: unirs fit --config "),
+        (["fit", "--config", "FOLDER"], "FOLDER is a folder. Name a file, such as FOLDER/config.yaml."),
+        (["fit", "--config", "FOLDER/missing.yaml"], "FOLDER/missing.yaml does not exist. "),
+        (["test", "FOLDER"], "'FOLDER' is no option. Try: unirs test --config FOLDER/config.yaml"),
+        (
+            ["fit", "--config", "FOLDER/config.yaml", "--trainer.max_epochs", "ten"],
+            "trainer.max_epochs is 'ten', it must be one of: int, null. (",
+        ),
+        (["convert", "FOLDER/missing", "FOLDER/out"], "FOLDER/missing does not exist. Correct the path."),
+        (["predict", "FOLDER", "FOLDER/missing.png"], "FOLDER/missing.png does not exist. Correct the path: "),
+        (
+            ["synth", "--out", "FOLDER/out", "--tasks", "xbd"],
+            "Task 'xbd' has no synthetic form. Known: era, levir_cc, ",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_messages_name_the_next_step(
+    arguments: list[str], expected: str, tmp_path: Path, cli: Cli, capfd: Capture
+) -> None:
+    (tmp_path / "config.yaml").write_text("data: {tasks: []}")
+    assert cli(*(argument.replace("FOLDER", str(tmp_path)) for argument in arguments)) == 1
+    assert expected.replace("FOLDER", str(tmp_path)) in capfd.readouterr().err

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -46,11 +47,15 @@ def exported(suite: Path, cli: Cli, tmp_path: Path) -> Path:
     return tmp_path / "tasks"
 
 
+def read(path: Path) -> list[dict[str, Any]]:
+    return list(map(json.loads, path.read_text().splitlines()))
+
+
 def test_exported_tasks_score_as_the_test_of_a_run(exported: Path, joint_run: Path) -> None:
     metrics = json.loads((joint_run / "test" / "metrics.json").read_text())["tasks"]
     for task, columns in COLUMNS.items():
-        documents = list(map(json.loads, (exported / f"unirs_{task}.jsonl").open()))
-        answers = map(json.loads, (joint_run / "test" / "predictions" / f"{task}.jsonl").open())
+        documents = read(exported / f"unirs_{task}.jsonl")
+        answers = read(joint_run / "test" / "predictions" / f"{task}.jsonl")
         texts = {row["id"]: row["text"] for row in answers}
         scored = [process_results(one, [texts[one["turn"]]]) for one in documents]
         values = {name: aggregate([items[name] for items in scored]) for name in columns}
@@ -58,7 +63,7 @@ def test_exported_tasks_score_as_the_test_of_a_run(exported: Path, joint_run: Pa
 
 
 def test_other_models_get_images_videos_and_plain_questions(exported: Path) -> None:
-    first = {task: json.loads((exported / f"unirs_{task}.jsonl").open().readline()) for task in COLUMNS}
+    first = {task: read(exported / f"unirs_{task}.jsonl")[0] for task in COLUMNS}
     assert [len(doc_to_visual(one)) for one in first.values()] == [1, 2, 1]
     assert {image.mode for image in doc_to_visual(first["levir_cc"])} == {"RGB"}
     (video,) = doc_to_visual(first["era"])
