@@ -161,7 +161,7 @@ def test_prompts_that_do_not_render(task: Task, tokenizer: PreTrainedTokenizerBa
     (problem,) = report.problems["no prompt"]
     assert problem.startswith("test, a: The prompt names the field 'query'")
     assert report.examples == []
-    with pytest.raises(DataError, match="no predictions to draw"):
+    with pytest.raises(DataError, match="no samples to draw"):
         write_samples(tmp_path / "sheet.png", report.examples)
     ended = with_test_samples(task, make_sample("a", Image(tmp_path / "test.png"), "yes</s>"))
     assert list(check_task(ended, tokenizer=tokenizer).problems) == ["no prompt"]
