@@ -67,6 +67,6 @@ def _serve(options: argparse.Namespace, folder: Path) -> None:
         page.build_page(session, options.model),
         options.host,
         options.port,
-        options.token,
+        options.token or None,
         max_upload_mb=options.max_upload_mb,
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 from collections.abc import Mapping
 
 from unirs.errors import UniRSError
 from unirs.serve.errors import RequestError
+from unirs.utils.hosts import is_loopback
 
 
 class AccessRules:
@@ -26,7 +26,7 @@ class AccessRules:
     """
 
     def __init__(self, host: str, token: str | None) -> None:
-        if token is None and not _is_loopback(host):
+        if token is None and not is_loopback(host):
             raise UniRSError(
                 f"Other machines can use a service at {host}. Set a token (UNIRS_TOKEN or '--token'), or omit '--host'."
             )
@@ -42,7 +42,7 @@ class AccessRules:
         """
         if self._token is None:
             host = headers.get("host", "").rpartition(":")[0] or headers.get("host", "")
-            if not _is_loopback(host.strip("[]")):
+            if not is_loopback(host.strip("[]")):
                 raise RequestError("The header 'Host' names another machine. Use http://127.0.0.1.", 403)
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -60,10 +60,3 @@ def check_is_json(headers: Mapping[str, str]) -> None:
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise RequestError(f"The content type is '{content_type[:64]}'. Send application/json.", 415)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
