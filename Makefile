@@ -37,6 +37,7 @@ test: lint
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term
 
 test-all: lint
+	$(UV) pip install --quiet --python $(BIN)/python --group docs
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term -m ''
 
 # The site, to site/: site/index.html opens from the disk; search needs a server, `python -m http.server -d site`.
