@@ -22,6 +22,8 @@ from measure import Row, report
 from torch.utils.flop_counter import FlopCounterMode
 from train import Work, loaded
 
+from unirs.models.dtypes import resolve_dtype
+
 _SIDES = (1024, 2048, 4096)
 
 
@@ -55,9 +57,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=int, nargs=3, default=[2, 1, 1], metavar=("IMAGES", "PAIRS", "VIDEOS"))
     parser.add_argument("--steps", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16" if gpu else "float32")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="tiny components, to try the script")
     options = parser.parse_args()
+    options.dtype = resolve_dtype(options.dtype, "lora")
     dtype, device = getattr(torch, options.dtype), torch.device("cuda" if gpu else "cpu")
     with components(tiny=options.tiny) as folder, TemporaryDirectory() as data:
         work = Work.synthetic(folder, Path(data), tuple(options.media), dtype)

@@ -37,6 +37,7 @@ from unirs.data.dataset import Example, VisualInput
 from unirs.data.prompt_encoder import PromptEncoder
 from unirs.data.token_tree import IGNORE, TokenTree
 from unirs.models.builder import ProjectorConfig
+from unirs.models.dtypes import resolve_dtype
 from unirs.models.llm import LLMConfig
 from unirs.models.tuning import Lora, set_tuning
 from unirs.tasks.media import Media
@@ -287,9 +288,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=int, nargs=3, default=[12, 1, 1], metavar=("IMAGES", "PAIRS", "VIDEOS"))
     parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="default: %(default)s")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="tiny components, to try the script")
     options = parser.parse_args()
+    options.dtype = resolve_dtype(options.dtype, "lora")
     with components(tiny=options.tiny) as folder, TemporaryDirectory() as data:
         work = Work.synthetic(folder, Path(data), tuple(options.media), getattr(torch, options.dtype))
         difference = check_loss(work)
