@@ -54,6 +54,7 @@ PARSED = {
     r"rsvqa_hr": "needs downloaded data",
     r"wandb\.yaml": "needs the package wandb; test_weights_and_biases runs it if it is installed",
     r"configs/cluster|^srun|^torchrun|^sbatch": "needs GPUs and machines",
+    r"^lmms-eval": "needs its package in an environment of its own; test_lmms_eval.py runs it",
     r"^tensorboard|^unirs (demo|serve)|^curl": "a server without end; their tests start it",
     r"opencv_reader|video-reader decord": "needs opencv or decord; see test_video_readers.py",
 }
@@ -191,6 +192,12 @@ class Page:
         program.TensorBoard().configure(argv=["tensorboard", *arguments])
         assert list(Path(arguments[1]).rglob("events.out.tfevents.*"))
 
+    def _lmms_eval(self, arguments: list[str], _parse: bool) -> None:
+        options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        assert options["--model"] == "unirs"
+        exported = "".join(path.read_text(encoding="utf-8") for path in Path(options["--include_path"]).iterdir())
+        assert options["--tasks"] in exported
+
     def _curl(self, arguments: list[str], _parse: bool) -> None:
         assert arguments[0].startswith("http://127.0.0.1:")
 
@@ -206,6 +213,7 @@ COMMANDS: dict[str, Callable[[Page, list[str], bool], None]] = {
     "hf": Page._hf,
     "tensorboard": Page._tensorboard,
     "curl": Page._curl,
+    "lmms-eval": Page._lmms_eval,
 }
 
 
