@@ -1,6 +1,8 @@
 """Notes and warnings of Lightning that do not help a user of UniRS, each with the reason why it is hidden."""
 
 import logging
+import os
+import sys
 import warnings
 
 # Beginnings of log messages.
@@ -20,7 +22,9 @@ _WARNINGS = (
 
 
 def hide_notes() -> None:
-    """Hides them in this process."""
+    """Hides them in this process, and the bars of Hugging Face's downloads and weights if stderr is no terminal."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when the package is imported
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message)
     # Lightning calls a deprecated function of torch.
