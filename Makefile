@@ -12,10 +12,11 @@ SPEED := train eval_vqa eval_choices captions media start scale roofline
 
 setup: $(INSTALLED)
 
+# Compiled once: tests start hundreds of processes, also where Python may not write its caches.
 $(INSTALLED): pyproject.toml
 	@command -v $(UV) >/dev/null || { python3 -m venv $(VENV) && $(BIN)/pip install --quiet uv; }
 	@test -x $(BIN)/python || $(UV) venv --quiet --python '>=3.11' $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python --editable . --group dev
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --editable . --group dev
 	@touch $@
 
 # An interrupted training resumes from its last checkpoint; results of a finished run are only printed.
