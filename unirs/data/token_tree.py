@@ -123,5 +123,7 @@ def append_branches(tree: TokenTree, texts: Sequence[list[int]]) -> Iterator[tup
 
 
 def _common_prefix_length(one: list[int], other: list[int]) -> int:
-    differing = (index for index, (left, right) in enumerate(zip(one, other, strict=False)) if left != right)
-    return next(differing, min(len(one), len(other)))
+    for index, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return index
+    return min(len(one), len(other))

@@ -12,6 +12,7 @@ from torch import nn
 from unirs.data.eval_set import EvalSet
 from unirs.data.feature_cache import encoder_fingerprint, is_frozen
 from unirs.inference.generation_options import GREEDY, GenerationOptions
+from unirs.metrics.bootstrap import point_estimate
 from unirs.models.unirs_model import UniRSModel
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from unirs.interfaces import Encoder
     from unirs.metrics.base import Prediction
     from unirs.metrics.gather import PredictionMetric
+    from unirs.metrics.scorer import Scorer
     from unirs.tasks.perturbation import Perturbation
 
 
@@ -73,7 +75,9 @@ class EvaluationModule(LightningModule):
         self.generation = generation
         self.clue_generator: ClueGenerator | None = None
         self.trained_steps: int | None = None
+        # By name of the evaluation set: answers of this process, and gathered ones of all.
         self._metrics: dict[str, PredictionMetric] = {}
+        self._gathered: dict[str, Sequence[Prediction]] = {}
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
         """Prepares the processor for loaders: a frozen encoder is identified, since its features may be cached."""
@@ -89,7 +93,7 @@ class EvaluationModule(LightningModule):
 
     def on_test_start(self) -> None:
         """Resets metrics."""
-        self._metrics = {}
+        self._metrics, self._gathered = {}, {}
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:  # noqa: ARG002
         """Answers a batch; `predictions` are its queries with the answers."""
@@ -115,8 +119,7 @@ class EvaluationModule(LightningModule):
     def add_predictions(self, eval_set: str, rows: Sequence[Prediction]) -> None:
         """Adds answers to the metrics of an evaluation set. Every process adds to the same sets, possibly no rows."""
         if eval_set not in self._metrics:
-            scorer = self.processor.tasks[EvalSet.from_name(eval_set).task].task.scorer
-            self._metrics[eval_set] = scorer(slow=False).to(self.device)
+            self._metrics[eval_set] = self._scorer(eval_set)(slow=False).to(self.device)
         self._metrics[eval_set].update(rows)
 
     def on_test_epoch_end(self) -> None:
@@ -124,13 +127,25 @@ class EvaluationModule(LightningModule):
         for name in sorted(self._metrics):
             one = EvalSet.from_name(name)
             prefix = "/".join(filter(None, ("test", one.perturbation, one.task)))
-            self.log_dict({f"{prefix}/{key}": value for key, value in self._metrics[name].compute().items()})
+            rows = self._gather(name)
+            statistics = self._scorer(name).evaluate(rows, slow=False).statistics if rows else {}
+            self.log_dict({f"{prefix}/{key}": point_estimate(value) for key, value in statistics.items()})
 
-    def predictions(self, perturbation: Perturbation | None = None) -> dict[str, tuple[Prediction, ...]]:
+    def predictions(self, perturbation: Perturbation | None = None) -> dict[str, Sequence[Prediction]]:
         """The answers of the last evaluation, by task. Collective: call it on every process.
 
         Args:
             perturbation: of the media, for a sanity baseline; None for the media as they are.
         """
         names = {task: EvalSet(task, perturbation).name for task in self.processor.tasks}
-        return {task: self._metrics[name].predictions() for task, name in names.items() if name in self._metrics}
+        return {task: self._gather(name) for task, name in names.items() if name in self._metrics}
+
+    def _gather(self, eval_set: str) -> Sequence[Prediction]:
+        if eval_set not in self._gathered:
+            self._gathered[eval_set] = self._metrics[eval_set].predictions()
+            # A million answers need hundreds of megabytes, once.
+            self._metrics[eval_set].reset()
+        return self._gathered[eval_set]
+
+    def _scorer(self, eval_set: str) -> Scorer:
+        return self.processor.tasks[EvalSet.from_name(eval_set).task].task.scorer

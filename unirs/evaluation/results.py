@@ -74,7 +74,9 @@ def summary(result: TaskResult) -> dict[str, dict[str, float]]:
         statistic that is undefined on these rows is NaN.
     """
     statistics = result.evaluation.statistics
-    ends = intervals(list(statistics.values()), [row.media for row in result.rows])
+    numbers: dict[tuple[str, ...], int] = {}
+    groups = [numbers.setdefault(row.media, len(numbers)) for row in result.rows]
+    ends = intervals(list(statistics.values()), groups)
     return {
         name: {"value": point_estimate(statistic), "ci_low": low, "ci_high": high, "n": int(statistic.n)}
         for (name, statistic), (low, high) in zip(statistics.items(), ends, strict=True)

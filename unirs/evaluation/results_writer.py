@@ -14,7 +14,7 @@ from unirs.evaluation.engine import EvaluationModule
 from unirs.evaluation.report.build import report_run
 from unirs.evaluation.results import TaskResult, format_table, skipped_lines, write_results
 from unirs.inference.change_maps import change_maps
-from unirs.metrics.base import Prediction
+from unirs.metrics.base import LazyRows, Prediction
 from unirs.models.unirs_model import UniRSModel
 from unirs.tasks.media import Media
 from unirs.tasks.perturbation import Perturbation
@@ -104,7 +104,7 @@ class ResultsWriter(Callback):
             print(f"\n{format_table(document)}\n\nWritten to {folder / stage}: {files}")
 
 
-def most_frequent(train: TaskSplit, rows: Sequence[Prediction], *, by_category: bool) -> tuple[Prediction, ...]:
+def most_frequent(train: TaskSplit, rows: Sequence[Prediction], *, by_category: bool) -> LazyRows:
     """Answers each row with the training split's most frequent answer.
 
     Args:
@@ -117,7 +117,12 @@ def most_frequent(train: TaskSplit, rows: Sequence[Prediction], *, by_category: 
         for turn in sample.turns:
             counts.setdefault(turn.category if by_category else "", Counter()).update(turn.targets)
     answers = {category: min(count, key=lambda answer: (-count[answer], answer)) for category, count in counts.items()}
-    return tuple(replace(row, text=answers.get(row.category if by_category else "", "")) for row in rows)
+
+    def guess(index: int) -> Prediction:
+        row = rows[index]
+        return replace(row, text=answers.get(row.category if by_category else "", ""))
+
+    return LazyRows(len(rows), guess)
 
 
 def _score(data: UniRSDataModule, name: str, split: SplitName, rows: Sequence[Prediction], *, slow: bool) -> TaskResult:
@@ -128,7 +133,14 @@ def _score(data: UniRSDataModule, name: str, split: SplitName, rows: Sequence[Pr
 def _media_finder(data: UniRSDataModule, split: SplitName) -> Callable[[Prediction], Media]:
     # Not by the sources, which lack the dates of a series.
     @cache
-    def by_turn(task: str) -> dict[str, Media]:
-        return {turn.id: sample.media for sample in data.split(task, split) for turn in sample.turns}
+    def by_sources(task: str) -> dict[tuple[str, ...], list[int]]:
+        indices: dict[tuple[str, ...], list[int]] = {}
+        for index, sample in enumerate(data.split(task, split)):
+            indices.setdefault(sample.media.sources, []).append(index)
+        return indices
 
-    return lambda row: by_turn(row.task)[row.id]
+    def find(row: Prediction) -> Media:
+        samples = (data.split(row.task, split)[index] for index in by_sources(row.task)[row.media])
+        return next(one.media for one in samples if any(turn.id == row.id for turn in one.turns))
+
+    return find

@@ -122,6 +122,7 @@ def complete(
         on_token=on_token,
     )
     completions = []
+    context = model.context
     for query, (token_ids, scores), texts, ids, length in zip(
         batch.queries, decoded, options, option_ids, batch.prompt_lengths(), strict=True
     ):
@@ -135,6 +136,6 @@ def complete(
         else:
             text = decode_answer(prompt_encoder.tokenizer, token_ids)
             answer_ids = (*token_ids, end)[: len(scores) or len(token_ids)]
-            limit = max_new_tokens if model.context is None else min(max_new_tokens, model.context + 1 - length)
+            limit = max_new_tokens if context is None else min(max_new_tokens, context + 1 - length)
             completions.append(Completion(text, answer_ids, tuple(scores), is_cut=len(token_ids) >= limit, **shared))
     return completions

@@ -149,11 +149,12 @@ def _max_tokens(model: UniRSModel, num_positions: torch.Tensor, max_new_tokens: 
 
 
 def _check_choices(model: UniRSModel, num_positions: torch.Tensor, choices: Sequence[Sequence[list[int]]]) -> None:
+    context = model.context
     for positions, options in zip(num_positions.tolist(), choices, strict=True):
         longest = max(map(len, options), default=0)
-        if model.context is not None and positions + longest - 1 > model.context:
+        if context is not None and positions + longest - 1 > context:
             raise ModelError(
-                f"A prompt of {positions} tokens and a choice of {longest} do not fit in the {model.context} positions "
+                f"A prompt of {positions} tokens and a choice of {longest} do not fit in the {context} positions "
                 "of the language model. Shorten the prompt or the choices, lower the number of frames, or choose "
                 "another language model."
             )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import msgspec
 
@@ -85,6 +85,37 @@ class Prediction:
         except msgspec.DecodeError:
             # msgspec refuses lone surrogates.
             return msgspec.convert(json.loads(line), cls)
+
+
+class LazyRows(Sequence[Prediction]):
+    """Rows that are made on access, since a task may have a million. They equal any sequence of equal rows.
+
+    Args:
+        size: Number of rows.
+        make: Makes the row of an index, equal ones each time.
+    """
+
+    def __init__(self, size: int, make: Callable[[int], Prediction]) -> None:
+        self._size, self._make = size, make
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return map(self._make, range(self._size))
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Prediction]: ...
+    def __getitem__(self, index: int | slice) -> Prediction | Sequence[Prediction]:
+        chosen = range(self._size)[index]
+        return self._make(chosen) if isinstance(chosen, int) else [self._make(each) for each in chosen]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 _FIELDS = ("id", "task", "media", "category", "prompt", "clue", "text", "references")

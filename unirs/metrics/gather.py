@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
 import torch
 import torchmetrics
-from torchmetrics.utilities import dim_zero_cat
 
-from unirs.metrics.base import Evaluation, Prediction
+from unirs.metrics.base import Evaluation, LazyRows, Prediction
 from unirs.metrics.bootstrap import point_estimate
 
 _DIGITS = re.compile(r"([0-9]+)")
@@ -55,7 +56,7 @@ class PredictionMetric(torchmetrics.Metric):
             for name, statistic in statistics.items()
         }
 
-    def predictions(self) -> tuple[Prediction, ...]:
+    def predictions(self) -> LazyRows:
         """The rows of all processes, one per id, in the natural order of ids: `a2` before `a10`.
 
         Samplers repeat rows so that all processes get equally many.
@@ -73,17 +74,43 @@ class PredictionMetric(torchmetrics.Metric):
             states.append(torch.zeros(0, dtype=torch.uint8, device=self.device))
         super().sync(*args, **kwargs)
 
-    def _decode(self) -> tuple[Prediction, ...]:
-        states = self._as_list()
-        lines = bytes(dim_zero_cat(states).cpu().numpy()).splitlines() if states else []
-        rows: dict[str, Prediction] = {}
-        for row in map(Prediction.from_json, lines):
-            rows.setdefault(row.id, row)
-        return tuple(rows[key] for key in sorted(rows, key=_natural))
+    def _decode(self) -> LazyRows:
+        text = b"".join(state.cpu().numpy().data for state in self._as_list())
+        starts: dict[str, int] = {}
+        start = 0
+        while start < len(text):
+            end = text.index(b"\n", start) + 1
+            starts.setdefault(_read_id(text[start:end]), start)
+            start = end
+        order = array("q", (starts[key] for key in _sort(starts)))
+        return LazyRows(
+            len(order), lambda index: Prediction.from_json(text[order[index] : text.index(b"\n", order[index])])
+        )
 
     def _as_list(self) -> list[torch.Tensor]:
         """The state: torchmetrics keeps a list, or one tensor once it is gathered."""
         return self.encoded if isinstance(self.encoded, list) else [self.encoded]
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+_DECODER = msgspec.json.Decoder(_Id)
+
+
+def _read_id(line: bytes) -> str:
+    try:
+        return _DECODER.decode(line).id
+    except msgspec.DecodeError:
+        return Prediction.from_json(line).id  # has lone surrogates
+
+
+def _sort(ids: Iterable[str]) -> list[str]:
+    """Sorts ids in their natural order; a million numbers without the memory of general keys."""
+    if all(key.isascii() and key.isdigit() for key in ids):
+        return sorted(ids, key=lambda key: (len(number := key.lstrip("0")), number, key))
+    return sorted(ids, key=_natural)
 
 
 def _natural(key: str) -> tuple[list[tuple[int, str]], str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from sys import intern
 
 from unirs.metrics.answer_rules import not_short_answers
 from unirs.metrics.base import Evaluation, Prediction
@@ -11,6 +13,7 @@ from unirs.metrics.scorer import Scorer
 from unirs.metrics.text import fold, strip_punctuation
 
 
+@lru_cache(maxsize=10_000)
 def normalize_answer(text: str) -> str:
     """An answer without case, surrounding space and surrounding punctuation: `" Yes. "` becomes `"yes"`.
 
@@ -48,10 +51,10 @@ class VqaAccuracy(Scorer):
         """Scores rows 1 (right) or 0; `slow` has no effect."""
         from unirs.metrics.statistics import accuracies
 
-        answers = [normalize_answer(row.answer) for row in rows]
-        correct = [
-            answer != "" and any(answer == normalize_answer(reference) for reference in row.references)
-            for answer, row in zip(answers, rows, strict=True)
-        ]
-        statistics = accuracies("accuracy", correct, [row.category for row in rows], self.categories)
-        return Evaluation(answers, [float(hit) for hit in correct], statistics)
+        answers, scores, categories = [], [], []
+        for row in rows:
+            answers.append(answer := normalize_answer(row.answer))
+            hit = answer != "" and any(answer == normalize_answer(reference) for reference in row.references)
+            scores.append(1.0 if hit else 0.0)
+            categories.append(intern(row.category))
+        return Evaluation(answers, scores, accuracies("accuracy", scores, categories, self.categories))

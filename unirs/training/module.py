@@ -196,7 +196,7 @@ class UniRSModule(EvaluationModule):
 
     def on_validation_start(self) -> None:
         """Resets metrics."""
-        self._metrics = {}
+        self.on_test_start()
         self._val_loss.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:  # noqa: ARG002

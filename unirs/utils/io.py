@@ -170,20 +170,34 @@ def scan_json_lines(path: Path) -> Iterator[tuple[int, Row]]:
             check_row_size(f"{path}, line {number}", len(line))
             mark = len(codecs.BOM_UTF8) if number == 1 and line.startswith(codecs.BOM_UTF8) else 0
             try:
-                text = line[mark:].decode()
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path} is not UTF-8 text after line {number - 1}. Save it as UTF-8.") from error
-            if text.strip():
-                try:
-                    value = json.loads(text)
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{path}, line {number} is not JSON ({error}). Correct that line.") from error
-                if not isinstance(value, dict):
-                    raise DataError(f"{path}, line {number} is not a JSON object. The file must hold one per line.")
-                if has_surrogate(text) and not is_text(value):
-                    raise not_text(f"{path}, line {number}")
+                value = msgspec.json.decode(line[mark:])
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                value = _parse_line(path, number, line[mark:])
+            if isinstance(value, dict):
                 yield number, Row(value, start + mark, start + len(line))
+            elif value is not _EMPTY:
+                raise DataError(f"{path}, line {number} is not a JSON object. The file must hold one per line.")
             start += len(line)
+
+
+_EMPTY = object()
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> Any:  # noqa: ANN401 - any JSON
+    """Parses what msgspec refuses: NaN, infinity, and empty lines as `_EMPTY`; errors say what is wrong."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text after line {number - 1}. Save it as UTF-8.") from error
+    if not text.strip():
+        return _EMPTY
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number} is not JSON ({error}). Correct that line.") from error
+    if isinstance(value, dict) and has_surrogate(text) and not is_text(value):
+        raise not_text(f"{path}, line {number}")
+    return value
 
 
 def read_row(path: Path, start: int, end: int) -> Any:  # noqa: ANN401 - any JSON

@@ -165,6 +165,21 @@ def test_rows_are_sorted_by_the_numbers_in_their_ids() -> None:
     assert [item.id for item in metric.predictions()] == [f"q{number}" for number in sorted(numbers)]
 
 
+def test_ids_that_are_numbers_are_sorted_as_others_are() -> None:
+    keys = ["10", "9", "010", "0", "2", "9" * 5000, "00"]
+    metric = collected([replace(row(1), id=key) for key in keys])
+    assert [item.id for item in metric.predictions()] == ["0", "00", "2", "9", "010", "10", "9" * 5000]
+    mixed = collected([replace(row(1), id=key) for key in [*keys, "a"]])
+    assert [item.id for item in mixed.predictions()] == ["0", "00", "2", "9", "010", "10", "9" * 5000, "a"]
+
+
+def test_rows_are_indexed_and_sliced_as_a_list_is() -> None:
+    rows = collected([row(number) for number in range(5)]).predictions()
+    assert (len(rows), rows[-1], rows[1:3]) == (5, row(4), [row(1), row(2)])
+    with pytest.raises(IndexError):
+        rows[5]
+
+
 def test_the_first_row_of_an_id_counts() -> None:
     metric = collected([row(1), replace(row(1), text="maybe")], [replace(row(1), text="no")])
     assert metric.predictions() == (row(1),)
@@ -182,7 +197,7 @@ def test_rows_accumulate_until_reset() -> None:
     assert metric.predictions() == (row(1), row(3))
     assert metric.compute()["accuracy"] == 0.5
     metric.reset()
-    assert (metric.predictions(), metric.compute()) == ((), {})
+    assert (list(metric.predictions()), metric.compute()) == ([], {})
 
 
 def test_it_serves_in_a_collection_and_gives_the_value_of_a_batch() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import random
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from unirs.metrics.vqa import normalize_answer
 from unirs.tasks.config import task_label
 from unirs.tasks.fields import parse_row
 from unirs.tasks.raster import Raster
-from unirs.utils.io import read_json_lines
+from unirs.utils.io import read_json_lines, read_row, scan_json_lines
 from unirs.utils.progress import track
 from unirs.utils.typed_yaml import read_config
 
@@ -143,7 +144,11 @@ def choose_cards(folder: Path, tasks: Sequence[str], samples: int) -> list[Card]
     cards = []
     for task in tasks:
         path = folder / "predictions" / f"{task}.jsonl"
-        scores = [_score(row) for _, row in read_json_lines(path)]
+        scores, starts, ends = array("d"), array("q"), array("q")
+        for _, (row, start, end) in scan_json_lines(path):
+            scores.append(_score(row))
+            starts.append(start)
+            ends.append(end)
         graded = any(score not in (0.0, 1.0) for score in scores)
         count = max(1, samples // (len(tasks) * len(_PICKS)))
         by_score = sorted(range(len(scores)), key=lambda index: (scores[index], index))
@@ -152,15 +157,11 @@ def choose_cards(folder: Path, tasks: Sequence[str], samples: int) -> list[Card]
         for name, indices in zip(_PICKS, (by_score[:count], by_score[::-1][:count], sorted(drawn)), strict=True):
             for index in indices:
                 picks[index].append(name)
-        # Only these rows, as a task may have a million.
-        rows = {
-            index: parse_row(row, Prediction, where)
-            for index, (where, row) in enumerate(read_json_lines(path))
-            if index in picks
-        }
         for index, names in picks.items():
             verdict = "" if graded else "right" if scores[index] else "wrong"
-            cards.append(Card(rows[index], scores[index], verdict, names))
+            # Only these rows, as a task may have a million.
+            row = parse_row(read_row(path, starts[index], ends[index]), Prediction, f"{path}, row {index + 1}")
+            cards.append(Card(row, scores[index], verdict, names))
     return cards
 
 
