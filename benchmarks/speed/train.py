@@ -5,8 +5,9 @@
 Both sides have the same components (see components.py): a frozen vision tower, a trained projector, and SmolLM2-135M
 with LoRA. Samples, tokens, precision, optimiser and threads are the same too, and the losses of the same samples must
 be equal. Of 100 media about 87 are images with eight questions each, 9 pairs with five captions and 4 videos, the
-mixture that results from the paper's weights 1, 5 and 10 of its three data sets. A sample is one answer: LLaVA has a
-row for each, after the images, as published scripts do; UniRS uses its default token trees.
+mixture that results from the paper's weights 1, 5 and 10 of its three data sets. A sample is one answer. UniRS uses its
+default token trees. LLaVA has a row for each answer, after the images; or a row for each medium, a conversation of all
+its questions and answers, which computes images once, but trains each answer after those to other questions.
 
 UniRS's first epoch starts with an empty feature cache; steady state is the mean of later epochs. LLaVA's epochs are
 equal.
@@ -15,8 +16,9 @@ equal.
 import argparse
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,6 +46,7 @@ from unirs.tasks.media import Media
 from unirs.tasks.sample import Sample, TaskSplit
 from unirs.training.module import UniRSModule
 from unirs.training.optim import OptimConfig
+from unirs.utils.process import tune_process
 
 BATCH = 16
 # Rows of LLaVA per forward pass, with gradient accumulation: logits at all positions of 16 rows with a video need more
@@ -107,23 +110,24 @@ class Work:
 
 
 class Clock(Callback):
-    """Measures the seconds of each epoch."""
+    """Measures the seconds of each epoch by a clock `now`."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
         self.seconds: list[float] = []
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Starts the clock."""
-        self._start = time.perf_counter()
+        self._start = self.now()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Stops the clock."""
-        self.seconds.append(time.perf_counter() - self._start)
+        self.seconds.append(self.now() - self._start)
 
 
-def train_ours(work: Work, epochs: int) -> list[float]:
+def train_ours(work: Work, epochs: int, now: Callable[[], float]) -> list[float]:
     """Seconds of each of UniRS's epochs, the first one with an empty cache."""
-    clock = Clock()
+    clock = Clock(now)
     with TemporaryDirectory() as cache:
         trainer = Trainer(
             max_epochs=epochs,
@@ -150,11 +154,11 @@ class Rows(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        rows: Sequence[tuple[Media, TokenTree]],
+        rows: Sequence[tuple[Media, Sequence[TokenTree]]],
         tokenizer: PreTrainedTokenizerBase,
         processor: SiglipImageProcessorPil,
     ) -> None:
-        self.rows = [(media, token_ids(tree, tokenizer), tree.labels) for media, tree in rows]
+        self.rows = [(media, *_conversation(trees, tokenizer)) for media, trees in rows]
         self.processor = processor
         self.pad = int(tokenizer.eos_token_id)
 
@@ -181,6 +185,16 @@ class Rows(Dataset[dict[str, Any]]):
         }
 
 
+def _conversation(trees: Sequence[TokenTree], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Token ids and labels of turns one after the other; the images precede the first."""
+    ids, labels = token_ids(trees[0], tokenizer), list(trees[0].labels)
+    for tree in trees[1:]:
+        text = [not visual for visual in tree.visual_mask]
+        ids += compress(tree.input_ids, text)
+        labels += compress(tree.labels, text)
+    return ids, labels
+
+
 def _llava(work: Work) -> LlavaForConditionalGeneration:
     llava = LlavaForConditionalGeneration.from_pretrained(work.folder / "llava", dtype=work.dtype)
     llava.requires_grad_(False)
@@ -189,22 +203,24 @@ def _llava(work: Work) -> LlavaForConditionalGeneration:
     return llava
 
 
-def _rows(work: Work, cache: Path) -> tuple[Rows, int]:
-    """LLaVA's rows."""
+def _rows(work: Work, cache: Path) -> tuple[Rows, Rows]:
+    """LLaVA's rows, one for each answer, and one for each medium."""
     module, data = work.module(), work.read(cache)
     tokenizer = module.processor.require_tokenizer()
     prompt_encoder = PromptEncoder(tokenizer)
-    found: list[tuple[Media, TokenTree]] = []
+    conversations: list[tuple[Media, list[TokenTree]]] = []
     for name, task in data.tasks.items():
         for sample in data.split(name, "train"):
             trees = prompt_encoder.encode_train_flat(
                 task.task.prompt, sample, sample.media.num_frames, module.model.projector.num_tokens
             )
-            found += [(sample.media, tree) for tree in trees]
-    return Rows(found, tokenizer, SiglipImageProcessorPil.from_pretrained(work.folder / "llava")), len(found)
+            conversations.append((sample.media, trees))
+    pil = SiglipImageProcessorPil.from_pretrained(work.folder / "llava")
+    single = [(media, [tree]) for media, trees in conversations for tree in trees]
+    return Rows(single, tokenizer, pil), Rows(conversations, tokenizer, pil)
 
 
-def train_baseline(work: Work, rows: Rows) -> float:
+def train_baseline(work: Work, rows: Rows, now: Callable[[], float]) -> float:
     """Seconds of one of LLaVA's epochs."""
     with TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -223,9 +239,9 @@ def train_baseline(work: Work, rows: Rows) -> float:
             seed=0,
         )
         trainer = HuggingFaceTrainer(_llava(work), arguments, data_collator=rows.collate, train_dataset=rows)
-        start = time.perf_counter()
+        start = now()
         trainer.train()
-        return time.perf_counter() - start
+        return now() - start
 
 
 @torch.no_grad()
@@ -290,27 +306,36 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="tiny components, to try the script")
+    parser.add_argument("--busy", action="store_true", help="measure processor time, for a busy machine")
     options = parser.parse_args()
+    tune_process()
+    now = time.process_time if options.busy else time.perf_counter
     options.dtype = resolve_dtype(options.dtype, "lora")
     with components(tiny=options.tiny) as folder, TemporaryDirectory() as data:
         work = Work.synthetic(folder, Path(data), tuple(options.media), getattr(torch, options.dtype))
         difference = check_loss(work)
         print(f"Difference of the losses of the same samples: {difference:.1e}.")
-        rows, count = _rows(work, Path(data) / "features")
+        rows, conversations = _rows(work, Path(data) / "features")
+        count = len(rows)
         first: list[float] = []
         steady: list[float] = []
-        baseline: list[float] = []
+        by_answer: list[float] = []
+        by_medium: list[float] = []
         for _ in range(options.rounds):
-            seconds = train_ours(work, 3)
+            seconds = train_ours(work, 3, now)
             first.append(seconds[0])
             steady.append(statistics.mean(seconds[1:]))
-            baseline.append(train_baseline(work, rows))
-            print(f"seconds of UniRS's epochs {seconds}, of LLaVA's {baseline[-1]}", flush=True)
+            by_answer.append(train_baseline(work, rows, now))
+            by_medium.append(train_baseline(work, conversations, now))
+            print(f"seconds of UniRS's epochs {seconds}, of LLaVA's {by_answer[-1]}, {by_medium[-1]}", flush=True)
     report(
         "train.py",
         [
-            rates(f"training, steady state, {options.dtype}", count, "samples", (steady, baseline)),
-            rates(f"training, first epoch, {options.dtype}", count, "samples", (first, baseline)),
+            *(
+                rates(f"training, {epoch}, {options.dtype}, LLaVA with {name}", count, "samples", (ours, baseline))
+                for epoch, ours in (("steady state", steady), ("first epoch", first))
+                for name, baseline in (("a row per answer", by_answer), ("a conversation per medium", by_medium))
+            ),
             Row("loss of the same samples, difference", difference, None, "nats", None),
         ],
     )
