@@ -35,9 +35,9 @@ def _run(options: argparse.Namespace) -> None:
     from unirs.models.importers import read_checkpoint
     from unirs.models.pretrained import is_saved_model
 
+    check_writable(options.out.parent, "Name another OUT.")
     if not options.source.exists():
         raise UniRSError(f"{options.source} does not exist. Correct the path.")
-    check_writable(options.out.parent, "Name another OUT.")
     if (options.source / "config.yaml").is_file() or is_saved_model(options.source):
         model = UniRS.from_pretrained(options.source, device="cpu", trust_remote_code=options.trust_remote_code)
     else:

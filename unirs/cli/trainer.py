@@ -71,7 +71,7 @@ def _short(message: str) -> str:
 
 
 def _check_configs(args: Sequence[str]) -> None:
-    """Checks that there are configs, and that they are files.
+    """Checks that configs are files.
 
     Raises:
         UniRSError: one is not; a FIFO or device, which jsonargparse would read without end, too.
@@ -79,8 +79,6 @@ def _check_configs(args: Sequence[str]) -> None:
     command, first = args[0], [*args[1:], ""][0]
     if first and not first.startswith("-"):
         raise UniRSError(f"'{first}' is no option. Try: unirs {command} --config {_config_of(Path(first))}")
-    if not any(option.startswith(("-c", "--config", "-h", "--help", "--print_config", "--data")) for option in args):
-        raise UniRSError(f"There is no config. Try: unirs {command} --config configs/quickstart.yaml")
     for option, value in zip(args, [*args[1:], ""], strict=True):
         name, separator, joined = option.partition("=")
         if name in ("-c", "--config"):
@@ -89,6 +87,10 @@ def _check_configs(args: Sequence[str]) -> None:
                 raise UniRSError(f"--config {path} is a folder. Name a file, such as {_config_of(path)}.")
             with reading(path, "a YAML file in UTF-8"):
                 path.open("rb").close()
+
+
+def _has_config(args: Sequence[str]) -> bool:
+    return any(option.startswith(("-c", "--config")) for option in args)
 
 
 def _config_of(path: Path) -> Path:
@@ -146,7 +148,12 @@ class TrainerCLI(LightningCLI):
         except UniRSError:
             raise
         except ArgumentError as error:
-            raise ArgumentError(None, f"{error}{self._nearest_option(str(error), parser)}") from error
+            hint = (
+                ""
+                if _has_config(args)
+                else f" There is no config. Try: unirs {args[0]} --config configs/quickstart.yaml"
+            )
+            raise ArgumentError(None, f"{error}{self._nearest_option(str(error), parser)}{hint}") from error
         except Exception as error:  # of any class, for a damaged file
             raise ArgumentError(None, f"The config cannot be read ({type(error).__name__}: {error})") from error
         # Before the model is built, which takes long.

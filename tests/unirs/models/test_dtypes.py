@@ -1,5 +1,6 @@
 """`auto` as dtype and precision: chosen by the device's instructions, and recorded."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,11 @@ def test_the_config_of_a_run_holds_the_choice(
     tmp_path: Path,
     cli: Callable[..., int],
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Lightning unsets it if the root logger has no handlers when it is imported; other commands limit the level.
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    caplog.set_level(logging.INFO, "lightning.pytorch.utilities.rank_zero")
     processor(AMX)
     config = write_config(tmp_path, colour_tasks[:1], data={"feature_cache": str(tmp_path / "features")})
     assert cli("fit", "--config", config) == 0
