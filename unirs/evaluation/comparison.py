@@ -19,6 +19,7 @@ from unirs.metrics.registry import METRICS, named_metric
 from unirs.metrics.scorer import Scorer
 from unirs.metrics.text_metric import as_scorer
 from unirs.tasks.config import TaskConfig
+from unirs.utils.progress import track
 
 _MAX_EXACT = 1000  # discordant rows for which McNemar's test is exact
 
@@ -108,7 +109,7 @@ def compare_runs(
             f"{', '.join(listed[1])}. Choose one with --task, or compare what both have with --intersect."
         )
     comparisons = []
-    for name in shared:
+    for name in track(shared, "comparison", len(shared), unit="tasks"):
         paths = [run / stage / "predictions" / f"{name}.jsonl" for run in (first, second)]
         rows, unpaired = pair_rows(*map(read_rows, paths), intersect=intersect)
         categories = [row.category for row, _ in rows]

@@ -17,6 +17,7 @@ from unirs.metrics.registry import METRICS, PROTOCOLS, metric_options, named_met
 from unirs.metrics.scorer import Scorer
 from unirs.metrics.text_metric import as_scorer
 from unirs.tasks.task import SplitName, Task
+from unirs.utils.progress import track
 
 ALL = "all"
 """Name under which every protocol that fits the rows is applied."""
@@ -118,7 +119,7 @@ def score(
     rows = [replace(row, media=row.media or (row.id,)) for row in rows]
     scorers, not_applied = _scorers(protocol, scorer, options or {}, rows, source)
     results = {}
-    for label, one in scorers.items():
+    for label, one in track(scorers.items(), "scores", len(scorers), unit="protocols"):
         task_name = f"{rows[0].task}.{label}" if protocol == ALL else rows[0].task
         of_protocol = [replace(row, task=task_name) for row in _with_classes(rows, label)]
         try:
