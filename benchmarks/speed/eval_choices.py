@@ -26,6 +26,7 @@ from unirs.plugins import create
 from unirs.tasks.media import Media
 from unirs.tasks.sample import Sample, Turn
 from unirs.tasks.task import Task
+from unirs.utils.process import tune_process
 
 CLASSES = [
     *("post-earthquake", "flood", "fire", "landslide", "mudslide", "traffic collision", "traffic congestion"),
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="tiny components, to try the script")
     options = parser.parse_args()
+    tune_process()
     with components(tiny=options.tiny) as folder, TemporaryDirectory() as data:
         task: Task = create("unirs.tasks", {"name": "era", "root": Path(data) / "era", "num_frames": options.frames})
         if task.synthesize is not None:

@@ -23,6 +23,7 @@ from unirs.models.importers import read_checkpoint
 from unirs.tasks.media import Image
 from unirs.tasks.prompt import PromptTemplate
 from unirs.tasks.sample import Sample, Turn
+from unirs.utils.process import tune_process
 
 PROMPT = PromptTemplate("vqa", "{question}")
 
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="tiny components, to try the script")
     options = parser.parse_args()
+    tune_process()
     with components(tiny=options.tiny) as folder, TemporaryDirectory() as data:
         media = images(Path(data) / "rsvqa_lr", options.images)
         ours = Ours(UniRS(*read_checkpoint(folder / "llava")), media, questions(options.questions, 0), options.longest)
