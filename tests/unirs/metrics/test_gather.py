@@ -91,7 +91,7 @@ def encode(rows: list[Prediction]) -> list[dict[str, Any]]:
     return [
         {
             name: getattr(item, name)
-            for name in ("id", "task", "media", "category", "prompt", "text", "references", "clue")
+            for name in ("id", "task", "media", "category", "prompt", "text", "references", "clue", "box_frame")
         }
         for item in rows
     ]
