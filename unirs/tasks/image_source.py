@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,9 +301,8 @@ def digest(source: Source) -> str:
 
 def resize_image(
     image: PIL.Image.Image, size: tuple[int, int] | None, mode: str, fill: tuple[int, int, int]
-) -> np.ndarray:
+) -> PIL.Image.Image:
     """Resizes an image to `size`, height and width; see `ResizeSpec` for `mode` and `fill`."""
-    import numpy as np
     import PIL.Image
     import PIL.ImageOps
 
@@ -316,7 +315,7 @@ def resize_image(
             image = _pad(image, target, fill).resize(target, bicubic)
         else:
             image = PIL.ImageOps.fit(image, target, bicubic)
-    return np.asarray(image)
+    return image
 
 
 def _pad(image: PIL.Image.Image, target: tuple[int, int], fill: tuple[int, int, int]) -> PIL.Image.Image:
@@ -330,13 +329,14 @@ def _pad(image: PIL.Image.Image, target: tuple[int, int], fill: tuple[int, int, 
     return canvas
 
 
-def stack_images(images: list[np.ndarray]) -> torch.Tensor:
-    """Stacks images `[H, W, 3]` to `[k, 3, H, W]`."""
+def stack_images(images: Sequence[PIL.Image.Image]) -> torch.Tensor:
+    """Stacks RGB images of one size to `[k, 3, H, W]`."""
     import numpy as np
     import torch
 
-    height, width, channels = images[0].shape
-    stacked = np.empty((len(images), channels, height, width), np.uint8)
+    stacked = np.empty((len(images), 3, images[0].height, images[0].width), np.uint8)
     for output, image in zip(stacked, images, strict=True):
-        output[:] = image.transpose(2, 0, 1)
+        # Pillow splits bands faster than numpy transposes pixels.
+        for channel, band in zip(output, image.split(), strict=True):
+            channel[:] = np.asarray(band)
     return torch.from_numpy(stacked)

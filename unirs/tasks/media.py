@@ -154,7 +154,7 @@ class SourceMedia:
 
     def _resize(
         self, images: Sequence[PIL.Image.Image], size: tuple[int, int] | None, resize: ResizeSpec
-    ) -> list[np.ndarray]:
+    ) -> list[PIL.Image.Image]:
         try:
             return [resize_image(image, size, resize.mode, resize.fill) for image in images]
         except MediaError as error:

@@ -7,13 +7,15 @@ the next key frame are skipped, and so are H.264 frames that no other frame refe
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import av
 import numpy as np
+from av.packet import Packet as CodedPacket
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from unirs.tasks.image_source import Source
 from unirs.tasks.video_index import DamageError, VideoIndex, first_stream, open_video, read_index
@@ -29,19 +31,21 @@ class PyAVReader:
 
     def read(self, source: Source, select: Callable[[int], list[int]]) -> Sequence[np.ndarray]:
         """See `VideoReader.read`."""
-        index = read_index(source)
-        keys = index.keys
-        return _decode_keys(source, index, [keys[position] for position in select(len(keys))])
-
-
-def _decode_keys(source: Source, index: VideoIndex, keys: Sequence[int]) -> list[np.ndarray]:
-    frames = _decode(source, index, keys, _plan(index, keys))
-    if len(frames) < len(keys):
-        # Videos with gradual intra refresh need more packets after a key frame than the file's flags suggest.
-        frames = _decode(source, index, keys, bytes([_DECODE]) * len(index.packets))
-    if len(frames) < len(keys):
-        raise DamageError(f"{len(keys) - len(frames)} of {len(keys)} frames are missing")
-    return [frames[key] for key in keys]
+        with open_video(source) as file:
+            index = read_index(source, file)
+            keys = index.keys
+            keys = [keys[position] for position in select(len(keys))]
+            plan = _plan(index, keys)
+            # FFmpeg decodes a frame to open a file: opening it again would be slower than its packets are large.
+            frames = _decode(first_stream(file), index.coded, index, keys, plan) if index.coded else {}
+        if not index.coded:
+            frames = _decode_file(source, index, keys, plan)
+        if len(frames) < len(keys):
+            # Videos with gradual intra refresh need more packets after a key frame than the file's flags suggest.
+            frames = _decode_file(source, index, keys, bytes([_DECODE]) * len(plan))
+        if len(frames) < len(keys):
+            raise DamageError(f"{len(keys) - len(frames)} of {len(keys)} frames are missing")
+        return [frames[key] for key in keys]
 
 
 def _plan(index: VideoIndex, keys: Collection[int]) -> bytes:
@@ -64,35 +68,44 @@ def _plan(index: VideoIndex, keys: Collection[int]) -> bytes:
     return bytes(plan)
 
 
-def _decode(source: Source, index: VideoIndex, keys: Collection[int], plan: bytes) -> dict[int, np.ndarray]:
-    frames: dict[int, np.ndarray] = {}
-    numbers = itertools.count()
+def _decode_file(source: Source, index: VideoIndex, keys: Collection[int], plan: bytes) -> dict[int, np.ndarray]:
     with open_video(source) as file:
         stream = first_stream(file)
-        context = stream.codec_context
-        width, height = context.width, context.height
-        # Loader workers decode several videos at once.
-        context.thread_count = 1
-        context.options = {"err_detect": "explode"}
-        coded = (packet for packet in file.demux(stream) if packet.size)
-        for packet, handling, following in zip(coded, plan, plan[1:] + b"\0", strict=True):
-            if handling == _SKIP:
-                continue
-            if packet.is_corrupt:
-                raise DamageError("it is cut short")
-            context.skip_frame = "NONREF" if handling == _IF_REFERENCE else "DEFAULT"
-            decoded = context.decode(packet)
-            if following == _SKIP:
-                # Decoding continues at another key frame.
-                decoded += context.decode(None)
-                context.flush_buffers()
-            for frame in decoded:
-                if frame.is_corrupt:
-                    raise DamageError("a frame is damaged")
-                key = frame.pts if index.timed else next(numbers)
-                if key is not None and key in keys:
-                    pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
-                    frames[key] = upright(frame, pixels)
+        return _decode(stream, (packet for packet in file.demux(stream) if packet.size), index, keys, plan)
+
+
+def _decode(
+    stream: VideoStream,
+    coded: Iterable[CodedPacket[VideoStream]],
+    index: VideoIndex,
+    keys: Collection[int],
+    plan: bytes,
+) -> dict[int, np.ndarray]:
+    frames: dict[int, np.ndarray] = {}
+    numbers = itertools.count()
+    context = stream.codec_context
+    width, height = context.width, context.height
+    # Loader workers decode several videos at once.
+    context.thread_count = 1
+    context.options = {"err_detect": "explode"}
+    for packet, handling, following in zip(coded, plan, plan[1:] + b"\0", strict=True):
+        if handling == _SKIP:
+            continue
+        if packet.is_corrupt:
+            raise DamageError("it is cut short")
+        context.skip_frame = "NONREF" if handling == _IF_REFERENCE else "DEFAULT"
+        decoded = context.decode(packet)
+        if following == _SKIP:
+            # Decoding continues at another key frame.
+            decoded += context.decode(None)
+            context.flush_buffers()
+        for frame in decoded:
+            if frame.is_corrupt:
+                raise DamageError("a frame is damaged")
+            key = frame.pts if index.timed else next(numbers)
+            if key is not None and key in keys:
+                pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+                frames[key] = upright(frame, pixels)
     return frames
 
 

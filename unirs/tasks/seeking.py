@@ -27,7 +27,8 @@ def count_seekable_frames(source: Source, *, open_gops: bool) -> int:
         RefusedVideoError: Seeking may find other frames.
         DamageError: The video is damaged.
     """
-    index = read_index(source)
+    with open_video(source) as file:
+        index = read_index(source, file)
     with open_video(source) as file:
         for reason in (*_index_reasons(index, open_gops=open_gops), *_stream_reasons(file)):
             raise RefusedVideoError(reason)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from unirs.tasks.image_source import resize_image
 
 if TYPE_CHECKING:
-    import numpy as np
     import PIL.Image
 
 
@@ -37,15 +36,15 @@ def tile_grid(size: tuple[int, int], frame: tuple[int, int], max_tiles: int) -> 
 
 def cut_tiles(
     image: PIL.Image.Image, frame: tuple[int, int], max_tiles: int, mode: str, fill: tuple[int, int, int]
-) -> list[np.ndarray]:
-    """Resizes an image to the frames of `tile_grid`, and cuts it into these, uint8 `[H, W, 3]` each, row by row."""
+) -> list[PIL.Image.Image]:
+    """Resizes an image to the frames of `tile_grid`, and cuts it into these, row by row."""
     rows, columns = tile_grid((image.height, image.width), frame, max_tiles)
     height, width = frame
     if not rows:
         return []
     whole = resize_image(image, (rows * height, columns * width), mode, fill)
     return [
-        whole[row * height : (row + 1) * height, column * width : (column + 1) * width]
+        whole.crop((column * width, row * height, (column + 1) * width, (row + 1) * height))
         for row in range(rows)
         for column in range(columns)
     ]

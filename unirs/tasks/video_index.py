@@ -20,6 +20,8 @@ from unirs.tasks.image_source import InMemory, Source, check_pixels
 _FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,asf"
 """FFmpeg's names of the container formats that are read."""
 
+_MAX_CODED = 1 << 26
+
 
 class DamageError(Exception):
     """Damage that FFmpeg skips or conceals without an error."""
@@ -44,12 +46,14 @@ class VideoIndex:
         codec: FFmpeg's name of the codec.
         idr: Whether decoding can start at each key frame of H.264: those of open GOPs and of gradual intra refresh are
             not IDR frames. True for other codecs.
+        coded: The packets with their content, in the same order; empty if the content has more than 64 MiB.
     """
 
     packets: Sequence[Packet]
     timed: bool
     codec: str
     idr: bool
+    coded: Sequence[CodedPacket[VideoStream]]
 
     @property
     def keys(self) -> list[int]:
@@ -90,37 +94,41 @@ def first_stream(file: InputContainer) -> VideoStream:
     return stream
 
 
-def read_index(source: Source) -> VideoIndex:
-    """Reads the packets of a video without decoding them.
+def read_index(source: Source, file: InputContainer) -> VideoIndex:
+    """Reads the packets of an open video to its end, without decoding them.
 
     Raises:
         MediaError: its frames are too large.
         DamageError: it is damaged, or no video.
     """
-    with open_video(source) as file:
-        stream = first_stream(file)
-        context = stream.codec_context
-        check_pixels(f"Video {source}", context.width, context.height)
-        is_hidden = _is_hidden_vp8 if context.name in ("vp8", "libvpx") else lambda packet: packet.is_discard
-        found, idr = [], True
-        for packet in file.demux(stream):
-            found.append((packet.pts, packet.is_keyframe, is_hidden(packet), packet.size))
-            if packet.is_keyframe and context.name == "h264":
-                idr = idr and _is_idr(bytes(packet), context.extradata or b"")
-        # FFmpeg adds an empty packet at the end.
-        if len(found) - 1 < stream.frames:
-            raise DamageError(f"it holds {len(found) - 1} of {stream.frames} frames")
-        coded = [(time, is_keyframe, hidden) for time, is_keyframe, hidden, size in found if size]
-        times = [time for time, _, hidden in coded if not hidden and time is not None]
-        # AVI has no timestamps. FFmpeg invents some in file order, which is wrong if frames refer to later ones.
-        invented = times == sorted(times) and context.has_b_frames
-        timed = len(set(times)) == sum(not hidden for _, _, hidden in coded) and not invented
-        numbers = itertools.count()
-        packets = [
-            Packet(time if timed and time is not None else -1 if hidden else next(numbers), is_keyframe, hidden)
-            for time, is_keyframe, hidden in coded
-        ]
-        return VideoIndex(packets, timed, context.name, idr)
+    stream = first_stream(file)
+    context = stream.codec_context
+    check_pixels(f"Video {source}", context.width, context.height)
+    is_hidden = _is_hidden_vp8 if context.name in ("vp8", "libvpx") else lambda packet: packet.is_discard
+    found: list[tuple[int | None, bool, bool]] = []
+    contents: list[CodedPacket[VideoStream]] = []
+    idr, count, num_bytes = True, 0, 0
+    for count, packet in enumerate(file.demux(stream)):  # noqa: B007 - FFmpeg adds an empty packet at the end
+        if packet.is_keyframe and context.name == "h264":
+            idr = idr and _is_idr(bytes(packet), context.extradata or b"")
+        if packet.size:
+            found.append((packet.pts, packet.is_keyframe, is_hidden(packet)))
+            num_bytes += packet.size
+            contents.append(packet)
+            if num_bytes > _MAX_CODED:
+                contents.clear()
+    if count < stream.frames:
+        raise DamageError(f"it holds {count} of {stream.frames} frames")
+    times = [time for time, _, hidden in found if not hidden and time is not None]
+    # AVI has no timestamps. FFmpeg invents some in file order, which is wrong if frames refer to later ones.
+    invented = times == sorted(times) and context.has_b_frames
+    timed = len(set(times)) == sum(not hidden for _, _, hidden in found) and not invented
+    numbers = itertools.count()
+    packets = [
+        Packet(time if timed and time is not None else -1 if hidden else next(numbers), is_keyframe, hidden)
+        for time, is_keyframe, hidden in found
+    ]
+    return VideoIndex(packets, timed, context.name, idr, contents)
 
 
 def _is_hidden_vp8(packet: CodedPacket[VideoStream]) -> bool:
