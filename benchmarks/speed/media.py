@@ -1,12 +1,12 @@
 """Decoding of videos and images: UniRS compared with its other video readers, OpenCV, PyAV and Pillow; later epochs.
 
-    python benchmarks/speed/media.py --videos 200 --images 200
+    python benchmarks/speed/media.py --videos 10 --images 40
 
 Videos have 5 s of 24 frames per second, 640x640, H.264, drawn like UniRS's synthetic ERA, and are cached in
 `data/speed`. By default x264 writes one key frame per video; a second set has one per second. Every side reads 8
-frames at the same indices, resizes them with the same function, and has the same threads: one, and then one in each of
-several workers. Needs `opencv-python-headless`, of the dependency group `speed`; video readers that are not installed
-are omitted.
+frames at the same indices, resizes them with the same function, and has one thread. Most rows have a second one with
+the processor time, which other programs hardly affect. Needs `opencv-python-headless`, of the dependency group
+`speed`; video readers that are not installed are omitted.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from time import process_time
 
 import av
 import cv2
@@ -23,7 +24,6 @@ import numpy as np
 import PIL.Image
 import torch
 from measure import Row, in_turn, rates, report
-from torch.utils.data import DataLoader, Dataset, RandomSampler
 from unirs_tasks.synth.events import EVENTS
 from unirs_tasks.synth.layout import compose, random_plan
 from unirs_tasks.synth.scene import random_acquisition
@@ -37,11 +37,12 @@ from unirs.data.frame_cache import FrameCache
 from unirs.errors import PluginError
 from unirs.tasks.media import STRETCH, Image, Video
 from unirs.tasks.sample import Sample
-from unirs.tasks.video_reader import DEFAULT_READER, create_reader
+from unirs.tasks.video_reader import DEFAULT_READER, create_reader, read_frames
 from unirs.utils.io import write_atomically
 
 DATA = Path("data/speed")
 COUNT, FPS, SIDE = 8, 24, 640
+SUFFIXES = {".jpg": "JPEG", ".png": "PNG", ".tif": "TIFF"}
 
 # Mean difference over a resized frame, in levels of 255: allows other YUV conversions, but not another frame.
 TOLERANCE = 2.0
@@ -52,44 +53,35 @@ Reader = Callable[[Path], torch.Tensor]
 def main() -> None:
     """Measures, and writes `runs/speed/media.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=200, help="how many videos; some are read by each side in turn")
+    parser.add_argument("--videos", type=int, default=10, help="how many videos; some are read by each side in turn")
     parser.add_argument("--seconds", type=int, default=5, help="length of a video")
-    parser.add_argument("--images", type=int, default=200, help="how many images of each format")
+    parser.add_argument("--images", type=int, default=40, help="how many images of each format")
     parser.add_argument("--size", type=int, default=224, help="height and width of the resized frames, in px")
-    parser.add_argument("--workers", type=int, default=2, help="processes of the loaders")
     parser.add_argument("--rounds", type=int, default=5, help="chunks of the videos; both sides read each chunk")
     options = parser.parse_args()
     one_thread()
     size = (options.size, options.size)
     sparse, dense = videos(options.videos, options.seconds)
     readers = Readers(size)
-    for paths in (sparse, dense):
-        check_videos(readers, paths[:: max(1, len(paths) // 10)])
     rows = []
     baselines = {"frame-wise seeking (OpenCV)": readers.seeking, "reading through (PyAV)": readers.through}
+    epochs = Epochs(sparse, size)
+    seconds = in_turn(epochs.later, epochs.first, warmup=0)
+    rows.append(rates("a later epoch: the first", len(sparse), "videos", seconds))
+    for paths in (sparse, dense):
+        check_videos(readers, paths[:4])
     baselines |= {f"video_reader: {name}": partial(readers.ours, reader=name) for name in other_readers()}
     for paths, keys in ((sparse, "one key frame"), (dense, "one key frame per second")):
         for name, baseline in baselines.items():
-            seconds = in_chunks(partial(read, readers.ours), partial(read, baseline), paths, options.rounds)
-            rows.append(rates(f"8 frames, {keys}: {name}", len(paths) // options.rounds, "videos", seconds))
-    for name, baseline in baselines.items():
-        # Forks of a process that has decoded with another reader may never end.
-        if name.startswith("video_reader"):
-            continue
-        load = partial(epoch_of, workers=options.workers)
-        seconds = in_chunks(partial(load, readers.ours), partial(load, baseline), sparse, options.rounds)
-        what = f"8 frames, one key frame, {options.workers} workers: {name}"
-        rows.append(rates(what, len(sparse) // options.rounds, "videos", seconds))
-    for workers in sorted({0, options.workers}):
-        epochs = Epochs(sparse, size, workers)
-        seconds = in_turn(epochs.later, epochs.first, warmup=0)
-        rows.append(rates(f"a later epoch, {workers} workers: the first", len(sparse), "videos", seconds))
-    rows += images(options.images)
+            rows += compare(f"8 frames, {keys}: {name}", "videos", readers.ours, baseline, paths, options.rounds)
+        what = f"8 frames, {keys}, not resized: frame-wise seeking (OpenCV)"
+        rows += compare(what, "videos", partial(read_frames, num_frames=COUNT), seek, paths, options.rounds)
+    rows += images(options.images, size)
     report(__file__, rows)
 
 
 def one_thread() -> None:
-    """Limits every library to one thread, in this process and its workers."""
+    """Limits every library to one thread."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
 
@@ -120,15 +112,7 @@ class Readers:
 
     def seeking(self, path: Path) -> torch.Tensor:
         """OpenCV, with a seek to each frame."""
-        film = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-        frames = []
-        for index in spread(int(film.get(cv2.CAP_PROP_FRAME_COUNT))):
-            film.set(cv2.CAP_PROP_POS_FRAMES, index)
-            found, frame = film.read()
-            if not found:
-                raise SystemExit(f"OpenCV finds no frame {index} in {path}. Delete {path.parent} to make it again.")
-            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-        return self._resized(frames)
+        return self._resized(seek(path))
 
     def through(self, path: Path) -> torch.Tensor:
         """PyAV, from the first frame to the last."""
@@ -146,6 +130,23 @@ class Readers:
         full = [PIL.Image.fromarray(frame) for frame in frames]
         small = [np.asarray(one.resize(self.size[::-1], PIL.Image.Resampling.BICUBIC)) for one in full]
         return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).contiguous()
+
+
+def seek(path: Path) -> list[np.ndarray]:
+    """8 frames with OpenCV, with a seek to each.
+
+    Raises:
+        SystemExit: a frame is missing.
+    """
+    film = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    frames = []
+    for index in spread(int(film.get(cv2.CAP_PROP_FRAME_COUNT))):
+        film.set(cv2.CAP_PROP_POS_FRAMES, index)
+        found, frame = film.read()
+        if not found:
+            raise SystemExit(f"OpenCV finds no frame {index} in {path}. Delete {path.parent} to make it again.")
+        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    return frames
 
 
 def spread(total: int) -> list[int]:
@@ -174,108 +175,96 @@ def check_videos(readers: Readers, paths: Sequence[Path]) -> None:
                 )
 
 
-def in_chunks(
-    ours: Callable[[Sequence[Path]], object],
-    baseline: Callable[[Sequence[Path]], object],
-    paths: Sequence[Path],
-    chunks: int,
-) -> tuple[list[float], list[float]]:
-    """Seconds of both sides for each chunk of the files, which are in the page cache."""
-    for path in paths:
-        path.read_bytes()
-    length = len(paths) // chunks
-    cut = [paths[index * length : (index + 1) * length] for index in range(chunks)]
-    own, other = iter(cut), iter(cut)
-    return in_turn(lambda: ours(next(own)), lambda: baseline(next(other)), rounds=chunks, warmup=0)
-
-
-def read(reader: Reader, paths: Sequence[Path]) -> None:
-    """Reads files one by one."""
-    for path in paths:
-        reader(path)
-
-
-class Films(Dataset[torch.Tensor]):
-    """Frames of files.
+class Work:
+    """Reads the next chunk of files at each call, and records the processor time.
 
     Args:
         reader: reads one file.
-        paths: the files.
+        chunks: the files of each call.
     """
 
-    def __init__(self, reader: Reader, paths: Sequence[Path]) -> None:
+    def __init__(self, reader: Callable[[Path], object], chunks: Sequence[Sequence[Path]]) -> None:
         self.reader = reader
-        self.paths = paths
+        self.chunks = iter(chunks)
+        self.seconds: list[float] = []
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    def __call__(self) -> None:
+        """Reads a chunk."""
+        start = process_time()
+        for path in next(self.chunks):
+            self.reader(path)
+        self.seconds.append(process_time() - start)
 
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.reader(self.paths[index])
 
-
-def epoch_of(reader: Reader, paths: Sequence[Path], workers: int) -> None:
-    """Reads files with a loader, including its start and end."""
-    for _ in DataLoader(Films(reader, paths), batch_size=4, num_workers=workers, collate_fn=torch.cat):
-        pass
+def compare(
+    name: str,
+    unit: str,
+    ours: Callable[[Path], object],
+    baseline: Callable[[Path], object],
+    paths: Sequence[Path],
+    rounds: int,
+) -> Iterator[Row]:
+    """Rows of wall time and of processor time; in each round both sides read the same files, which are cached."""
+    for path in paths:
+        path.read_bytes()
+    length = len(paths) // rounds
+    chunks = [paths[index * length : (index + 1) * length] for index in range(rounds)]
+    work = Work(ours, chunks), Work(baseline, chunks)
+    yield rates(name, length, unit, in_turn(*work, rounds=rounds, warmup=0))
+    yield rates(f"{name}, processor time", length, unit, (work[0].seconds, work[1].seconds))
 
 
 class Epochs:
-    """Epochs with a `FrameCache` and a loader, each in another order.
+    """Epochs with a `FrameCache`, each in another order.
 
     Args:
         paths: videos.
         size: height and width of the cached frames.
-        workers: processes of the loader.
     """
 
-    def __init__(self, paths: Sequence[Path], size: tuple[int, int], workers: int) -> None:
-        self.paths, self.size, self.workers = paths, size, workers
+    def __init__(self, paths: Sequence[Path], size: tuple[int, int]) -> None:
+        self.paths, self.size = paths, size
         self.first()
 
     def first(self) -> None:
         """The first epoch of a new cache."""
-        cache = FrameCache(self.size, STRETCH, limit=10**9)
-        films = Films(partial(_cached, cache), self.paths)
-        self.loader = DataLoader(
-            films,
-            batch_size=4,
-            sampler=RandomSampler(films),
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            collate_fn=torch.cat,
-        )
+        self.cache = FrameCache(self.size, STRETCH, limit=10**9)
         self.later()
 
     def later(self) -> None:
         """Another epoch of the last cache."""
-        for _ in self.loader:
-            pass
+        for index in torch.randperm(len(self.paths)).tolist():
+            self.cache(Sample("", Video(self.paths[index], COUNT), ()))
 
 
-def _cached(cache: FrameCache, path: Path) -> torch.Tensor:
-    return cache(Sample("", Video(path, COUNT), ()))
-
-
-def images(count: int) -> Iterator[Row]:
-    """Rows of images, read at their own size.
+def images(count: int, size: tuple[int, int]) -> Iterator[Row]:
+    """Rows of images of 256x256, read at their own size and resized.
 
     Raises:
         SystemExit: pixels differ.
     """
     folder = DATA / "images"
     map_items(partial(_draw_image, folder), range(count), seed=1, description="images")
-    for suffix in ("tif", "png"):
-        paths = [folder / f"{number:05d}.{suffix}" for number in range(count)]
-        for baseline, name in ((_pillow, "Pillow"), (_opencv, "OpenCV"), (_pyav, "PyAV")):
-            if not all(torch.equal(_ours(path), baseline(path)) for path in paths):
+    baselines: dict[str, tuple[Reader, Reader]] = {
+        "Pillow": (_ours, _pillow),
+        "OpenCV": (_ours, _opencv),
+        "PyAV": (_ours, _pyav),
+        "OpenCV, both resized by Pillow": (partial(_ours, size=size), partial(_opencv_resized, size=size)),
+        "OpenCV's INTER_AREA, other pixels": (partial(_ours, size=size), partial(_opencv_area, size=size)),
+    }
+    for suffix in SUFFIXES:
+        paths = [folder / f"{number:05d}{suffix}" for number in range(count)]
+        for name, (ours, baseline) in baselines.items():
+            # FFmpeg converts the colours of JPEG in its own way.
+            if name == "PyAV" and suffix == ".jpg":
+                continue
+            if "other pixels" not in name and not all(torch.equal(ours(path), baseline(path)) for path in paths):
                 raise SystemExit(f"{name} reads other pixels from {folder}. Delete the folder to make it again.")
-            seconds = in_turn(partial(read, _ours, paths), partial(read, baseline, paths), rounds=9)
-            yield rates(f"{suffix.upper()} 256x256: {name}", count, "images", seconds)
+            yield from compare(f"{suffix[1:].upper()} 256x256: {name}", "images", ours, baseline, paths * 5, 5)
 
 
-def _ours(path: Path) -> torch.Tensor:
-    return Image(path).load_frames()
+def _ours(path: Path, size: tuple[int, int] | None = None) -> torch.Tensor:
+    return Image(path).load_frames(size)
 
 
 def _pillow(path: Path) -> torch.Tensor:
@@ -283,7 +272,20 @@ def _pillow(path: Path) -> torch.Tensor:
 
 
 def _opencv(path: Path) -> torch.Tensor:
-    return _tensor(np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)))
+    return _tensor(_imread(path))
+
+
+def _opencv_resized(path: Path, size: tuple[int, int]) -> torch.Tensor:
+    image = PIL.Image.fromarray(_imread(path))
+    return _tensor(np.asarray(image.resize(size[::-1], PIL.Image.Resampling.BICUBIC)))
+
+
+def _opencv_area(path: Path, size: tuple[int, int]) -> torch.Tensor:
+    return _tensor(np.asarray(cv2.resize(_imread(path), size[::-1], interpolation=cv2.INTER_AREA)))
+
+
+def _imread(path: Path) -> np.ndarray:
+    return np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB))
 
 
 def _pyav(path: Path) -> torch.Tensor:
@@ -297,13 +299,13 @@ def _tensor(pixels: np.ndarray) -> torch.Tensor:
 
 
 def _draw_image(folder: Path, number: int, rng: np.random.Generator) -> None:
-    paths = [folder / f"{number:05d}.{suffix}" for suffix in ("tif", "png")]
+    paths = [folder / f"{number:05d}{suffix}" for suffix in SUFFIXES]
     if all(path.exists() for path in paths):
         return
     image = PIL.Image.fromarray(compose(rng, random_plan(rng, "urban")).render(random_acquisition(rng)))
     for path in paths:
         buffer = io.BytesIO()
-        image.save(buffer, {".tif": "TIFF", ".png": "PNG"}[path.suffix])
+        image.save(buffer, SUFFIXES[path.suffix])
         write_atomically(path, buffer.getvalue())
 
 

@@ -36,7 +36,7 @@ class PyAVReader:
             keys = index.keys
             keys = [keys[position] for position in select(len(keys))]
             plan = _plan(index, keys)
-            # FFmpeg decodes a frame to open a file: opening it again would be slower than its packets are large.
+            # Opening the file again would take as long as a key frame, which FFmpeg decodes to find the format.
             frames = _decode(first_stream(file), index.coded, index, keys, plan) if index.coded else {}
         if not index.coded:
             frames = _decode_file(source, index, keys, plan)

@@ -9,6 +9,8 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from unirs.errors import MediaError
 from unirs.tasks.media import Image, Media, Pair, Video
@@ -95,6 +97,32 @@ def test_16_bit_channels_are_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_tiff_with_other_bands_is_not_called_damaged(content: bytes, description: str) -> None:
     with pytest.raises(MediaError, match=f"it is a TIFF of {description}. Select one or three bands"):
         Image(content).load_frames()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(["BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"]),
+    mode=st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"]),
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    size=st.none() | st.tuples(st.integers(1, 40), st.integers(1, 40)),
+)
+def test_frames_have_pillows_pixels(
+    name: str, mode: str, height: int, width: int, size: tuple[int, int] | None
+) -> None:
+    values = np.random.default_rng(height * 71 + width).integers(0, 256, (height, width, 3), np.uint8)
+    file = io.BytesIO()
+    try:
+        PIL.Image.fromarray(values).convert(mode).save(file, name)
+    except OSError:
+        assume(False)  # the format does not have this mode
+    with PIL.Image.open(file) as image:
+        expected = image.convert("RGB")
+    if size:
+        expected = expected.resize(size[::-1], PIL.Image.Resampling.BICUBIC)
+    frames = Image(file.getvalue()).load_frames(size)
+    assert frames.is_contiguous()
+    assert torch.equal(frames[0], torch.from_numpy(np.array(expected)).permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -148,6 +148,13 @@ def test_unreferenced_frames_are_not_decoded(tmp_path: Path) -> None:
         read_frames(path, 8)
 
 
+def test_videos_whose_packets_are_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.mp4", options={"g": "12"})
+    before = read_frames(path, 5)
+    monkeypatch.setattr("unirs.tasks.video_index._MAX_CODED", path.stat().st_size // 2)
+    np.testing.assert_array_equal(read_frames(path, 5), before)
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize(
     ("turns", "matrix"), [(0, (1, 0, 0, 1)), (1, (0, -1, 1, 0)), (2, (-1, 0, 0, -1)), (-1, (0, 1, -1, 0))]
