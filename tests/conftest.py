@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -35,6 +36,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # `auto` is float32 on all processors: the tests compare values to the last digits.
 os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE"
 torch.set_num_threads(1)
+# Background jobs of a shell ignore Ctrl-C; these tests, and processes that they start, do not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
