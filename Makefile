@@ -34,9 +34,11 @@ lint: $(INSTALLED)
 	$(BIN)/mypy tests
 	$(BIN)/lint-imports
 
+# Without coverage, whose tracing makes Python's code half as slow again: test-all measures it.
 test: lint
-	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term
+	$(BIN)/pytest $(PARALLEL)
 
+# Slow tests, too, and coverage.
 test-all: lint
 	$(UV) pip install --quiet --python $(BIN)/python --group docs
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term -m ''
