@@ -184,8 +184,8 @@ def cli() -> Callable[..., int]:
     # Reports have tests of their own, and take a second each.
     quick = {"test": ["--report", "false"], "validate": ["--report", "false"], "bench": ["--no-report"]}
 
-    def call(*arguments: object) -> int:
-        chosen = "--report" in arguments or len(arguments) < 3
+    def call(*arguments: object, report: bool = False) -> int:
+        chosen = report or "--report" in arguments or len(arguments) < 3
         added = [] if chosen else quick.get(str(arguments[0]), [])
         with warnings.catch_warnings(), patch.dict(os.environ):
             # Lightning's advice, and warnings from its own use of jsonargparse.

@@ -73,25 +73,20 @@ def run_bench(suite: Suite, models: Sequence[str], out: Path, options: BenchOpti
         UniRSError: an unknown task, model or device, data that are missing, two models of one name, or a folder that
             cannot be written.
     """
-    chosen = _chosen(suite, options.tasks)
+    chosen = structs.replace(suite, tasks=_chosen(suite, options.tasks))
     # Also folders: the last component of a path or hub id.
     names = [re.sub(r"^\.+|[^\w.\-]", "_", Path(model).name) or "model" for model in models]
     if len(set(names)) < len(names):
         raise UniRSError(f"Two models have one name in the tables: {', '.join(names)}. Rename a folder.")
     for folder in (out, *(out / name for name in names)):
         check_writable(folder, "Name another folder with '--out'.")
-    data = bench_data(chosen, options)
+    data = bench_data(chosen.tasks, options)
     documents: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):
-        _evaluate(
-            load_evaluation(model, data, options),
-            data,
-            out / name,
-            options,
-        )
+        _evaluate(load_evaluation(model, data, options), data, out / name, chosen, options)
         documents[name] = read_metrics(out / name / "bench" / "metrics.json")
         # The tables grow with each model, so that an interruption leaves those that are done.
-        layout = tables.bench_tables(structs.replace(suite, tasks=chosen), documents)
+        layout = tables.bench_tables(chosen, documents)
         for ending, text in {
             "txt": tables.to_text(layout) + "\n",
             "md": tables.markdown_report(layout, suite.title),
@@ -149,12 +144,14 @@ def load_evaluation(model: str, data: UniRSDataModule, options: BenchOptions) ->
     return module
 
 
-def _evaluate(module: EvaluationModule, data: UniRSDataModule, folder: Path, options: BenchOptions) -> None:
+def _evaluate(
+    module: EvaluationModule, data: UniRSDataModule, folder: Path, suite: Suite, options: BenchOptions
+) -> None:
     # The log comes last: it ends when the results are written.
     trainer = bench_trainer(
         folder,
         options,
-        ResultsWriter(most_frequent=options.baselines, bench=True, report=options.report),
+        ResultsWriter(most_frequent=options.baselines, suite=suite, report=options.report),
         AnswerLog(folder / "answers", resume=options.resume),
     )
     trainer.test(module, data, verbose=False)

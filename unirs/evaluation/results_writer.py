@@ -1,18 +1,21 @@
 """The callback that scores the answers of an evaluation and writes the results."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from lightning import Callback, LightningModule, Trainer
 
 from unirs.data.datamodule import UniRSDataModule
 from unirs.evaluation.engine import EvaluationModule
 from unirs.evaluation.report.build import report_run
+from unirs.evaluation.report.content import TaskSection
+from unirs.evaluation.report.published import published_sections
 from unirs.evaluation.results import TaskResult, format_table, skipped_lines, write_results
+from unirs.evaluation.suite import Suite
 from unirs.inference.change_maps import change_maps
 from unirs.metrics.base import LazyRows, Prediction
 from unirs.models.unirs_model import UniRSModel
@@ -32,13 +35,13 @@ class ResultsWriter(Callback):
 
     Args:
         most_frequent: whether the training split's most frequent answer is scored as a baseline.
-        bench: whether a test is that of a benchmark.
+        suite: the suite, if a test is that of a benchmark; the report has its published numbers.
         report: whether to write `report.html`, too.
     """
 
-    def __init__(self, *, most_frequent: bool = True, bench: bool = False, report: bool = True) -> None:
+    def __init__(self, *, most_frequent: bool = True, suite: Suite | None = None, report: bool = True) -> None:
         self.most_frequent = most_frequent
-        self.bench = bench
+        self.suite = suite
         self.report = report
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -48,7 +51,7 @@ class ResultsWriter(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the results of `unirs test` and `unirs bench`."""
-        self._write(trainer, cast("EvaluationModule", pl_module), "bench" if self.bench else "test", "test")
+        self._write(trainer, cast("EvaluationModule", pl_module), "bench" if self.suite else "test", "test")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Writes the samples that training and its validations skipped, if any, to `skipped.jsonl`."""
@@ -98,10 +101,16 @@ class ResultsWriter(Callback):
                 samples=_REPORT_SAMPLES,
                 find_media=_media_finder(data, split),
                 change_maps=maps,
+                published=self._published(folder.name, document),
             )
         if stage != "bench":
             files = "metrics.json, predictions/" + ", report.html" * self.report
             print(f"\n{format_table(document)}\n\nWritten to {folder / stage}: {files}")
+
+    def _published(self, model: str, document: Mapping[str, Any]) -> Mapping[str, TaskSection]:
+        if self.suite is None:
+            return {}
+        return published_sections(self.suite, model, document, {task.label: task.task for task in self.suite.tasks})
 
 
 def most_frequent(train: TaskSplit, rows: Sequence[Prediction], *, by_category: bool) -> LazyRows:

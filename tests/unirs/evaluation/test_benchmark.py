@@ -40,7 +40,7 @@ def benched(
 ) -> tuple[Path, dict[str, Any]]:
     """The folder of a finished benchmark of a run, and the run's metrics; read it only."""
     out = tmp_path_factory.mktemp("bench")
-    assert cli(*bench_command(suite, learnt_run, out)) == 0
+    assert cli(*bench_command(suite, learnt_run, out), report=True) == 0
     return out, json.loads((out / learnt_run.name / "bench" / "metrics.json").read_text())
 
 
@@ -69,6 +69,14 @@ def test_baselines_reveal_a_model_that_ignores_media(benched: tuple[Path, dict[s
     assert baselines["swap_times"]["pair"]["accuracy"]["value"] < 0.5
     assert baselines["repeat_first"]["pair"]["accuracy"]["value"] < 0.5
     assert baselines["shuffle_frames"]["video"]["accuracy"]["value"] == 1
+
+
+def test_report_of_a_model_has_published_numbers(benched: tuple[Path, dict[str, Any]], learnt_run: Path) -> None:
+    page = (benched[0] / learnt_run.name / "bench" / "report.html").read_text()
+    assert page.count("<h3>") == 1
+    assert "<h3>image: published numbers of the suite &#39;Colours&#39;</h3>" in page
+    assert '<th scope="row">Other</th><td>12.34</td><td>paper</td>' in page
+    assert "tasks are matched by name" not in page
 
 
 def test_tables(benched: tuple[Path, dict[str, Any]]) -> None:

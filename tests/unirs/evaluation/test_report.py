@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import convert
 
 from unirs.evaluation.report.build import report_comparison, report_run
+from unirs.evaluation.report.content import TaskSection
+from unirs.evaluation.report.published import published_sections
+from unirs.evaluation.suite import Suite
+
+SUITES = Path(__file__).parents[3] / "benchmarks" / "suites"
 
 EXTERNAL = re.compile(r"""(?:src|href)=(?!"(?:data:|#))|url\((?!["']?(?:data:|#))|@import""")
 
@@ -143,6 +149,79 @@ def test_leaderboard_of_a_suite(tmp_path: Path, cli: Callable[..., int], capsys:
     path.write_text('{"title": "x", "tasks": [{"rows": 3}]}')
     assert cli("report", tmp_path) == 1
     assert f"{path} is not a table of unirs bench" in capsys.readouterr().err
+
+
+def published(page: str, task: str) -> tuple[str, list[list[str]]]:
+    """The published numbers of a task in a report: their heading and notes, and the table's rows."""
+    (section,) = re.findall(rf"<h2>{task}</h2>.*?</section>", page, flags=re.DOTALL)
+    found = html.unescape(section.partition("<h3>")[2])
+    rows = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", found)]
+    return re.sub(r"<table>.*</table>|<svg.*?</svg>", "", found, flags=re.DOTALL), rows
+
+
+def test_published_numbers_of_the_tasks_of_a_run(joint_run: Path, tmp_path: Path, cli: Callable[..., int]) -> None:
+    run = copy_of(joint_run, tmp_path)
+    shutil.copy(joint_run / "config.yaml", run)
+    assert cli("report", run, "--no-change-maps", "--samples", "3", "--suite", SUITES / "paper.yaml") == 0
+    page = (run / "test" / "report.html").read_text(encoding="utf-8")
+    text, rows = published(page, "rsvqa_lr")
+    assert text.startswith("RSVQA-LR: published numbers of the suite 'The benchmarks of the UniRS paper'</h3>")
+    assert "unirs: Li et al.: UniRS, 2024, arXiv 2412.20742" in text
+    assert "<figcaption>Avg. (micro)</figcaption>" in text
+    assert rows[0] == ["model", "Presence", "Comparison", "Rural/urban", "Avg. (micro)", "Avg. (macro)", "source"]
+    assert ["GeoChat-7B", "91.09", "90.33", "94.00", "90.70", "-", "unirs"] in rows
+    (ours,) = [row for row in rows if row[-1] == "this run"]
+    accuracy = json.loads((run / "test" / "metrics.json").read_text())["tasks"]["rsvqa_lr"]["accuracy"]
+    value, low, high = (100 * accuracy[name] for name in ("value", "ci_low", "ci_high"))
+    assert (ours[0], ours[4]) == (run.name, f"{value:.2f} ({low:.1f} to {high:.1f})")
+    # The run has two frames of a video.
+    text, rows = published(page, "era")
+    assert "Not comparable: 'num_frames' is 2 in the run and 8 in the suite." in text
+    assert rows == []
+    assert "tasks are matched by name" not in page
+
+
+def test_options_of_tasks_decide_whether_numbers_are_comparable() -> None:
+    entry = {"model": "mine", "source": "paper", "numbers": {"accuracy": "61.2"}}
+    number = {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 9}
+    document = {"tasks": {"rsvqa_lr": {"accuracy": number}}, "evaluated": {}, "excluded": {}}
+
+    def section(theirs: dict[str, Any], ours: dict[str, Any] | None) -> TaskSection:
+        task = {"title": "LR", "task": theirs, "columns": {"accuracy": "Avg."}, "published": [entry]}
+        suite = convert({"title": "S", "sources": {"paper": "P"}, "tasks": [task]}, Suite)
+        return published_sections(suite, "mine", document, {"rsvqa_lr": ours} if ours else {})["rsvqa_lr"]
+
+    lr = {"name": "rsvqa_lr"}
+    same = section(lr, lr | {"root": "elsewhere", "protocol": "vlm", "weight": 5.0, "clue": "always"})
+    rows = [["model", "Avg.", "source"], ["mine", "61.2", "paper"], ["mine", "50.00 (40.0 to 60.0)", "this run"]]
+    assert same.table == rows
+    assert "mine (paper) 61.2, mine (this run) 50" in same.charts["Avg."]
+    unknown = section(lr, None)
+    assert unknown.table == rows
+    assert unknown.notes[-1] == "The run's options of this task are unknown: tasks are matched by name."
+    for theirs, ours, note in (
+        (lr, lr | {"protocol": "rsvqa"}, "'protocol' is 'rsvqa' in the run and 'vlm' in the suite"),
+        (lr | {"protocol": "rsvqa"}, lr, "'protocol' is 'vlm' in the run and 'rsvqa' in the suite"),
+        (lr, lr | {"synthetic": {"size": 8}}, "'synthetic' is SyntheticConfig(size=8, seed=0) in the run and None"),
+        (lr, {"name": "era", "label": "rsvqa_lr"}, "'name' is 'era' in the run and 'rsvqa_lr' in the suite"),
+    ):
+        other = section(theirs, ours)
+        assert (other.table, other.charts) == ([], {})
+        assert note in other.notes[0]
+
+
+def test_errors_of_suites(
+    joint_run: Path, tmp_path: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of(joint_run, tmp_path)
+    assert cli("report", run, "--suite", SUITES / "grounding.yaml") == 1
+    message = "no published numbers of the run's tasks (rsvqa_lr, levir_cc, era), but of vrsbench, dior_rsvg."
+    assert message in capsys.readouterr().err
+    assert cli("report", run, run, "--suite", SUITES / "paper.yaml") == 1
+    assert "--suite is for the report of one run" in capsys.readouterr().err
+    (run / "test").rename(run / "validate")
+    assert cli("report", run, "--suite", SUITES / "paper.yaml") == 1
+    assert "Published numbers are of test splits" in capsys.readouterr().err
 
 
 @pytest.mark.slow

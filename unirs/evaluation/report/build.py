@@ -23,6 +23,7 @@ from unirs.evaluation.report.content import (
     training_curves,
 )
 from unirs.evaluation.report.media_view import templates
+from unirs.evaluation.report.published import table_section
 from unirs.evaluation.results import read_metrics
 from unirs.utils.io import read_json, write_atomically
 
@@ -39,6 +40,7 @@ def report_run(
     samples: int = 240,
     find_media: FindMedia | None = None,
     change_maps: ChangeMaps | None = None,
+    published: Mapping[str, TaskSection] | None = None,
 ) -> None:
     """Writes the report of an evaluation of a run.
 
@@ -49,6 +51,7 @@ def report_run(
         samples: maximum number of samples of the gallery.
         find_media: finds the media of a row; None to read the files that it names.
         change_maps: computes maps of change; None for a report without them.
+        published: sections with published numbers by task, see `published_sections`.
 
     Raises:
         DataError: results are missing or damaged.
@@ -62,7 +65,7 @@ def report_run(
         out,
         title=f"{run.resolve().name}: {stage}",
         subtitle=f"{len(document['tasks'])} tasks{step}. {_NOTE}",
-        sections=task_sections(folder, document),
+        sections=task_sections(folder, document, published or {}),
         curves=training_curves(run),
         cards=cards,
     )
@@ -99,42 +102,12 @@ def report_suite(suite: Path, out: Path) -> None:
     path = suite / "table.json"
     document = read_json(path)
     try:
-        sections = [_leaderboard(table) for table in document["tasks"]]
+        sections = [table_section(table) for table in document["tasks"]]
         title = str(document["title"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is not a table of unirs bench ({error!r}). Run the benchmark again.") from error
     subtitle = "Numbers are times 100. Blue: models that this benchmark ran; grey: published."
     _write(out, title=title, subtitle=subtitle, sections=sections, curves={}, cards=[])
-
-
-def _leaderboard(table: Mapping[str, Any]) -> TaskSection:
-    columns: Mapping[str, str] = table["columns"]
-    primary = next(iter(columns))
-    rows = sorted(table["rows"], key=lambda row: -float(row["numbers"].get(primary, {"value": "-inf"})["value"]))
-    lines = [["model", *columns.values(), "source"]]
-    for row in rows:
-        lines.append(
-            [row["model"], *(_number(row["numbers"].get(name)) for name in columns), row["source"] or "this run"]
-        )
-    drawn = {}
-    for name, title in columns.items():
-        known = {
-            row["model"]: row["numbers"][name] | {"value": float(row["numbers"][name]["value"])}
-            for row in rows
-            if name in row["numbers"]
-        }
-        if known:
-            ours = [row["model"] for row in rows if row["source"] is None] or ["none"]
-            drawn[title] = charts.bars(dict(sorted(known.items(), key=lambda one: -one[1]["value"])), title, ours)
-    return TaskSection(table["title"], lines, table["notes"], drawn)
-
-
-def _number(cell: Mapping[str, Any] | None) -> str:
-    if cell is None:
-        return "-"
-    text = str(cell["value"]) + "?" * bool(cell["unclear"])
-    low, high = cell["ci_low"], cell["ci_high"]
-    return text if low is None or high is None else f"{text} ({low:.1f} to {high:.1f})"
 
 
 def _known(number: float) -> float | None:

@@ -46,12 +46,21 @@ _PICKS = ("worst", "best", "random")
 
 @dataclass(frozen=True)
 class TaskSection:
-    """Scores of a task: rows of a table with its head first, and charts as SVG by caption."""
+    """Scores of a task.
 
-    task: str
+    Attributes:
+        title: the task's name, or that of the table.
+        table: rows of text with the head first; empty for notes alone.
+        notes: remarks below the table.
+        charts: SVG by caption.
+        published: the same task's published numbers.
+    """
+
+    title: str
     table: Sequence[Sequence[str]]
     notes: Sequence[str]
     charts: Mapping[str, str]
+    published: TaskSection | None = None
 
 
 @dataclass
@@ -75,12 +84,12 @@ class Card:
     other: str | None = None
 
 
-def task_sections(folder: Path, document: Mapping[str, Any]) -> list[TaskSection]:
-    """The scores of each task of an evaluation, whose results are in `folder`."""
-    return [_section(folder, document, task) for task in document["tasks"]]
+def task_sections(folder: Path, document: Mapping[str, Any], published: Mapping[str, TaskSection]) -> list[TaskSection]:
+    """The scores of each task of an evaluation, whose results are in `folder`, with published numbers by task."""
+    return [_section(folder, document, task, published.get(task)) for task in document["tasks"]]
 
 
-def _section(folder: Path, document: Mapping[str, Any], task: str) -> TaskSection:
+def _section(folder: Path, document: Mapping[str, Any], task: str, published: TaskSection | None) -> TaskSection:
     metrics = document["tasks"][task]
     drawn: dict[str, str] = {}
     by_category: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -96,7 +105,7 @@ def _section(folder: Path, document: Mapping[str, Any], task: str) -> TaskSectio
     matrix = _confusion(folder / "predictions" / f"{task}.jsonl")
     if matrix is not None:
         drawn["answers by reference"] = charts.confusion(*matrix)
-    return TaskSection(task, task_table(document, task), task_notes(document, task), drawn)
+    return TaskSection(task, task_table(document, task), task_notes(document, task), drawn, published)
 
 
 def _confusion(path: Path) -> tuple[list[str], list[list[int]]] | None:
@@ -165,16 +174,18 @@ def choose_cards(folder: Path, tasks: Sequence[str], samples: int) -> list[Card]
     return cards
 
 
-def saved_media(run: Path) -> FindMedia:
-    """Finds the media of rows by their paths, and by the `raster` options of the tasks in a run's `config.yaml`."""
+def saved_specs(run: Path) -> dict[str, Any]:
+    """The tasks' entries in a run's `config.yaml`, by name; empty if there is none."""
     file = run / "config.yaml"
     data = read_config(file).get("data") if file.is_file() else None
     specs = data.get("tasks") if isinstance(data, Mapping) else None
-    options = {
-        task_label(spec): spec["raster"]
-        for spec in (specs if isinstance(specs, list) else [])
-        if isinstance(spec, Mapping) and isinstance(spec.get("raster"), Mapping)
-    }
+    return {task_label(spec): spec for spec in (specs if isinstance(specs, list) else []) if isinstance(spec, Mapping)}
+
+
+def saved_media(run: Path) -> FindMedia:
+    """Finds the media of rows by their paths, and by the `raster` options of the tasks in a run's `config.yaml`."""
+    specs = saved_specs(run).items()
+    options = {label: spec["raster"] for label, spec in specs if isinstance(spec.get("raster"), Mapping)}
     return lambda row: media_of(row.media, Raster.from_args(options.get(row.task, {})))
 
 
