@@ -38,10 +38,10 @@ lint: $(INSTALLED)
 test: lint
 	$(BIN)/pytest $(PARALLEL)
 
-# Slow tests, too, and coverage.
+# Slow tests, too, other examples of hypothesis in each run, and coverage.
 test-all: lint
 	$(UV) pip install --quiet --python $(BIN)/python --group docs
-	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term -m ''
+	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term --hypothesis-profile default -m ''
 
 # The site, to site/: site/index.html opens from the disk; search needs a server, `python -m http.server -d site`.
 docs: $(INSTALLED)

@@ -17,6 +17,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import settings
 
 from unirs.tasks.media import Image, Media, Pair, Video
 from unirs.tasks.series import Series
@@ -36,6 +37,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # `auto` is float32 on all processors: the tests compare values to the last digits.
 os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE"
 torch.set_num_threads(1)
+# The same examples in each run; those of `make test-all` vary.
+settings.register_profile("reproducible", derandomize=True)
+settings.load_profile("reproducible")
 # Background jobs of a shell ignore Ctrl-C; these tests, and processes that they start, do not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
