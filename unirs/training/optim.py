@@ -6,27 +6,28 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from unirs.errors import ModelError, did_you_mean
 from unirs.ranges import HalfOpenUnitInterval, NonNegativeFloat, UnitInterval, check_ranges
+from unirs.training.muon import Muon
 
 
 @dataclass
 class OptimConfig:
-    """AdamW with warm-up and cosine decay. The defaults are the paper's.
+    """AdamW or Muon, with warm-up and cosine decay. The defaults are the paper's.
 
     Attributes:
-        lr: peak learning rate of AdamW.
-        weight_decay: of AdamW, on matrices.
+        lr: peak learning rate.
+        weight_decay: of matrices.
         warmup_ratio: share of all steps, 0..1, in which the learning rate rises; then it follows half a cosine to 0.
         betas: AdamW's decay of the running means of gradient and its square; 0.95 for the second suits short trainings.
         lr_multipliers: factor on the learning rate of a component (`encoder`, `change`, `projector`, `llm`).
+        muon: train the matrices of linear layers with Muon, all other parameters with AdamW.
         lr_interval: how often `model.lr_scheduler` advances: each `epoch` or each `step`.
     """
 
@@ -35,6 +36,7 @@ class OptimConfig:
     warmup_ratio: UnitInterval = 0.03
     betas: tuple[HalfOpenUnitInterval, HalfOpenUnitInterval] = (0.9, 0.999)
     lr_multipliers: dict[str, NonNegativeFloat] = field(default_factory=dict)
+    muon: bool = False
     lr_interval: Literal["epoch", "step"] = "epoch"
 
     def __post_init__(self) -> None:
@@ -47,7 +49,7 @@ COMPONENTS = ("encoder", "change", "projector", "llm")
 def build_optimizer(
     model: nn.Module, config: OptimConfig, optimizer: OptimizerCallable | None, lr: float | None
 ) -> Optimizer:
-    """Builds the optimizer of the trainable parameters of `COMPONENTS`; None uses AdamW with the options of `config`.
+    """Builds the optimizer of the trainable parameters of `COMPONENTS`; None uses the options of `config`.
 
     Norms, biases and embeddings get no weight decay. `lr` replaces the learning rate.
 
@@ -63,9 +65,10 @@ def build_optimizer(
     if not groups:
         raise ModelError("Every component of the model is frozen: nothing to train.")
     if optimizer is None:
-        built: Optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas)
+        kind = Muon if config.muon else AdamW
+        built: Optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas)
     else:
-        _report_unused(config, "optimizer", "lr", "weight_decay", "betas")
+        _report_unused(config, "optimizer", "lr", "weight_decay", "betas", "muon")
         built = optimizer(groups)
     for group in built.param_groups:
         group["lr"] = (group["lr"] if lr is None else lr) * config.lr_multipliers.get(group["component"], 1.0)
@@ -103,16 +106,21 @@ def cosine_with_warmup(step: int, warmup: int, steps: int) -> float:
 
 
 def _parameter_groups(model: nn.Module) -> Iterable[dict[str, Any]]:
-    embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    modules = list(model.modules())
+    embeddings = {id(p) for m in modules if isinstance(m, nn.Embedding) for p in m.parameters()}
+    linear = {id(m.weight) for m in modules if isinstance(m, nn.Linear)} - embeddings
     for component in COMPONENTS:
         module = getattr(model, component)
         trainable = [] if module is None else [p for p in module.parameters() if p.requires_grad]
-        matrices = [p for p in trainable if p.ndim > 1 and id(p) not in embeddings]
+        matrices = [p for p in trainable if id(p) in linear]
+        kernels = [p for p in trainable if p.ndim > 1 and id(p) not in embeddings | linear]
         others = [p for p in trainable if p.ndim <= 1 or id(p) in embeddings]
         if matrices:
-            yield {"params": matrices, "component": component}
+            yield {"params": matrices, "component": component, "muon": True}
+        if kernels:
+            yield {"params": kernels, "component": component, "muon": False}
         if others:
-            yield {"params": others, "component": component, "weight_decay": 0.0}
+            yield {"params": others, "component": component, "muon": False, "weight_decay": 0.0}
 
 
 def _report_unused(config: OptimConfig, replacement: str, *names: str) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,9 @@ def test_training_without_validation_or_checkpoints(
         ({"accelerator": "gpu"}, "No supported gpu backend found"),
         ({"limit_val_batches": 0.1}, "limit_val_batches"),
         ({"max_epochs": -1, "max_time": {"minutes": 1}}, "Cosine decay needs the number of training steps"),
-        (logger("WandbLogger"), "wandb"),
+        pytest.param(
+            logger("WandbLogger"), "wandb", marks=pytest.mark.skipif(find_spec("wandb") is not None, reason="installed")
+        ),
         (callback("EarlyStopping", monitor="val/lss"), "val/lss"),
     ],
     ids=str,
