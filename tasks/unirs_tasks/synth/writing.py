@@ -85,14 +85,35 @@ def map_items(
     if len(items) <= _FEW or count == 1:
         return list(track(map(call, numbered), description, len(items), unit="items"))
     # Forked children of a process with threads, such as torch's, may hang.
-    # Ctrl-C is for the main process, which ends the others.
+    # Ctrl-C is for the main process, which ends the others; also on systems without signal masks.
     ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=ignore)
     try:
         chunk = max(1, min(32, len(items) // (4 * count)))
-        return list(track(pool.map(call, numbered, chunksize=chunk), description, len(items), unit="items"))
+        with _delayed_interrupts():
+            results = pool.map(call, numbered, chunksize=chunk)
+        return list(track(results, description, len(items), unit="items"))
+    except BaseException:
+        # They would finish their items first.
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _delayed_interrupts() -> Iterator[None]:
+    """Delays Ctrl-C to the end of the block; processes that start in it never get it, not even while Python starts."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def write_json(path: Path, content: Any) -> None:  # noqa: ANN401 - any JSON value

@@ -77,9 +77,9 @@ def test_interrupt_of_all_processes_of_a_command(tmp_path: Path) -> None:
     if not children.parent.is_dir():
         process.kill()
         pytest.skip("needs /proc")
-    # Worker processes and multiprocessing's tracker of resources.
+    # Worker processes, which are still starting, and multiprocessing's tracker of resources.
     while len(children.read_text().split()) < 1 + min(2, os.cpu_count() or 1):
-        time.sleep(0.1)
+        time.sleep(0.05)
     # As a terminal does it.
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
