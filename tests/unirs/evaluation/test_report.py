@@ -225,7 +225,7 @@ def test_errors_of_suites(
 
 
 @pytest.mark.slow
-def test_in_a_browser(joint_run: Path) -> None:
+def test_in_a_browser(joint_run: Path, tmp_path: Path, cli: Callable[..., int]) -> None:
     """Filters, swipe and maps of change work with mouse and keyboard; nothing is wider than a phone; no errors.
 
     axe-core finds no fault in contrast, labels and keyboard use.
@@ -235,7 +235,8 @@ def test_in_a_browser(joint_run: Path) -> None:
     browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser_path is None:
         pytest.skip("needs chromium")
-    page_file = joint_run / "test" / "report.html"
+    page_file = tmp_path / "report.html"
+    assert cli("report", joint_run, "--suite", SUITES / "paper.yaml", "--out", page_file) == 0
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
         for width, scheme in ((1280, "light"), (390, "dark")):
@@ -246,6 +247,7 @@ def test_in_a_browser(joint_run: Path) -> None:
             page.route(re.compile("^http"), lambda route, found=problems: found.append(route.request.url))
             page.goto(page_file.as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") == width
+            assert page.get_by_role("heading", name="LEVIR-CC: published numbers").is_visible()
             total = page.locator(".card:visible").count()
             page.get_by_label("task").select_option("levir_cc")
             pairs = page.locator(".card:visible")
