@@ -2,9 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unirs.errors import UniRSError
 from unirs.utils.io import check_writable
+
+if TYPE_CHECKING:
+    from unirs.inference.api import UniRS
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -31,26 +35,39 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from unirs.inference.api import UniRS
-    from unirs.models.importers import read_checkpoint
-    from unirs.models.pretrained import is_saved_model
+    from transformers.utils import logging
+
+    from unirs.utils.progress import progress_bar
 
     check_writable(options.out.parent, "Name another OUT.")
     if not options.source.exists():
         raise UniRSError(f"{options.source} does not exist. Correct the path.")
-    if (options.source / "config.yaml").is_file() or is_saved_model(options.source):
-        model = UniRS.from_pretrained(options.source, device="cpu", trust_remote_code=options.trust_remote_code)
-    else:
-        model = UniRS(*read_checkpoint(options.source))
+    logging.disable_progress_bar()
+    with progress_bar("read", 2, unit="steps") as advance:
+        model = _read(options)
+        advance(description="write")
+        if options.adapter:
+            model.save_adapter(options.out)
+        else:
+            model = model.merged() if options.merge else model
+            model.save_pretrained(options.out)
+        advance()
     if options.adapter:
-        model.save_adapter(options.out)
         print(f"Written to {options.out}. Load it with peft.PeftModel.from_pretrained(base, '{options.out}').")
         return
-    model = model.merged() if options.merge else model
-    model.save_pretrained(options.out)
     for name, component in model.model.named_children():
         count = sum(parameter.numel() for parameter in component.parameters())
         print(f"{name:<10} {type(component).__name__}, {count:,} parameters")
     prompts = model.config.prompts
     print(f"{'prompts':<10} {', '.join(f'{name} ({prompt.modality})' for name, prompt in prompts.items())}")
     print(f"\nWritten to {options.out}. Try: unirs predict {options.out} IMAGE --question 'What is shown?'")
+
+
+def _read(options: argparse.Namespace) -> "UniRS":
+    from unirs.inference.api import UniRS
+    from unirs.models.importers import read_checkpoint
+    from unirs.models.pretrained import is_saved_model
+
+    if (options.source / "config.yaml").is_file() or is_saved_model(options.source):
+        return UniRS.from_pretrained(options.source, device="cpu", trust_remote_code=options.trust_remote_code)
+    return UniRS(*read_checkpoint(options.source))
