@@ -49,9 +49,8 @@ from unirs.training.optim import OptimConfig
 from unirs.utils.process import tune_process
 
 BATCH = 16
-# Rows of LLaVA per forward pass, with gradient accumulation: logits at all positions of 16 rows with a video need more
-# than 16 GB.
-BASELINE_ROWS = 4
+# Rows of LLaVA, and media of UniRS, per forward pass, with gradient accumulation: 16 rows need more than 16 GB.
+PER_PASS = 2
 OPTIM = OptimConfig(lr=1e-4)
 QUESTIONS = 8
 
@@ -84,7 +83,7 @@ class Work:
 
     def read(self, cache: Path) -> UniRSDataModule:
         """UniRS's datamodule."""
-        data = UniRSDataModule(self.data, batch_size=BATCH, max_turns=QUESTIONS, feature_cache=cache)
+        data = UniRSDataModule(self.data, batch_size=PER_PASS, max_turns=QUESTIONS, feature_cache=cache)
         data.prepare_data()
         for task, count in zip(data.tasks, self.counts, strict=True):
             # The same samples for both sides, in the numbers of the mixture.
@@ -131,6 +130,7 @@ def train_ours(work: Work, epochs: int, now: Callable[[], float]) -> list[float]
     with TemporaryDirectory() as cache:
         trainer = Trainer(
             max_epochs=epochs,
+            accumulate_grad_batches=BATCH // PER_PASS,
             accelerator="auto",
             devices=1,
             gradient_clip_val=1.0,
@@ -226,8 +226,8 @@ def train_baseline(work: Work, rows: Rows, now: Callable[[], float]) -> float:
         arguments = TrainingArguments(
             output_dir=folder,
             num_train_epochs=1,
-            per_device_train_batch_size=BASELINE_ROWS,
-            gradient_accumulation_steps=BATCH // BASELINE_ROWS,
+            per_device_train_batch_size=PER_PASS,
+            gradient_accumulation_steps=BATCH // PER_PASS,
             learning_rate=OPTIM.lr,
             lr_scheduler_type="cosine",
             max_grad_norm=1.0,
@@ -277,8 +277,8 @@ def loaded(work: Work, cache: Path, device: torch.device) -> tuple[UniRSModule, 
     every = [(name, sample) for name in data.tasks for sample in data.split(name, "train")]
     order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0)).tolist()
     batches = []
-    for start in range(0, len(every), BATCH):
-        batch = _batch(module, data, [every[index] for index in order[start : start + BATCH]]).to(device)
+    for start in range(0, len(every), PER_PASS):
+        batch = _batch(module, data, [every[index] for index in order[start : start + PER_PASS]]).to(device)
         with torch.no_grad():
             batches.append(replace(batch, vision_features=module.model.encode_frames(batch)))
     return module.train(), batches

@@ -17,6 +17,7 @@ from unirs.models.builder import ProjectorConfig
 from unirs.models.checkpoint import load_checkpoint
 from unirs.models.llm import LLMConfig
 from unirs.training.module import UniRSModule
+from unirs.training.muon import Muon
 from unirs.training.optim import OptimConfig
 
 # Lightning's advice, and its call of a deprecated function.
@@ -303,6 +304,18 @@ def test_learning_rates_by_component(encoder: str, train: Callable[[UniRSModule]
     module = UniRSModule({"name": encoder}, LLM, optim=OptimConfig(lr_multipliers={"encodre": 0.1}))
     with pytest.raises(ModelError, match=r"unknown component 'encodre'.*Did you mean 'encoder'"):
         train(module)
+
+
+def test_muon_is_for_linear_layers(encoder: str, train: Callable[[UniRSModule], Trainer]) -> None:
+    module = UniRSModule({"name": encoder}, LLM, {"name": "change_extraction"}, optim=OptimConfig(lr=0.01, muon=True))
+    before = weights(module)
+    (optimizer,) = train(module).optimizers
+    assert moved(module, before) == {"model.encoder", "model.change", "model.projector", "model.llm"}
+    assert isinstance(optimizer, Muon)
+    by_muon = {id(p) for group in optimizer.param_groups if group["muon"] for p in group["params"]}
+    layers = list(module.model.modules())
+    assert by_muon == {id(layer.weight) for layer in layers if isinstance(layer, nn.Linear)}
+    assert not by_muon & {id(layer.weight) for layer in layers if isinstance(layer, nn.Embedding | nn.Conv2d)}
 
 
 def test_a_checkpoint_of_another_program(encoder: str, tmp_path: Path) -> None:
