@@ -19,6 +19,9 @@ from unirs.models.llm import context_length
 
 LossReduction = Literal["sample_mean", "token_mean"]
 
+# On CPUs: larger passes need more memory, and are slower, since their activations do not fit the processor's caches.
+_FRAMES_PER_PASS = 16
+
 Positions = torch.Tensor | tuple[torch.Tensor, ...]
 """An index into the first two dimensions of `[B, T, D]`: a bool mask, or a tensor of rows and one of columns. The empty
 tuple selects all positions."""
@@ -142,8 +145,14 @@ class UniRSModel(nn.Module):
     def encode_frames(self, batch: Batch) -> tuple[torch.Tensor, ...]:
         """Vision features, M tensors `[k, L, Dv]`: cached ones of the batch, and the encoder's for all other frames."""
         new = [k for k, cached in zip(batch.num_frames, batch.vision_features, strict=True) if cached is None]
-        encoded = iter(torch.split(self.encoder(batch.frames), new) if new else ())
+        encoded = iter(torch.split(self._encode(batch.frames), new) if new else ())
         return tuple(next(encoded) if cached is None else cached for cached in batch.vision_features)
+
+    def _encode(self, frames: torch.Tensor) -> torch.Tensor:
+        # In training, batch norm needs all frames; with FSDP, all processes need equally many passes.
+        if self.encoder.training or frames.device.type != "cpu":
+            return cast("torch.Tensor", self.encoder(frames))
+        return torch.cat([self.encoder(few) for few in frames.split(_FRAMES_PER_PASS)])
 
     def get_visual_embeds(self, batch: Batch) -> list[torch.Tensor]:
         """Visual tokens in the language model's space: for each input `[n, L', D]`, n its number of image slots."""

@@ -236,3 +236,18 @@ def test_component_that_is_no_module(make_model: MakeModel) -> None:
         as_module(object())
     with pytest.raises(TypeError, match=r"function must be a torch\.nn\.Module"):
         UniRSModel(model.encoder, lambda before, after: after - before, model.llm)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_frames_are_encoded_in_small_passes_unless_the_encoder_is_trained(
+    trained: bool, make_model: MakeModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    model = make_model(change=False).eval()
+    encoder = as_module(model.encoder).train(trained)
+    passes: list[int] = []
+    encoder.register_forward_pre_hook(lambda _, arguments: passes.append(len(arguments[0])))
+    batch = training(model, tokenizer, [Pair("a", "b")] * 20)
+    features = model.encode_frames(batch)
+    assert passes == ([40] if trained else [16, 16, 8])
+    with torch.no_grad():
+        assert torch.allclose(torch.cat(features), encoder(batch.frames), atol=1e-5)
