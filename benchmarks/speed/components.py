@@ -18,6 +18,7 @@ import torch
 from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaProcessor,
     PreTrainedTokenizerBase,
     SiglipImageProcessorPil,
     SiglipVisionConfig,
@@ -79,11 +80,14 @@ def _write(folder: Path, *, tiny: bool) -> None:
     llava.lm_head.load_state_dict(llm.get_output_embeddings().state_dict())
     tower = SiglipVisionModel(vision)
     tower.load_state_dict(llava.model.vision_tower.state_dict())
-    processor = SiglipImageProcessorPil(size={"height": size, "width": size})
-    for name, component in (("llava", llava), ("vision_tower", tower), ("llm", llm)):
+    images = SiglipImageProcessorPil(size={"height": size, "width": size})
+    processor = LlavaProcessor(
+        images, tokenizer, patch_size=16, vision_feature_select_strategy="full", image_token=IMAGE
+    )
+    folders = {"llava": (llava, processor), "vision_tower": (tower, images), "llm": (llm, tokenizer)}
+    for name, (component, preprocessor) in folders.items():
         component.save_pretrained(folder / name)
-        (tokenizer if name == "llm" else processor).save_pretrained(folder / name)
-    tokenizer.save_pretrained(folder / "llava")
+        preprocessor.save_pretrained(folder / name)
 
 
 def pixels(processor: SiglipImageProcessorPil, media: Media) -> torch.Tensor:

@@ -1,10 +1,12 @@
 import unicodedata
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from unirs.metrics import CaptionMetrics, Prediction, Scorer, TextMetric, Top1, VqaAccuracy
 from unirs.metrics.caption import tokenize
-from unirs.metrics.text import strip_thinking
+from unirs.metrics.text import strip_thinking, words
 from unirs.metrics.vqa import normalize_answer
 
 
@@ -100,3 +102,21 @@ def test_no_scorer_counts_reasoning() -> None:
 
 def test_normalization_takes_linear_time() -> None:
     assert normalize_answer("<" * 200_000 + " " * 200_000 + "yes" + "." * 200_000) == "yes"
+
+
+@given(st.text(st.characters(codec="ascii"), max_size=40), st.sampled_from(["", "-'"]))
+def test_words_do_not_depend_on_other_words(text: str, joints: str) -> None:
+    # ASCII without numbers has a pattern of its own; the last word leads to the general one.
+    assert words(f"{text} é", joints) == [*words(text, joints), "é"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a well-built road isn't here", ["a", "well-built", "road", "isn't", "here"]),
+        ("snake_case -x x- 'y'", ["snake", "case", "x", "x", "y"]),
+        ("under < 10, now -5", ["under", "<10", "now", "-5"]),
+    ],
+)
+def test_words(text: str, expected: list[str]) -> None:
+    assert words(text, "-'") == expected
