@@ -18,7 +18,6 @@ from measure import in_turn, rates, report
 from transformers import LlavaForConditionalGeneration, SiglipImageProcessorPil
 
 from unirs.data.dataset import Example
-from unirs.data.prompt_encoder import PromptEncoder
 from unirs.data.token_tree import IGNORE
 from unirs.inference.api import UniRS
 from unirs.models.importers import read_checkpoint
@@ -58,7 +57,7 @@ class Baseline:
         self.ours = ours
         self.model = LlavaForConditionalGeneration.from_pretrained(folder / "llava", dtype=torch.float32).eval()
         self.processor = SiglipImageProcessorPil.from_pretrained(folder / "llava")
-        self.prompt_encoder = PromptEncoder(ours.model.tokenizer)
+        self.prompt_encoder = ours.model.processor.prompt_encoder()
 
     def __call__(self) -> list[list[float]]:
         """The log-likelihoods of the classes of each video."""

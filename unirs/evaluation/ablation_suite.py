@@ -221,6 +221,12 @@ def _training(
         return f"prepared:{prepared[name].folder}"
 
     config = {"trainer": {}} | _replace_references(config, folder_of) | {"seed_everything": seed}
+    if depends_on:
+        # The code that a prepared run names is the suite's own; that of another model is not trusted with it.
+        model = config["model"]
+        sources = (model.get("init"), (model.get("clue") or {}).get("source"))
+        if all(source is None or source.startswith("prepared:") for source in sources):
+            model.setdefault("trust_remote_code", True)
     chosen = [task for task in config["data"]["tasks"] if not tasks or task_label(task) in tasks]
     config["data"] |= {"tasks": chosen, "seed": seed}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]

@@ -358,12 +358,9 @@ def test_resume_trains_unfinished_runs_only(
     path, out = write(tmp_path, content), tmp_path / "out"
     call = ["ablate", "--suite", path, "--out", out, "--only", "clued", "--seeds", 5]
     assert cli(*call) == 0
-    joint, clue_model, clued = sorted((out / "runs").iterdir())
-    assert [folder.name.partition("-")[0] for folder in (joint, clue_model, clued)] == [
-        "joint",
-        "clue_model",
-        "clued",
-    ]
+    runs = {folder.name.partition("-")[0]: folder for folder in (out / "runs").iterdir()}
+    assert set(runs) == {"joint", "clue_model", "clued"}
+    joint, clued = runs["joint"], runs["clued"]
     rows = [json.loads(line) for line in (clued / "test" / "predictions" / "pair.jsonl").read_text().splitlines()]
     assert any(row["clue"] for row in rows)
     assert "clued - extraction" in capsys.readouterr().out
