@@ -41,10 +41,10 @@ def words(text: str, joints: str = "") -> list[str]:
 
     Characters of `joints` between two letters or digits do not separate words.
     """
-    # Most texts have neither combining marks nor numbers, for which the general pattern takes four times as long.
-    if text.isascii() and _DIGIT.search(text) is None:
-        return _ascii_pattern(joints).findall(text)
-    return ["".join(word.split()) for word in _pattern(joints).findall(text)]
+    # Most texts have neither combining marks nor numbers, and looking for these takes most of the time.
+    plain = text.isascii() and _DIGIT.search(text) is None
+    found = _pattern(joints, plain).findall(text)
+    return found if plain else ["".join(word.split()) for word in found]
 
 
 def strip_punctuation(text: str) -> str:
@@ -62,16 +62,11 @@ def _marks() -> str:
 
 
 @cache
-def _ascii_pattern(joints: str) -> re.Pattern[str]:
-    more = rf"(?:[{re.escape(joints)}][A-Za-z]+)*" if joints else ""
-    return re.compile(rf"[A-Za-z]+{more}")
-
-
-@cache
-def _pattern(joints: str) -> re.Pattern[str]:
-    letters = rf"(?:[^\W_][{_marks()}]*)+"
+def _pattern(joints: str, plain: bool) -> re.Pattern[str]:
+    """Matches a word; of `plain` texts, which are ASCII without digits."""
+    sign, letters = ("", "[A-Za-z]+") if plain else (f"(?:{_SIGNED_NUMBER})?", rf"(?:[^\W_][{_marks()}]*)+")
     more = rf"(?:[{re.escape(joints)}]{letters})*" if joints else ""
-    return re.compile(rf"(?:{_SIGNED_NUMBER})?{letters}{more}")
+    return re.compile(sign + letters + more)
 
 
 @cache

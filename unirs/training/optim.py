@@ -65,8 +65,8 @@ def build_optimizer(
     if not groups:
         raise ModelError("Every component of the model is frozen: nothing to train.")
     if optimizer is None:
-        kind = Muon if config.muon else AdamW
-        built: Optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas)
+        chosen = Muon if config.muon else AdamW
+        built: Optimizer = chosen(groups, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas)
     else:
         _report_unused(config, "optimizer", "lr", "weight_decay", "betas", "muon")
         built = optimizer(groups)

@@ -160,6 +160,18 @@ def test_prepared_runs_come_first_and_are_referred_to_by_folder(suite: AblationS
     assert message.resolved(tmp_path)["model"]["clue"]["source"] == str(tmp_path / clue_model.folder)
 
 
+def test_code_of_prepared_runs_is_trusted_but_not_with_that_of_another_model(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    def trusts() -> list[bool]:
+        plan = make_plan(read_yaml(write(tmp_path, content), AblationSuite), seeds=[0])
+        return [run.config["model"].get("trust_remote_code", False) for run in plan.trainings]
+
+    assert trusts() == [False] * 5 + [True]
+    content["groups"]["change"]["variants"]["clued"]["config"]["model"]["init"] = "some/model"
+    assert trusts() == [False] * 6
+
+
 def test_folder_name_depends_on_prepared_runs(tmp_path: Path, content: dict[str, Any]) -> None:
     def folders() -> dict[str, str]:
         plan = make_plan(read_yaml(write(tmp_path, content), AblationSuite), seeds=[0])

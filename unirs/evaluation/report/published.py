@@ -15,7 +15,7 @@ from unirs.evaluation.suite import Suite
 from unirs.plugins import plugin_options
 from unirs.tasks.config import TaskOptions, check_task_options
 
-# They change training, the location of the data, or which metrics are computed, but no number.
+# They change training, the location of the data, which metrics are computed, or what the model may use: not the task.
 _NOT_COMPARED = {"root", "label", "weight", "clue", "augment", "allow_outside_root", "meteor"}
 
 
