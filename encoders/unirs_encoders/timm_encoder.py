@@ -1,5 +1,7 @@
 """Any timm model as encoder: convolutional feature maps and vision transformer tokens alike."""
 
+from copy import deepcopy
+from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -7,8 +9,10 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
+from timm.layers.norm_act import BatchNormAct2d
 from timm.models import load_state_dict
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unirs.errors import ModelError, did_you_mean
 from unirs.models import TuningMode, resolve_source
@@ -16,9 +20,15 @@ from unirs.ranges import NonNegativeInt, PositiveInt
 from unirs.tasks import ResizeMode
 from unirs_encoders._shared import FrameEncoder, Pretrained, check_options
 
+# Of fused batch norms' rounding, relative to the largest value.
+_TOLERANCE = 1e-4
+
 
 class FeatureMap(nn.Module):
     """One intermediate feature map of a timm model.
+
+    On CPUs, frozen float32 convolutions are computed with the batch norms after them as one: a third faster in
+    EfficientNet-Lite0. The state dict keeps both.
 
     Args:
         model: a timm model with `forward_intermediates`; its unused later layers are removed.
@@ -39,18 +49,60 @@ class FeatureMap(nn.Module):
         model.prune_intermediate_layers([self.layer], prune_norm=True, prune_head=True)  # type: ignore[operator]
         # Three times faster than the default layout for small convolutions on a CPU.
         self.backbone = model.to(memory_format=torch.channels_last)
+        # In a tuple, so that it is no submodule; None until the first frames are encoded.
+        self._fused: tuple[nn.Module] | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalized frames `[F, 3, H, W]` to `[F, D, h, w]`."""
-        maps: list[torch.Tensor] = self.backbone.forward_intermediates(  # type: ignore[operator]
-            x.contiguous(memory_format=torch.channels_last),
-            indices=[self.layer],
-            norm=False,
-            stop_early=True,
-            output_fmt="NCHW",
-            intermediates_only=True,
+        x = x.contiguous(memory_format=torch.channels_last)
+        if x.device.type != "cpu" or self.training or any(one.requires_grad for one in self.backbone.parameters()):
+            return self._map(self.backbone, x)
+        if self._fused is None:
+            self._fused = (self._fuse(x.shape[1:]),)
+        return self._map(*self._fused, x)
+
+    def _map(self, backbone: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        maps: list[torch.Tensor] = backbone.forward_intermediates(  # type: ignore[operator]
+            x, indices=[self.layer], norm=False, stop_early=True, output_fmt="NCHW", intermediates_only=True
         )
         return maps[0]
+
+    def _fuse(self, shape: torch.Size) -> nn.Module:
+        """The backbone with fused batch norms; as it is if it has none, or if the map of a random frame differs."""
+        has_norms = any(isinstance(module, nn.BatchNorm2d) for module in self.backbone.modules())
+        if not has_norms or any(one.dtype != torch.float32 for one in self.backbone.parameters()):
+            return self.backbone
+        fused = deepcopy(self.backbone)
+        _fuse_batch_norms(fused)
+        fused.to(memory_format=torch.channels_last)
+        # A model may apply its modules in another order than it registers them.
+        frame = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", enabled=False):
+            wanted, found = (self._map(backbone, frame) for backbone in (self.backbone, fused))
+        return fused if (found - wanted).abs().max() <= _TOLERANCE * wanted.abs().max() else self.backbone
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:  # noqa: ANN401 - torch's
+        # Called for a change of device or dtype.
+        self._fused = None
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, *args: Any) -> None:  # noqa: ANN401 - torch's
+        self._fused = None
+        super()._load_from_state_dict(*args)
+
+
+def _fuse_batch_norms(model: nn.Module) -> None:
+    """Fuses convolutions with the batch norms that follow them, in place."""
+    for module in list(model.modules()):
+        for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+            if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+                continue
+            if norm.running_mean is None or norm.num_features != conv.out_channels:
+                continue
+            # timm's norms may include an activation.
+            after = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+            setattr(module, name, fuse_conv_bn_eval(conv, norm))
+            setattr(module, norm_name, after)
 
 
 def build(

@@ -96,6 +96,39 @@ def test_bytes_are_normalised_as_the_model_expects(narrow: Path) -> None:
     torch.testing.assert_close(encoder(frames), expected.flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet10t", "densenet121", "mobilenetv3_small_050"])
+def test_fused_batch_norms_of_frozen_weights_change_no_feature(name: str) -> None:
+    frozen, trained = (
+        build(name, pretrained="given", tune=tune, layer=2, image_size=64).eval() for tune in ("frozen", "full")
+    )
+    frames = noise()
+    # The second weights are loaded after features were computed.
+    for seed in range(2):
+        trained.load_state_dict(with_statistics(trained, seed))
+        frozen.load_state_dict(trained.state_dict())
+        expected = trained(frames)
+        torch.testing.assert_close(frozen(frames), expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
+    assert frozen.state_dict().keys() == trained.state_dict().keys()
+    torch.testing.assert_close(frozen.double()(frames), trained.double()(frames), atol=1e-9, rtol=1e-9)
+
+
+def test_batch_norms_that_a_model_applies_elsewhere_are_not_fused() -> None:
+    frozen, trained = (resnet(pretrained="given", tune=tune, layer=1).eval() for tune in ("frozen", "full"))
+    for encoder in (frozen, trained):
+        backbone(encoder).get_submodule("bn1").register_forward_pre_hook(lambda _, args: (args[0].square(),))
+        encoder.load_state_dict(with_statistics(trained, 0))
+    torch.testing.assert_close(frozen(noise()), trained(noise()), rtol=1e-5, atol=1e-5)
+
+
+def with_statistics(module: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
+    """A state dict with other means, variances and scales of batch norms than 0 and 1."""
+    chooser = torch.Generator().manual_seed(seed)
+    return {
+        key: torch.rand(value.shape, generator=chooser) + 0.5 if value.dim() == 1 else value
+        for key, value in module.state_dict().items()
+    }
+
+
 def test_other_colours() -> None:
     overlay = {"mean": [0.2, 0.4, 0.6], "std": [0.5, 0.5, 0.5]}
     encoder = resnet(resize_mode="pad", options={**NARROW, "pretrained_cfg_overlay": overlay})
