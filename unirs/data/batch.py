@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 
 from unirs.metrics.base import Prediction
@@ -11,6 +12,10 @@ from unirs.tasks.media import Media, Modality
 
 SHORT_ROW = 512
 """Row length in tokens up to which attention is cheap compared with the rest of the model."""
+
+PASS_TOKENS = {"cpu": 64, "cuda": 2048}
+"""Tokens whose computation takes as long as what a pass of the language model costs besides its tokens, by device. GPUs
+launch kernels, which depends on their number only."""
 
 T = TypeVar("T")
 
@@ -186,15 +191,21 @@ def num_image_slots(media: Media, *, fused: bool, num_frames: int | None = None)
 def group_by_length(branch_end: torch.Tensor) -> list[tuple[torch.Tensor, int]]:
     """Groups right-padded rows, `branch_end` `[B, T]`, by length: short rows are not padded to the longest one.
 
-    Returns the indices of the rows of each group, and the length of its longest row. Every row of a group is more than
-    half as long as the longest, unless the longest has at most `SHORT_ROW` tokens.
+    Returns the indices of the rows of each group, and the length of its longest row, of the groups that cost least in
+    all: each costs its tokens with padding, and `PASS_TOKENS`.
     """
-    lengths = (branch_end > 0).sum(1)
-    groups = []
-    remaining = torch.arange(len(lengths), device=branch_end.device)
-    while len(remaining):
-        longest = int(lengths[remaining].max())
-        mask = lengths[remaining] > (longest // 2 if longest > SHORT_ROW else 0)
-        groups.append((remaining[mask], longest))
-        remaining = remaining[~mask]
-    return groups
+    lengths, rows = (branch_end > 0).sum(1).sort(descending=True, stable=True)
+    widths = lengths.cpu().numpy().astype(float)
+    per_pass = PASS_TOKENS.get(branch_end.device.type, PASS_TOKENS["cuda"])
+    # Of the longest rows, by their number: the least cost, and where their last group begins.
+    costs, starts = np.zeros(len(widths) + 1), [0]
+    for end in range(1, len(widths) + 1):
+        of_last = costs[:end] + per_pass + widths[:end] * np.arange(end, 0, -1)
+        starts.append(int(of_last.argmin()))
+        costs[end] = of_last[starts[end]]
+    groups, end = [], len(widths)
+    while end:
+        start = starts[end]
+        groups.append((rows[start:end], int(widths[start])))
+        end = start
+    return groups[::-1]

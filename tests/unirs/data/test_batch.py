@@ -1,3 +1,4 @@
+import itertools
 from unittest.mock import patch
 
 import pytest
@@ -151,18 +152,22 @@ def test_packed_trees_do_not_attend_to_each_other(shapes: list[tuple[int, list[i
             start = span.stop
 
 
-@given(some, st.integers(1, 8))
-def test_groups_by_length_contain_every_row_once(shapes: list[tuple[int, list[int]]], short: int) -> None:
-    made = batch(*(sequence(prefix, *turns) for prefix, turns in shapes), left=False)
-    lengths = made.token_mask().sum(1).tolist()
-    with patch.object(unirs.data.batch, "SHORT_ROW", short):
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=7), st.integers(0, 40))
+def test_groups_by_length_contain_every_row_once_and_cost_least(lengths: list[int], per_pass: int) -> None:
+    made = batch(*(sequence(length) for length in lengths), left=False)
+    with patch.dict(unirs.data.batch.PASS_TOKENS, {"cpu": per_pass}):
         groups = [(rows.tolist(), length) for rows, length in group_by_length(made.branch_end)]
     assert sorted(row for rows, _ in groups for row in rows) == list(range(len(lengths)))
-    for rows, length in groups:
-        assert max(lengths[row] for row in rows) == length
-        assert length <= short or min(lengths[row] for row in rows) > length // 2
-    longest = [length for _, length in groups]
-    assert longest == sorted(set(longest), reverse=True)
+    assert all(max(lengths[row] for row in rows) == length for rows, length in groups)
+    ranked = sorted(lengths, reverse=True)
+    # All ways to cut the rows, longest first.
+    cuts = [
+        [0, *some, len(ranked)]
+        for count in range(len(ranked))
+        for some in itertools.combinations(range(1, len(ranked)), count)
+    ]
+    costs = [sum(ranked[start] * (end - start) + per_pass for start, end in itertools.pairwise(cut)) for cut in cuts]
+    assert sum(length * len(rows) + per_pass for rows, length in groups) == min(costs)
 
 
 def test_media_of_a_batch() -> None:
