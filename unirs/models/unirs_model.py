@@ -16,6 +16,7 @@ from unirs.errors import ModelError
 from unirs.interfaces import ChangeExtractor, Encoder, MapsChange, Projector, as_module
 from unirs.models.flex_attention import TREE_ATTENTION
 from unirs.models.llm import context_length
+from unirs.utils.hashing import hash_tensors
 
 LossReduction = Literal["sample_mean", "token_mean"]
 
@@ -152,7 +153,13 @@ class UniRSModel(nn.Module):
         # In training, batch norm needs all frames; with FSDP, all processes need equally many passes.
         if self.encoder.training or frames.device.type != "cpu":
             return cast("torch.Tensor", self.encoder(frames))
-        return torch.cat([self.encoder(few) for few in frames.split(_FRAMES_PER_PASS)])
+        # Equal frames are encoded once: black ones of a baseline, and videos that stand still.
+        hashes = [hash_tensors({"frame": frame}) for frame in frames]
+        distinct = list(dict.fromkeys(hashes))
+        first = frames[[hashes.index(one) for one in distinct]]
+        features = torch.cat([self.encoder(few) for few in first.split(_FRAMES_PER_PASS)])
+        position = {one: index for index, one in enumerate(distinct)}
+        return features[[position[one] for one in hashes]]
 
     def get_visual_embeds(self, batch: Batch) -> list[torch.Tensor]:
         """Visual tokens in the language model's space: for each input `[n, L', D]`, n its number of image slots."""

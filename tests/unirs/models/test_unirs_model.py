@@ -251,3 +251,16 @@ def test_frames_are_encoded_in_small_passes_unless_the_encoder_is_trained(
     assert passes == ([40] if trained else [16, 16, 8])
     with torch.no_grad():
         assert torch.allclose(torch.cat(features), encoder(batch.frames), atol=1e-5)
+
+
+def test_equal_frames_are_encoded_once(make_model: MakeModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    model = make_model(change=False).eval()
+    batch = training(model, tokenizer, [Pair("a", "b")] * 3)
+    repeated = replace(batch, frames=batch.frames[[0, 1, 0, 4, 4, 1]])
+    passes: list[int] = []
+    handle = as_module(model.encoder).register_forward_pre_hook(lambda _, arguments: passes.append(len(arguments[0])))
+    features = model.encode_frames(repeated)
+    handle.remove()
+    assert passes == [3]
+    with torch.no_grad():
+        torch.testing.assert_close(torch.cat(features), as_module(model.encoder)(repeated.frames), atol=1e-5, rtol=0)
