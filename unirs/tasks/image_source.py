@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import struct
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from unirs.errors import MediaError
 from unirs.tasks.resize_window import resize_window
@@ -38,27 +36,7 @@ _AS_RASTER = """; or, for a GeoTIFF, set 'bands', and 'stretch' or 'value_range'
 'raster' and of 'unirs predict'"""
 
 # Tags of TIFF and EXIF.
-_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
-_STRIP_OFFSETS, _ORIENTATION, _SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 274, 277, 278, 279
-_PLANAR_CONFIGURATION, _SAMPLE_FORMAT = 284, 339
-
-_TIFF_DEFAULTS: dict[int, tuple[int, ...]] = {
-    **dict.fromkeys((_COMPRESSION, _FILL_ORDER, _ORIENTATION, _PLANAR_CONFIGURATION), (1,)),
-    _SAMPLE_FORMAT: (1, 1, 1),
-}
-_PLAIN_RGB = _TIFF_DEFAULTS | {_BITS_PER_SAMPLE: (8, 8, 8), _PHOTOMETRIC: (2,), _SAMPLES_PER_PIXEL: (3,)}
-
-_TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)
-"""Bytes of a value of each type of TIFF."""
-
-_INTEGERS = {3: "H", 4: "I"}
-"""Formats in `struct` of the types SHORT and LONG."""
-
-_TIFF_METADATA = frozenset(
-    {(254, 4), (282, 5), (283, 5), (296, 3), (33550, 12), (33922, 12), (34264, 12), (34675, 7), (34735, 3), (34736, 12)}
-    | {(tag, 2) for tag in (270, 271, 272, 305, 306, 315, 33432, 34737, 42112, 42113)}
-)
-"""Tags, with their types, on which no pixel depends: names, dates, resolution, colour profile, georeference."""
+_BITS_PER_SAMPLE, _ORIENTATION, _SAMPLES_PER_PIXEL = 258, 274, 277
 
 # Pillow's transposition (`PIL.Image.Transpose`) for each EXIF orientation.
 _TURNS: dict[int | None, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
@@ -173,96 +151,19 @@ def open_image(source: Source) -> PIL.Image.Image:
 
     if isinstance(source, InMemory) and source.size is not None:
         height, width = source.size
-        return _from_pixels(source.data, width, height)
+        return PIL.Image.frombuffer("RGB", (width, height), source.data, "raw", "RGB", 0, 1)
     name = f"Image {source}"
     # Pillow's own limit warns, or is an error at twice its value.
     PIL.Image.MAX_IMAGE_PIXELS = max_pixels()
     try:
-        with decoding(name), _open_binary(source) as file:
-            plain = _read_plain_tiff(file, name)
-            if plain is not None:
-                return plain
-            with PIL.Image.open(file, formats=_FORMATS) as image:
-                return _to_rgb(image, name)
+        file = source if isinstance(source, Path) else io.BytesIO(source.data)
+        with decoding(name):
+            if isinstance(source, Path):
+                check_regular(source)
+        with decoding(name), PIL.Image.open(file, formats=_FORMATS) as image:
+            return _to_rgb(image, name)
     except PIL.UnidentifiedImageError as error:
         raise MediaError(_why_unidentified(source, name)) from error
-
-
-def _open_binary(source: Source) -> BinaryIO:
-    if isinstance(source, InMemory):
-        return io.BytesIO(source.data)
-    check_regular(source)
-    return source.open("rb")
-
-
-def _read_plain_tiff(file: BinaryIO, name: str) -> PIL.Image.Image | None:
-    """Decodes a TIFF of 8-bit RGB pixels without compression, in strips without gaps, as Pillow and GDAL write them.
-
-    Pillow reads the same pixels in twice the time, since it parses the tags three times.
-
-    Returns:
-        None for any other file.
-
-    Raises:
-        MediaError: there are more than `max_pixels`.
-        ValueError: pixels are missing.
-    """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(file.read(4))
-    if order is None:
-        return None
-    try:
-        tags = _read_tags(file, order)
-        (width,), (height,), (rows,) = tags.pop(_WIDTH), tags.pop(_HEIGHT), tags.pop(_ROWS_PER_STRIP)
-        offsets, size = tags.pop(_STRIP_OFFSETS), width * height * 3
-    except (LookupError, ValueError, struct.error):
-        return None
-    # Pillow does not use it, either.
-    tags.pop(_STRIP_BYTES, None)
-    is_plain = (
-        _TIFF_DEFAULTS | tags == _PLAIN_RGB
-        and size > 0
-        and (len(offsets) - 1) * rows < height <= len(offsets) * rows
-        and all(after - before == rows * width * 3 for before, after in pairwise(offsets))
-    )
-    if not is_plain:
-        return None
-    check_pixels(name, width, height)
-    file.seek(offsets[0])
-    return _from_pixels(file.read(size), width, height)
-
-
-def _from_pixels(data: bytes, width: int, height: int) -> PIL.Image.Image:
-    """An image of RGB pixels row by row; raises a `ValueError` if some are missing."""
-    import PIL.Image
-
-    return PIL.Image.frombuffer("RGB", (width, height), data, "raw", "RGB", 0, 1)
-
-
-def _read_tags(file: BinaryIO, order: str) -> dict[int, tuple[int, ...]]:
-    """Integers of the first directory of a TIFF, whose position is next in the file.
-
-    Raises:
-        LookupError: a tag that may matter for the pixels has another type.
-        ValueError: a value is large, or the file ends before its end.
-        struct.error: the file ends in the header.
-    """
-    file.seek(*struct.unpack(f"{order}I", file.read(4)))
-    (count,) = struct.unpack(f"{order}H", file.read(2))
-    # The position of the next directory is at the end.
-    directory = file.read(12 * count + 4)
-    if len(directory) < 12 * count + 4:
-        raise ValueError
-    tags = {}
-    for tag, kind, length, value in struct.iter_unpack(f"{order}HHI4s", directory[:-4]):
-        size = _TYPE_BYTES[kind] * length
-        if size > 4:
-            file.seek(*struct.unpack(f"{order}I", value))
-            value = file.read(min(size, 1 << 16))
-        if len(value) < size:
-            raise ValueError
-        if (tag, kind) not in _TIFF_METADATA:
-            tags[tag] = struct.unpack_from(f"{order}{length}{_INTEGERS[kind]}", value)
-    return tags
 
 
 @contextmanager

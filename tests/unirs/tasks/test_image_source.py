@@ -32,46 +32,6 @@ def tiff(pixels: np.ndarray, sample_format: int = 1) -> bytes:
     return b"II*\0" + struct.pack("<I", 8 + len(values) + len(data)) + values + data + directory + bytes(4)
 
 
-def plain_tiff(
-    pixels: np.ndarray, order: str, rows: int, changes: dict[int, tuple[int, bytes] | None] | None = None
-) -> bytes:
-    """An uncompressed TIFF of `[H, W, 3]` in strips of `rows` rows, whose directory is first.
-
-    Args:
-        pixels: The pixels.
-        order: `<` for little-endian, `>` for big-endian.
-        rows: Rows of a strip.
-        changes: Type and content of tags to add or to replace; None to omit a tag.
-    """
-    height, width, _ = pixels.shape
-    starts = range(0, height, rows)
-    sizes = [3 * width * (min(start + rows, height) - start) for start in starts]
-    codes = {3: "H", 4: "I", 5: "I", 12: "d"}
-
-    def value(kind: int, *numbers: float) -> tuple[int, bytes]:
-        return kind, struct.pack(f"{order}{len(numbers)}{codes[kind]}", *numbers)
-
-    entries = {256: value(3, width), 257: value(4, height), 258: value(3, 8, 8, 8), 259: value(3, 1), 262: value(3, 2)}
-    entries |= {270: (2, b"Invented\0"), 273: (4, bytes(4 * len(sizes))), 277: value(3, 3), 278: value(3, rows)}
-    entries |= {279: value(4, *sizes), 282: value(5, 72, 1), 284: value(3, 1), 33550: value(12, 10, 10, 0)}
-    entries = {tag: entry for tag, entry in sorted((entries | (changes or {})).items()) if entry is not None}
-    position = 8 + 2 + 12 * len(entries) + 4
-    end = position + sum(len(content) for _, content in entries.values() if len(content) > 4)
-    if 273 in entries and entries[273][1] == bytes(4 * len(sizes)):
-        entries[273] = value(4, *(end + 3 * width * start for start in starts))
-    units = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 12: 8}
-    directory, outside = b"", b""
-    for tag, (kind, content) in entries.items():
-        directory += struct.pack(f"{order}HHI", tag, kind, len(content) // units[kind])
-        if len(content) > 4:
-            directory += struct.pack(f"{order}I", position + len(outside))
-            outside += content
-        else:
-            directory += content.ljust(4, b"\0")
-    header = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8)
-    return header + struct.pack(f"{order}H", len(entries)) + directory + bytes(4) + outside + pixels.tobytes()
-
-
 def saved(name: str) -> bytes:
     """The file that Pillow writes in a format."""
     file = io.BytesIO()
@@ -154,54 +114,6 @@ def test_16_bit_channels_are_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_tiff_with_other_bands_is_not_called_damaged(content: bytes, description: str) -> None:
     with pytest.raises(MediaError, match=f"it is a TIFF of {description}. Select one or three bands"):
         Image(content).load_frames()
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("rows", [1, 5, 16, 20])
-def test_plain_tiffs_are_read_without_pillows_parser(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, rows: int
-) -> None:
-    content = plain_tiff(pixels(3), order, rows)
-    (tmp_path / "a.tif").write_bytes(content)
-    expected = by_pillow(content)
-    assert torch.equal(expected, torch.from_numpy(pixels(3)).permute(2, 0, 1))
-    monkeypatch.setattr("PIL.Image.open", None)
-    for media in (Image(content), Image(tmp_path / "a.tif")):
-        assert torch.equal(media.load_frames()[0], expected)
-    monkeypatch.setenv("UNIRS_MAX_PIXELS", str(16 * 24 - 1))
-    with pytest.raises(MediaError, match="has more than 383 pixels"):
-        Image(content).load_frames()
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {274: (3, struct.pack("<H", 6))},
-        {266: (3, struct.pack("<H", 2))},
-        {700: (1, b'<x tiff:Orientation="3"/>')},
-        {262: (3, struct.pack("<H", 6))},
-        {339: (3, struct.pack("<H", 1))},
-        {284: (3, struct.pack("<H", 2))},
-        {278: (4, struct.pack("<I", 2**32 - 1))},
-        {278: None},
-        {278: (3, struct.pack("<H", 16))},
-        {273: (4, struct.pack("<I", 200))},
-        {273: (4, struct.pack("<2I", 200, 300))},
-        {257: (4, struct.pack("<I", 100))},
-        {256: (3, struct.pack("<H", 0)), 273: (4, struct.pack("<2I", 200, 200))},
-        {258: (3, struct.pack("<H", 8))},
-        {282: (2, b"no number\0"), 283: (2, b"no number\0"), 296: (3, struct.pack("<H", 3))},
-    ],
-)
-def test_other_tiffs_are_read_as_pillow_reads_them(changes: dict[int, tuple[int, bytes] | None]) -> None:
-    content = plain_tiff(pixels(3), "<", 8, changes)
-    try:
-        expected = by_pillow(content)
-    except (OSError, ValueError):
-        with pytest.raises(MediaError, match="does not decode"):
-            Image(content).load_frames()
-    else:
-        assert torch.equal(Image(content).load_frames()[0], expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -287,16 +199,14 @@ class TestPixelLimit:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    name=st.sampled_from(["JPEG", "PNG", "TIFF", "plain TIFF"]),
-    order=st.sampled_from("<>"),
-    rows=st.integers(1, 20),
+    name=st.sampled_from(["JPEG", "PNG", "TIFF"]),
     cut=st.none() | st.floats(0, 1),
     flips=st.lists(st.tuples(st.floats(0, 1) | st.floats(0, 0.1), st.integers(1, 255)), max_size=3),
 )
 def test_damaged_files_are_errors_or_have_pillows_pixels(
-    name: str, order: str, rows: int, cut: float | None, flips: list[tuple[float, int]]
+    name: str, cut: float | None, flips: list[tuple[float, int]]
 ) -> None:
-    content = bytearray(plain_tiff(pixels(3), order, rows) if name == "plain TIFF" else saved(name))
+    content = bytearray(saved(name))
     for position, flip in flips:
         content[int(position * (len(content) - 1))] ^= flip
     if cut is not None:
@@ -308,9 +218,9 @@ def test_damaged_files_are_errors_or_have_pillows_pixels(
     assert torch.equal(frames[0], by_pillow(bytes(content)))
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "plain TIFF"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF"])
 def test_truncated_files_are_errors(name: str) -> None:
-    content = plain_tiff(pixels(3), "<", 5) if name == "plain TIFF" else saved(name)
+    content = saved(name)
     # Two checksums and the last chunk of PNG hold no pixels.
     end = len(content) - (20 if name == "PNG" else 0)
     for length in range(end):
