@@ -16,6 +16,7 @@ from unirs_tasks.rsvqa import build_hr, build_lr, quantize_area, quantize_count
 
 from unirs.errors import DataError, MediaError, PluginError
 from unirs.tasks.media import Image
+from unirs.tasks.sample import Turn
 from unirs.tasks.task import Task
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -70,6 +71,33 @@ def test_row_order_does_not_matter(tmp_path: Path) -> None:
     before = summary(build_lr(tmp_path, "rsvqa"))
     write(tmp_path, {name: entries[::-1] for name, entries in rows().items()})
     assert summary(build_lr(tmp_path, "rsvqa")) == before
+
+
+def test_many_rows_are_joined_as_dictionaries_join_them(tmp_path: Path) -> None:
+    chooser = np.random.default_rng(0)
+    questions, answers, images = (chooser.choice(2**40, size=count, replace=False) for count in (900, 900, 70))
+    content: Rows = {"questions": [], "answers": [], "images": [{"id": int(key)} for key in images]}
+    expected: dict[int, dict[int, tuple[str, str, str]]] = {}
+    for key, answer in zip(questions.tolist(), answers.tolist(), strict=True):
+        image, category = int(chooser.choice(images)), str(chooser.choice(["presence", "comp", "count", "area"]))
+        # More different questions than a byte can number; answers to several types.
+        question, text = f"Question {chooser.integers(400)}?", f"{chooser.integers(30)}m2"
+        row = {"id": key, "img_id": image, "type": category, "question": question, "answers_ids": [answer]}
+        content["questions"].append(row)
+        content["answers"].append({"id": answer, "question_id": key, "answer": text})
+        written = quantize_area(text) if category == "area" else text
+        expected.setdefault(image, {})[key] = category, question, written
+    chooser.shuffle(content["answers"])
+    write(tmp_path, content, "USGS_split_train")
+    split = build_hr(tmp_path, "rsvqa").load_split("train")
+    assert [sample.id for sample in split] == [str(image) for image in sorted(expected)]
+    for sample in split:
+        assert sample.media == Image(tmp_path / "Data" / f"{sample.id}.tif")
+        of_image = sorted(expected[int(sample.id)].items())
+        assert sample.turns == tuple(
+            Turn(str(key), (answer,), {"question": question}, category=category)
+            for key, (category, question, answer) in of_image
+        )
 
 
 def test_vlm_protocol_excludes_and_counts_count_questions(tmp_path: Path) -> None:
