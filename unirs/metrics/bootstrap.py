@@ -35,7 +35,7 @@ class Difference:
 
 def point_estimate(statistic: Statistic) -> float:
     """The statistic's value over all its rows; nan if it is undefined (no rows)."""
-    return float(statistic.from_sums(statistic.row_sums.sum(axis=0)))
+    return float(statistic.from_sums(statistic.row_sums.sum(axis=0, dtype=np.float64)))
 
 
 def interval(
@@ -141,7 +141,9 @@ def _resampled_sums(sums: np.ndarray, resamples: int, generator: np.random.Gener
     totals = []
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
-        drawn = generator.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
+        drawn = generator.integers(count, size=(size, count))
+        drawn += count * np.arange(size)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+        del drawn
         totals.append(weights.astype(np.float64) @ sums)
     return np.concatenate(totals)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 import torchmetrics
 
@@ -15,13 +19,21 @@ from unirs.metrics.base import Evaluation, LazyRows, Prediction
 from unirs.metrics.bootstrap import point_estimate
 
 _DIGITS = re.compile(r"([0-9]+)")
+_INT64 = re.compile(r"0|[1-9][0-9]{0,17}")
+"""Ids whose natural order is that of their numbers."""
+
+_BLOCK_ROWS = 64
+"""Rows of a block: more compress little better, and a row in random order costs the decompression of its block."""
+
+_HEADER = struct.Struct("<II")
+"""Number of rows of a block, and of its compressed bytes, which follow."""
 
 
 class PredictionMetric(torchmetrics.Metric):
     """Collects predictions, so that the scored rows do not depend on the number of processes.
 
-    The state is the rows' text as bytes, which torchmetrics gathers like any other state. `compute` and `predictions`
-    are collective: call them on every process.
+    The state is the rows' text in compressed blocks, which torchmetrics gathers like any other state. `compute`
+    and `predictions` are collective: call them on every process.
 
     Args:
         evaluate: Scores the rows of all processes, e.g. the method of a `Scorer`.
@@ -42,9 +54,10 @@ class PredictionMetric(torchmetrics.Metric):
 
     def update(self, predictions: Sequence[Prediction]) -> None:
         """Adds rows of one task. A row whose id is present already is ignored."""
-        lines = b"".join(row.to_json() + b"\n" for row in predictions)
-        if lines:
-            state = torch.frombuffer(bytearray(lines), dtype=torch.uint8).to(self.device)
+        starts = range(0, len(predictions), _BLOCK_ROWS)
+        blocks = b"".join(_compress(predictions[start : start + _BLOCK_ROWS]) for start in starts)
+        if blocks:
+            state = torch.frombuffer(bytearray(blocks), dtype=torch.uint8).to(self.device)
             self._as_list().append(state)
 
     def compute(self) -> dict[str, torch.Tensor]:
@@ -75,21 +88,55 @@ class PredictionMetric(torchmetrics.Metric):
         super().sync(*args, **kwargs)
 
     def _decode(self) -> LazyRows:
-        text = b"".join(state.cpu().numpy().data for state in self._as_list())
-        starts: dict[str, int] = {}
-        start = 0
-        while start < len(text):
-            end = text.index(b"\n", start) + 1
-            starts.setdefault(_read_id(text[start:end]), start)
-            start = end
-        order = array("q", (starts[key] for key in _sort(starts)))
-        return LazyRows(
-            len(order), lambda index: Prediction.from_json(text[order[index] : text.index(b"\n", order[index])])
-        )
+        lines = _Lines(b"".join(state.cpu().numpy().data for state in self._as_list()))
+        order = _order(lines.ids)
+        return LazyRows(len(order), lambda index: Prediction.from_json(lines[order[index]]))
 
     def _as_list(self) -> list[torch.Tensor]:
         """The state: torchmetrics keeps a list, or one tensor once it is gathered."""
         return self.encoded if isinstance(self.encoded, list) else [self.encoded]
+
+
+def _compress(rows: Sequence[Prediction]) -> bytes:
+    # Level 1: rows about the same media are so alike that higher ones are little smaller.
+    content = zlib.compress(b"\n".join(row.to_json() for row in rows), level=1)
+    return _HEADER.pack(len(rows), len(content)) + content
+
+
+class _Lines:
+    """The lines of compressed blocks by index. The block that was read last stays decompressed."""
+
+    def __init__(self, blocks: bytes) -> None:
+        self._blocks = blocks
+        # Of each block: the index of its first line, and the position of its header.
+        self._firsts, self._positions = array("q"), array("q")
+        # The decompressed block: the index of its first line, and its lines; replaced as one, for threads.
+        self._block = 0, list[bytes]()
+        position = count = 0
+        while position < len(blocks):
+            rows, size = _HEADER.unpack_from(blocks, position)
+            self._firsts.append(count)
+            self._positions.append(position)
+            position += _HEADER.size + size
+            count += rows
+
+    def __getitem__(self, index: int) -> bytes:
+        first, lines = self._block
+        if not 0 <= index - first < len(lines):
+            first, lines = self._block = self._read(bisect_right(self._firsts, index) - 1)
+        return lines[index - first]
+
+    def ids(self) -> Iterator[str]:
+        """The id of each line."""
+        for block in range(len(self._firsts)):
+            _, lines = self._read(block)
+            yield from map(_read_id, lines)
+
+    def _read(self, block: int) -> tuple[int, list[bytes]]:
+        start = self._positions[block] + _HEADER.size
+        _, size = _HEADER.unpack_from(self._blocks, self._positions[block])
+        content = zlib.decompress(memoryview(self._blocks)[start : start + size])
+        return self._firsts[block], content.split(b"\n")
 
 
 class _Id(msgspec.Struct):
@@ -106,11 +153,21 @@ def _read_id(line: bytes) -> str:
         return Prediction.from_json(line).id  # has lone surrogates
 
 
-def _sort(ids: Iterable[str]) -> list[str]:
-    """Sorts ids in their natural order; a million numbers without the memory of general keys."""
-    if all(key.isascii() and key.isdigit() for key in ids):
-        return sorted(ids, key=lambda key: (len(number := key.lstrip("0")), number, key))
-    return sorted(ids, key=_natural)
+def _order(ids: Callable[[], Iterable[str]]) -> array[int]:
+    """Index of the first row of each id, in the natural order of ids, which `ids` iterates over."""
+    numbers = array("q")
+    for key in ids():
+        if not _INT64.fullmatch(key):
+            break
+        numbers.append(int(key))
+    else:
+        # Without a dictionary and general keys, since a task may have a million rows.
+        _, firsts = np.unique(np.asarray(numbers), return_index=True)
+        return array("I", firsts.astype(np.uint32).tobytes())
+    indices: dict[str, int] = {}
+    for index, key in enumerate(ids()):
+        indices.setdefault(key, index)
+    return array("I", (indices[key] for key in sorted(indices, key=_natural)))
 
 
 def _natural(key: str) -> tuple[list[tuple[int, str]], str]:

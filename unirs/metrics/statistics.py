@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,9 +12,10 @@ from unirs.metrics.base import Statistic
 
 def mean(values: Sequence[float] | np.ndarray, mask: np.ndarray | None = None) -> Statistic:
     """The mean of `values` `[n]` over the rows that the bool `mask` `[n]` selects; nan if it selects none."""
-    weights = np.ones(len(values)) if mask is None else np.asarray(mask, dtype=np.float64)
-    rows = np.stack([np.asarray(values, dtype=np.float64) * weights, weights], axis=1)
-    return Statistic(row_sums=rows, from_sums=_ratio, n=int(weights.sum()))
+    column = _compact(values)
+    selected = np.ones(len(column), dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+    rows = np.stack([column * selected, selected], axis=1)
+    return Statistic(row_sums=rows, from_sums=_ratio, n=int(selected.sum()))
 
 
 def ratio(pairs: np.ndarray, n: int) -> Statistic:
@@ -46,17 +48,30 @@ def accuracies(
     Returns:
         Statistics by name, in the order to print.
     """
-    hits, labels = np.asarray(correct, dtype=np.float64), np.asarray(categories, dtype=object)
+    hits = _compact(correct)
     present = set(categories) - {""}
     ordered = [category for category in dict.fromkeys(order) if category in present]
     ordered += sorted(present.difference(ordered))
-    by_category = {category: mean(hits, labels == category) for category in ordered}
+    numbers = {category: number for number, category in enumerate(ordered)}
+    codes = np.fromiter((numbers.get(category, -1) for category in categories), dtype=np.int32, count=len(categories))
+    by_category = {category: mean(hits, codes == number) for category, number in numbers.items()}
     statistics = {name: mean(hits)}
     if by_category:
         rows = np.concatenate([statistic.row_sums for statistic in by_category.values()], axis=1)
         n = sum(statistic.n for statistic in by_category.values())
         statistics[f"{name}_macro"] = Statistic(row_sums=rows, from_sums=_mean_of_ratios, n=n)
+        # Views, since a task may have a million rows.
+        by_category = {
+            category: replace(by_category[category], row_sums=rows[:, 2 * number : 2 * number + 2])
+            for category, number in numbers.items()
+        }
     return statistics | {f"{name}/{category}": statistic for category, statistic in by_category.items()}
+
+
+def _compact(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Values as float64, or as bool if all are 0 or 1, as most are: a task may have a million rows."""
+    column = np.asarray(values, dtype=np.float64)
+    return column.astype(bool) if ((column == 0) | (column == 1)).all() else column
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:

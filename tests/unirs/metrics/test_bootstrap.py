@@ -161,3 +161,19 @@ def test_constants_have_a_value_but_no_interval_or_p() -> None:
     found = difference(first, second, range(3))
     assert found.value == 0.5
     assert np.isnan([found.ci_low, found.ci_high, found.p]).all()
+
+
+def test_statistics_of_zeros_and_ones_are_stored_in_bytes_and_equal_those_of_floats() -> None:
+    chooser = np.random.default_rng(0)
+    scores, categories = chooser.integers(2, size=500), chooser.choice(["", "a", "b", "c"], size=500).tolist()
+    compact = accuracies("accuracy", scores.tolist(), categories)
+    # Halves of them are no integers, and exact in binary.
+    halves = accuracies("accuracy", (scores / 2).tolist(), categories)
+    groups = [number // 3 for number in range(500)]
+    assert list(compact) == list(halves) == ["accuracy", "accuracy_macro", "accuracy/a", "accuracy/b", "accuracy/c"]
+    assert {statistic.row_sums.itemsize for statistic in compact.values()} == {1}
+    assert {statistic.row_sums.itemsize for statistic in halves.values()} == {8}
+    for name, statistic in compact.items():
+        assert point_estimate(statistic) == 2 * point_estimate(halves[name])
+        assert interval(statistic, groups) == tuple(2 * end for end in interval(halves[name], groups))
+        assert statistic.n == halves[name].n

@@ -124,6 +124,7 @@ def test_two_processes_score_the_rows_as_one_process_does(tmp_path: Path) -> Non
         [[], [[row(7), row(8)]]],  # no update at all on the first
         [[[row(10), row(9)]], [[]]],  # an empty update on the second
         [[], []],
+        [[[row(number) for number in range(0, 300, 2)]], [[row(number) for number in range(1, 300, 2)], [row(0)]]],
         [[captions[:40], captions[40:90]], [captions[90:], captions[:7]]],
     ]
     shares = [[[encode(batch) for batch in batches] for batches in scenario] for scenario in scenarios]
@@ -149,7 +150,7 @@ def test_two_processes_score_the_rows_as_one_process_does(tmp_path: Path) -> Non
     scores = [*Bleu(4).compute_score(references, texts, verbose=0)[0]]
     scores += [scorer.compute_score(references, texts)[0] for scorer in (Rouge(), Cider())]
     names = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"]
-    assert outputs[0][4]["captions"] == pytest.approx(dict(zip(names, scores, strict=True)), rel=0, abs=1e-6)
+    assert outputs[0][5]["captions"] == pytest.approx(dict(zip(names, scores, strict=True)), rel=0, abs=1e-6)
 
 
 @given(st.lists(predictions, unique_by=lambda item: item.id, max_size=5))
@@ -178,6 +179,30 @@ def test_rows_are_indexed_and_sliced_as_a_list_is() -> None:
     assert (len(rows), rows[-1], rows[1:3]) == (5, row(4), [row(1), row(2)])
     with pytest.raises(IndexError):
         rows[5]
+
+
+@pytest.mark.parametrize("prefix", ["", "0", "q"])
+def test_many_rows_are_read_in_any_order(prefix: str) -> None:
+    rows = [replace(row(number), id=f"{prefix}{number}") for number in range(700)]
+    shuffled = random.Random(0).sample(rows, len(rows))  # noqa: S311
+    repeated = [replace(one, text="again") for one in shuffled[:200]]
+    # Updates of none, few and many rows.
+    metric = collected(shuffled[:1], [], shuffled[1:300], repeated, shuffled[300:])
+    found = metric.predictions()
+    expected = sorted(rows, key=lambda one: (int(one.id.removeprefix("q")), one.id))
+    assert list(found) == expected
+    assert [found[index] for index in (699, 0, 350, 351, 0)] == [expected[index] for index in (699, 0, 350, 351, 0)]
+
+
+def test_rows_take_little_memory() -> None:
+    metric = collected([row(number) for number in range(1000)])
+    assert sum(state.numel() for state in metric._as_list()) < 30 * 1000
+    assert len(row(1000).to_json()) > 120
+
+
+def test_lone_surrogates_survive_in_large_updates() -> None:
+    rows = [replace(row(number), media=("\udce9.png",), text="\ud800" * (number % 2)) for number in range(150)]
+    assert list(collected(rows).predictions()) == rows
 
 
 def test_the_first_row_of_an_id_counts() -> None:
