@@ -150,14 +150,20 @@ class UniRSDataModule(LightningDataModule):
         if stage == "fit":
             self.processor.fit_tokenizer(self.texts())
 
-    def split(self, name: str, split: SplitName) -> TaskSplit:
-        """A split of a task, which is read once; raises a `DataError` if it is empty or has invalid rows."""
-        if (name, split) not in self._splits:
-            samples = self.tasks[name].task.load_split(split).with_video_reader(self.video_reader)
-            if not samples:
-                raise DataError(f"Task '{name}' has no samples in split '{split}'.")
+    def split(self, name: str, split: SplitName, *, keep: bool = True) -> TaskSplit:
+        """A split of a task, which is read once unless `keep` is false: its rows may take much memory.
+
+        Raises:
+            DataError: the split is empty or has invalid rows.
+        """
+        if (name, split) in self._splits:
+            return self._splits[name, split]
+        samples = self.tasks[name].task.load_split(split).with_video_reader(self.video_reader)
+        if not samples:
+            raise DataError(f"Task '{name}' has no samples in split '{split}'.")
+        if keep:
             self._splits[name, split] = samples
-        return self._splits[name, split]
+        return samples
 
     def task_names(self, split: SplitName) -> list[str]:
         """The tasks that have a split; raises a `DataError` if none has."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -75,7 +76,7 @@ def summary(result: TaskResult) -> dict[str, dict[str, float]]:
     """
     statistics = result.evaluation.statistics
     numbers: dict[tuple[str, ...], int] = {}
-    groups = [numbers.setdefault(row.media, len(numbers)) for row in result.rows]
+    groups = array("I", (numbers.setdefault(row.media, len(numbers)) for row in result.rows))
     ends = intervals(list(statistics.values()), groups)
     return {
         name: {"value": point_estimate(statistic), "ci_low": low, "ci_high": high, "n": int(statistic.n)}

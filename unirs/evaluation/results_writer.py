@@ -1,8 +1,7 @@
 """The callback that scores the answers of an evaluation and writes the results."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -73,21 +72,30 @@ class ResultsWriter(Callback):
         if not trainer.is_global_zero:
             return
         if self.most_frequent:
+            # The training split is not read again.
             answers["most_frequent"] = {
                 name: most_frequent(
-                    data.split(name, "train"), rows, by_category=data.tasks[name].task.scorer.category_is_given
+                    data.split(name, "train", keep=False),
+                    rows,
+                    by_category=data.tasks[name].task.scorer.category_is_given,
                 )
                 for name, rows in model_rows.items()
                 if "train" in data.tasks[name].task.splits
             }
-        results = [_score(data, name, split, rows, slow=True) for name, rows in model_rows.items()]
-        baselines = {
-            baseline: [_score(data, name, split, rows, slow=False) for name, rows in by_task.items()]
-            for baseline, by_task in answers.items()
-            if by_task
-        }
         folder = Path(trainer.default_root_dir)
-        document = write_results(folder, stage, module.trained_steps, results, baselines, skipped)
+        # Scores are not assigned to names, so that they are freed before the report is written.
+        document = write_results(
+            folder,
+            stage,
+            module.trained_steps,
+            [_score(data, name, split, rows, slow=True) for name, rows in model_rows.items()],
+            {
+                baseline: [_score(data, name, split, rows, slow=False) for name, rows in by_task.items()]
+                for baseline, by_task in answers.items()
+                if by_task
+            },
+            skipped,
+        )
         if self.report:
             model, processor = module.model, module.processor
             maps = None
@@ -121,15 +129,17 @@ def most_frequent(train: TaskSplit, rows: Sequence[Prediction], *, by_category: 
         rows: the questions.
         by_category: count each category separately. Only valid if the category is known from the question.
     """
-    counts: dict[str, Counter[str]] = {}
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for sample in train:
         for turn in sample.turns:
-            counts.setdefault(turn.category if by_category else "", Counter()).update(turn.targets)
+            count_of = counts[turn.category if by_category else ""]
+            for target in turn.targets:
+                count_of[target] += 1
     answers = {category: min(count, key=lambda answer: (-count[answer], answer)) for category, count in counts.items()}
 
     def guess(index: int) -> Prediction:
         row = rows[index]
-        return replace(row, text=answers.get(row.category if by_category else "", ""))
+        return row.with_answer(answers.get(row.category if by_category else "", ""))
 
     return LazyRows(len(rows), guess)
 

@@ -59,6 +59,13 @@ def test_tasks_without_a_split_are_omitted(specs: list[dict[str, Any]]) -> None:
     assert len(list(data.texts())) == 2 * 8
 
 
+def test_splits_are_read_once_unless_they_are_not_kept(specs: list[dict[str, Any]]) -> None:
+    data = data_of(specs)
+    assert data.split("mix", "train", keep=False) is not data.split("mix", "train", keep=False)
+    kept = data.split("mix", "train")
+    assert data.split("mix", "train") is data.split("mix", "train", keep=False) is kept
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_split_that_no_task_has(specs: list[dict[str, Any]], split: str) -> None:
     data = data_of(specs[2:])

@@ -22,7 +22,7 @@ from unirs.metrics.vqa import normalize_answer
 from unirs.tasks.config import task_label
 from unirs.tasks.fields import parse_row
 from unirs.tasks.raster import Raster
-from unirs.utils.io import read_json_lines, read_row, scan_json_lines
+from unirs.utils.io import read_row, scan_json_lines
 from unirs.utils.progress import track
 from unirs.utils.typed_yaml import read_config
 
@@ -112,7 +112,7 @@ def _confusion(path: Path) -> tuple[list[str], list[list[int]]] | None:
     """Counts of answers by reference, if rows have one short reference each and there are few different ones."""
     counts: dict[tuple[str, str], int] = defaultdict(int)
     labels: dict[str, None] = {}
-    for _, row in read_json_lines(path):
+    for _, (row, _, _) in scan_json_lines(path):
         references = row.get("references", [])
         truth = normalize_answer(str(references[0])) if references else ""
         labels[truth] = None
@@ -150,6 +150,8 @@ def training_curves(run: Path) -> dict[str, str]:
 
 def choose_cards(folder: Path, tasks: Sequence[str], samples: int) -> list[Card]:
     """At most `samples` cards: of each task equal numbers of the worst, the best and random rows."""
+    import numpy as np
+
     cards = []
     for task in tasks:
         path = folder / "predictions" / f"{task}.jsonl"
@@ -160,10 +162,12 @@ def choose_cards(folder: Path, tasks: Sequence[str], samples: int) -> list[Card]
             ends.append(end)
         graded = any(score not in (0.0, 1.0) for score in scores)
         count = max(1, samples // (len(tasks) * len(_PICKS)))
-        by_score = sorted(range(len(scores)), key=lambda index: (scores[index], index))
+        by_score = np.argsort(scores, kind="stable")
         drawn = random.Random(0).sample(range(len(scores)), min(count, len(scores)))  # noqa: S311 - not a secret
         picks: dict[int, list[str]] = defaultdict(list)
-        for name, indices in zip(_PICKS, (by_score[:count], by_score[::-1][:count], sorted(drawn)), strict=True):
+        for name, indices in zip(
+            _PICKS, (by_score[:count].tolist(), by_score[::-1][:count].tolist(), sorted(drawn)), strict=True
+        ):
             for index in indices:
                 picks[index].append(name)
         for index, names in picks.items():
