@@ -132,10 +132,9 @@ MAX_ROW = 4 << 20
 """Bytes of the largest row of an annotation file: longer texts would stall tokenizers."""
 
 
-def check_row_size(where: str, size: int) -> None:
-    """Raises a `DataError` if a row has more than `MAX_ROW` bytes; `where` is its file and position."""
-    if size > MAX_ROW:
-        raise DataError(f"{where} has {size:,} bytes, more than {MAX_ROW:,}. Remove the row, or shorten its texts.")
+def too_large(where: str, size: int) -> DataError:
+    """The error for a row of more than `MAX_ROW` bytes; `where` is its file and position."""
+    return DataError(f"{where} has {size:,} bytes, more than {MAX_ROW:,}. Remove the row, or shorten its texts.")
 
 
 class Row(NamedTuple):
@@ -167,7 +166,8 @@ def scan_json_lines(path: Path) -> Iterator[tuple[int, Row]]:
     start = 0
     with reading(path, "a readable file of JSON lines"), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            check_row_size(f"{path}, line {number}", len(line))
+            if len(line) > MAX_ROW:
+                raise too_large(f"{path}, line {number}", len(line))
             mark = len(codecs.BOM_UTF8) if number == 1 and line.startswith(codecs.BOM_UTF8) else 0
             try:
                 value = msgspec.json.decode(line[mark:])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from unirs.errors import DataError
-from unirs.utils.io import Row, broken_json, check_row_size, has_surrogate, is_text, not_text, not_utf8, reading
+from unirs.utils.io import MAX_ROW, Row, broken_json, has_surrogate, is_text, not_text, not_utf8, reading, too_large
 
 _CHUNK = 1 << 20
 
@@ -189,7 +189,8 @@ def _items(scanner: _Scanner) -> Iterator[Row]:
         scanner.peek()
         start = scanner.byte()
         value, end = scanner.value(), scanner.byte()
-        check_row_size(f"{scanner.path}, byte {start}: a row", end - start)
+        if end - start > MAX_ROW:
+            raise too_large(f"{scanner.path}, byte {start}: a row", end - start)
         yield Row(value, start, end)
 
 
