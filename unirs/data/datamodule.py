@@ -31,6 +31,7 @@ from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName
 from unirs.tasks.video_reader import DEFAULT_READER, create_reader
 from unirs.utils.io import check_writable
+from unirs.utils.process import release_memory
 
 OnBadSample = Literal["raise", "skip"]
 
@@ -161,6 +162,7 @@ class UniRSDataModule(LightningDataModule):
         samples = self.tasks[name].task.load_split(split).with_video_reader(self.video_reader)
         if not samples:
             raise DataError(f"Task '{name}' has no samples in split '{split}'.")
+        release_memory()
         if keep:
             self._splits[name, split] = samples
         return samples

@@ -23,6 +23,7 @@ from unirs.tasks.perturbation import Perturbation
 from unirs.tasks.sample import TaskSplit
 from unirs.tasks.task import SplitName
 from unirs.utils.io import write_atomically
+from unirs.utils.process import release_memory
 
 _REPORT_SAMPLES = 120
 
@@ -96,6 +97,7 @@ class ResultsWriter(Callback):
             },
             skipped,
         )
+        release_memory()
         if self.report:
             model, processor = module.model, module.processor
             maps = None

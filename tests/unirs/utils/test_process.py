@@ -35,3 +35,24 @@ def test_variables_of_the_environment_have_precedence() -> None:
 def test_waiting_threads_of_openmp_sleep_soon() -> None:
     code = "from unirs.cli.main import main\ntry:\n    main(['--version'])\nexcept SystemExit:\n    import torch"
     assert "GOMP_SPINCOUNT = '5000'" in run(code, OMP_DISPLAY_ENV="verbose").stderr
+
+
+RELEASED = """
+from unirs.utils.process import release_memory, tune_process
+tune_process()
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+before = resident()
+texts = [bytearray(100_000) for _ in range(1000)]
+last = bytearray(100_000)
+del texts
+kept = resident() - before
+release_memory()
+print(kept, resident() - before)
+"""
+
+
+def test_freed_memory_is_released() -> None:
+    kept, left = map(int, run(RELEASED).stdout.split())
+    assert left < kept / 10

@@ -155,10 +155,9 @@ def choose_cards(folder: Path, tasks: Sequence[str], samples: int) -> list[Card]
     cards = []
     for task in tasks:
         path = folder / "predictions" / f"{task}.jsonl"
-        scores, starts, ends = array("d"), array("q"), array("q")
-        for _, (row, start, end) in scan_json_lines(path):
+        scores, ends = array("d"), array("q", [0])
+        for _, (row, _, end) in scan_json_lines(path):
             scores.append(_score(row))
-            starts.append(start)
             ends.append(end)
         graded = any(score not in (0.0, 1.0) for score in scores)
         count = max(1, samples // (len(tasks) * len(_PICKS)))
@@ -173,7 +172,7 @@ def choose_cards(folder: Path, tasks: Sequence[str], samples: int) -> list[Card]
         for index, names in picks.items():
             verdict = "" if graded else "right" if scores[index] else "wrong"
             # Only these rows, as a task may have a million.
-            row = parse_row(read_row(path, starts[index], ends[index]), Prediction, f"{path}, row {index + 1}")
+            row = parse_row(read_row(path, ends[index], ends[index + 1]), Prediction, f"{path}, row {index + 1}")
             cards.append(Card(row, scores[index], verdict, names))
     return cards
 
