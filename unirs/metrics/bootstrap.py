@@ -141,9 +141,8 @@ def _resampled_sums(sums: np.ndarray, resamples: int, generator: np.random.Gener
     totals = []
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
-        drawn = generator.integers(count, size=(size, count))
-        drawn += count * np.arange(size)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        del drawn
-        totals.append(weights.astype(np.float64) @ sums)
+        weights = np.empty((size, count))
+        for row in weights:
+            row[:] = np.bincount(generator.integers(count, size=count), minlength=count)
+        totals.append(weights @ sums)
     return np.concatenate(totals)
