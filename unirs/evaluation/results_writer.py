@@ -72,6 +72,7 @@ class ResultsWriter(Callback):
         skipped = data.skipped_samples(training=False)  # collective
         if not trainer.is_global_zero:
             return
+        release_memory()
         if self.most_frequent:
             # The training split is not read again.
             answers["most_frequent"] = {

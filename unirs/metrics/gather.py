@@ -7,7 +7,7 @@ import struct
 import zlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -89,7 +89,7 @@ class PredictionMetric(torchmetrics.Metric):
 
     def _decode(self) -> LazyRows:
         lines = _Lines(b"".join(state.cpu().numpy().data for state in self._as_list()))
-        order = _order(lines.ids)
+        order = _order(lines)
         return LazyRows(len(order), lambda index: Prediction.from_json(lines[order[index]]))
 
     def _as_list(self) -> list[torch.Tensor]:
@@ -119,6 +119,10 @@ class _Lines:
             self._positions.append(position)
             position += _HEADER.size + size
             count += rows
+        self._len = count
+
+    def __len__(self) -> int:
+        return self._len
 
     def __getitem__(self, index: int) -> bytes:
         first, lines = self._block
@@ -153,19 +157,26 @@ def _read_id(line: bytes) -> str:
         return Prediction.from_json(line).id  # has lone surrogates
 
 
-def _order(ids: Callable[[], Iterable[str]]) -> array[int]:
-    """Index of the first row of each id, in the natural order of ids, which `ids` iterates over."""
+def _order(lines: _Lines) -> Sequence[int]:
+    """Index of the first line of each id, in the natural order of ids."""
+    # A task may have a million rows: numbers need no dictionary and general keys, and no array if they are in order.
+    last = -1
+    for key in lines.ids():
+        if not _INT64.fullmatch(key) or int(key) <= last:
+            break
+        last = int(key)
+    else:
+        return range(len(lines))
     numbers = array("q")
-    for key in ids():
+    for key in lines.ids():
         if not _INT64.fullmatch(key):
             break
         numbers.append(int(key))
     else:
-        # Without a dictionary and general keys, since a task may have a million rows.
         _, firsts = np.unique(np.asarray(numbers), return_index=True)
         return array("I", firsts.astype(np.uint32).tobytes())
     indices: dict[str, int] = {}
-    for index, key in enumerate(ids()):
+    for index, key in enumerate(lines.ids()):
         indices.setdefault(key, index)
     return array("I", (indices[key] for key in sorted(indices, key=_natural)))
 

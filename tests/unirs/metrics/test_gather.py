@@ -194,6 +194,14 @@ def test_many_rows_are_read_in_any_order(prefix: str) -> None:
     assert [found[index] for index in (699, 0, 350, 351, 0)] == [expected[index] for index in (699, 0, 350, 351, 0)]
 
 
+def test_rows_in_order_are_read_as_they_are() -> None:
+    rows = [replace(row(number), id=str(2 * number)) for number in range(200)]
+    assert list(collected(rows[:70], rows[70:]).predictions()) == rows
+    assert list(collected(rows, rows[-1:]).predictions()) == rows
+    assert list(collected(rows, [replace(row(1), id="399")]).predictions())[:-1] == rows[:200]
+    assert [item.id for item in collected(rows, [replace(row(1), id="397")]).predictions()][-2:] == ["397", "398"]
+
+
 def test_rows_take_little_memory() -> None:
     metric = collected([row(number) for number in range(1000)])
     assert sum(state.numel() for state in metric._as_list()) < 30 * 1000
