@@ -98,7 +98,6 @@ class ResultsWriter(Callback):
             },
             skipped,
         )
-        release_memory()
         if self.report:
             model, processor = module.model, module.processor
             maps = None
@@ -114,6 +113,7 @@ class ResultsWriter(Callback):
                 change_maps=maps,
                 published=self._published(folder.name, document),
             )
+        release_memory()
         if stage != "bench":
             files = "metrics.json, predictions/" + ", report.html" * self.report
             print(f"\n{format_table(document)}\n\nWritten to {folder / stage}: {files}")

@@ -70,7 +70,10 @@ def accuracies(
 
 def _compact(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """Values as float64, or as bool if all are 0 or 1, as most are: a task may have a million rows."""
-    column = np.asarray(values, dtype=np.float64)
+    column = np.asarray(values)
+    if column.dtype == bool:
+        return column
+    column = column.astype(np.float64, copy=False)
     return column.astype(bool) if ((column == 0) | (column == 1)).all() else column
 
 

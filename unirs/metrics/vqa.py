@@ -51,10 +51,10 @@ class VqaAccuracy(Scorer):
         """Scores rows 1 (right) or 0; `slow` has no effect."""
         from unirs.metrics.statistics import accuracies
 
-        answers, scores, categories = [], [], []
-        for row in rows:
-            answers.append(answer := normalize_answer(row.answer))
+        # Of their final size, since lists that grow side by side leave holes in memory: a task may have a million rows.
+        answers, scores, categories = [""] * len(rows), [0.0] * len(rows), [""] * len(rows)
+        for index, row in enumerate(rows):
+            answer = normalize_answer(row.answer)
             hit = answer != "" and any(answer == normalize_answer(reference) for reference in row.references)
-            scores.append(1.0 if hit else 0.0)
-            categories.append(intern(row.category))
+            answers[index], scores[index], categories[index] = answer, 1.0 if hit else 0.0, intern(row.category)
         return Evaluation(answers, scores, accuracies("accuracy", scores, categories, self.categories))
