@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST = 1 << 30
@@ -18,8 +19,7 @@ def tune_process() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
-    # Of glibc only; ctypes finds no such function elsewhere.
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _glibc("mallopt")
     if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
         mallopt(_M_MMAP_THRESHOLD, _LARGEST)
         mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST - 1)
@@ -27,6 +27,11 @@ def tune_process() -> None:
 
 def release_memory() -> None:
     """Returns freed memory to the system: what took much once, such as reading rows, is not part of later peaks."""
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    malloc_trim = _glibc("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
+    """A function of glibc; None with other libraries, and on Windows, where ctypes does not open the process itself."""
+    return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
