@@ -7,11 +7,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
+from unirs.errors import UniRSError
 from unirs.metrics.base import Prediction
 from unirs.tasks.media import Media, Modality
-
-SHORT_ROW = 512
-"""Row length in tokens up to which attention is cheap compared with the rest of the model."""
 
 PASS_TOKENS = {"cpu": 64, "cuda": 2048}
 """Tokens whose computation takes as long as what a pass of the language model costs besides its tokens, by device. GPUs
@@ -104,6 +102,21 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """The same batch in pinned memory."""
         return self._map_tensors(lambda tensor: tensor.pin_memory())
+
+    def share_memory(self) -> "Batch":
+        """The same batch in shared memory, for another process.
+
+        Raises:
+            UniRSError: it does not fit.
+        """
+        try:
+            # Empty tensors cannot be shared, and need not be.
+            return self._map_tensors(lambda tensor: tensor.share_memory_() if tensor.numel() else tensor)
+        except RuntimeError as error:
+            raise UniRSError(
+                f"A batch of a loader worker does not fit in shared memory ({error}). Lower data.batch_size, "
+                "data.eval_batch_size or data.num_workers, or give a container more (docker run --shm-size 1g)."
+            ) from error
 
     @property
     def num_samples(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from unirs.data.batch import SHORT_ROW, Batch, num_image_slots
+from unirs.data.batch import Batch, num_image_slots
 from unirs.data.dataset import Example, VisualInput
 from unirs.data.processor import Processor
 from unirs.data.token_tree import IGNORE, TokenTree
@@ -15,6 +15,9 @@ from unirs.metrics.base import Prediction
 from unirs.tasks.box_frames import box_frame, to_frame
 from unirs.tasks.media import Modality, frame_labels
 from unirs.tasks.prompt import PromptTemplate
+
+SHORT_ROW = 512
+"""Row length in tokens up to which attention is cheap compared with the rest of the model."""
 
 _PROMPT_TOKENS_PER_ROW = 256
 """Tokens of prompts in an evaluation row: short rows make attention cheap, long rows make everything else cheap."""

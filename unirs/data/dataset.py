@@ -11,12 +11,12 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from unirs.data.batch import SkippedSample
 from unirs.data.memory_features import FeatureStore
 from unirs.data.sampler import Draw
-from unirs.errors import DataError
+from unirs.errors import DataError, UniRSError
 from unirs.metrics.box_frame import BoxFrame
 from unirs.tasks.media import Media
 from unirs.tasks.perturbation import Perturbation, PerturbedMedia
@@ -121,6 +121,15 @@ class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
 
     def __len__(self) -> int:
         return len(self.examples)  # type: ignore[arg-type]
+
+    def __getitems__(self, indices: Sequence[int | Draw]) -> list[tuple[Example, VisualInput]] | UniRSError:
+        """The items of a batch. In a worker, an error is returned: torch adds tracebacks to what workers raise."""
+        try:
+            return [self[index] for index in indices]
+        except UniRSError as error:
+            if get_worker_info() is None:
+                raise
+            return error
 
     def __getitem__(self, index: int | Draw) -> tuple[Example, VisualInput]:
         draw = index if isinstance(index, Draw) else Draw(index, int(torch.randint(2**62, ())))

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from multiprocessing import get_all_start_methods
 from typing import Any
 
 import torch
 from torch import distributed
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from unirs.data.batch import Batch
 from unirs.data.collator import Collator
-from unirs.data.dataset import DecodedDataset, Example
+from unirs.data.dataset import DecodedDataset, Example, VisualInput
 from unirs.data.frame_cache import FrameCache
 from unirs.data.memory_features import FeatureStore
 from unirs.data.sampler import MixtureSampler
+from unirs.errors import UniRSError
 
 _HAS_FORK = "forkserver" in get_all_start_methods()
 
 
-class TrainLoader(DataLoader[Batch]):
+class BatchLoader(DataLoader[Batch]):
+    """A loader that raises the errors of its workers as they are."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, UniRSError):
+                raise batch
+            yield batch
+
+
+class TrainLoader(BatchLoader):
     """A loader that resumes within an epoch: its state counts the batches that were taken, with or without workers."""
 
     _taken = 0
@@ -71,7 +83,7 @@ def make_loader(
     """
     check = collator.check if skip else None
     dataset: Dataset[Any] = DecodedDataset(examples, frame_cache, feature_cache, check)  # type: ignore[arg-type]
-    return (TrainLoader if collator.training else DataLoader)(
+    return (TrainLoader if collator.training else BatchLoader)(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
@@ -79,5 +91,20 @@ def make_loader(
         multiprocessing_context="forkserver" if num_workers and not fork and _HAS_FORK else None,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
-        collate_fn=collator,
+        collate_fn=partial(_collate, collator),
     )
+
+
+def _collate(collator: Collator, items: Sequence[tuple[Example, VisualInput]] | UniRSError) -> Batch | UniRSError:
+    """Collates a batch. A worker returns it in shared memory, or the error that prevents it.
+
+    torch would wait for ever for a batch that it cannot share.
+    """
+    if isinstance(items, UniRSError):
+        return items
+    if get_worker_info() is None:
+        return collator(items)
+    try:
+        return collator(items).share_memory()
+    except UniRSError as error:
+        return error

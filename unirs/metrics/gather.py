@@ -119,10 +119,6 @@ class _Lines:
             self._positions.append(position)
             position += _HEADER.size + size
             count += rows
-        self._len = count
-
-    def __len__(self) -> int:
-        return self._len
 
     def __getitem__(self, index: int) -> bytes:
         first, lines = self._block
@@ -160,20 +156,16 @@ def _read_id(line: bytes) -> str:
 def _order(lines: _Lines) -> Sequence[int]:
     """Index of the first line of each id, in the natural order of ids."""
     # A task may have a million rows: numbers need no dictionary and general keys, and no array if they are in order.
-    last = -1
-    for key in lines.ids():
-        if not _INT64.fullmatch(key) or int(key) <= last:
-            break
-        last = int(key)
-    else:
-        return range(len(lines))
     numbers = array("q")
     for key in lines.ids():
         if not _INT64.fullmatch(key):
             break
         numbers.append(int(key))
     else:
-        _, firsts = np.unique(np.asarray(numbers), return_index=True)
+        values = np.asarray(numbers)
+        if (values[1:] > values[:-1]).all():
+            return range(len(values))
+        _, firsts = np.unique(values, return_index=True)
         return array("I", firsts.astype(np.uint32).tobytes())
     indices: dict[str, int] = {}
     for index, key in enumerate(lines.ids()):

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,10 +40,38 @@ def skipped(path: Path) -> dict[str, str]:
     return {row["id"]: row["error"] for row in map(json.loads, path.read_text().splitlines())}
 
 
-def test_raise(config: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli("fit", "--config", config) == 1
-    error = capsys.readouterr().err
+@pytest.mark.parametrize("workers", [0, 1])
+def test_raise(workers: int, config: Path, cli: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli("fit", "--config", config, "--data.num_workers", workers) == 1
+    error = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("unirs: error: "))
     assert "red.png" in error or VISUAL in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_full_shared_memory_is_an_error_and_not_waited_for(
+    command: str,
+    colour_tasks: list[dict[str, Any]],
+    tmp_path: Path,
+    write_config: Callable[..., Path],
+    cli: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = write_config(tmp_path, colour_tasks)
+    assert command == "fit" or cli("fit", "--config", config) == 0
+    capsys.readouterr()
+
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch>: No space left on device (28)")
+
+    # Workers are forks.
+    monkeypatch.setattr(torch.Tensor, "share_memory_", fail)
+    assert cli(command, "--config", config, "--data.num_workers", 1) == 1
+    error = capsys.readouterr().err
+    assert "does not fit in shared memory" in error
+    assert "--shm-size" in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("workers", [0, 2])
