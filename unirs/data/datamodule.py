@@ -192,7 +192,7 @@ class UniRSDataModule(LightningDataModule):
         ]
         weights = [task.weight for task in tasks.values()]
         self._begin("", sum(len(group.indices) for group in groups))
-        sampler = MixtureSampler([len(group) for group in groups], weights, *world(), self.seed)
+        sampler = MixtureSampler([len(group) for group in groups], weights, *world(), self.seed, self.batch_size)
         return self._loader(ConcatDataset(groups), self.batch_size, sampler, Collator(self.processor, training=True))
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:

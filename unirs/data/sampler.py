@@ -32,7 +32,8 @@ class MixtureSampler(DistributedSampler[Any]):
 
     A weight of 2.5 yields each sample twice, and a random half of the samples once more. The groups are spread evenly
     over the epoch, so that all batches contain nearly the same mixture: less gradient noise, and fewer shapes to
-    compile kernels for. The order depends on seed and epoch only; each process takes its share of it.
+    compile kernels for. The order depends on seed and epoch only. Each process takes its share of every group in a
+    step, so that none waits for another's videos.
 
     Attributes:
         start: number of draws of this process that the next iteration skips, to resume within an epoch.
@@ -43,12 +44,22 @@ class MixtureSampler(DistributedSampler[Any]):
         num_replicas: number of processes.
         rank: of this process.
         seed: of the order.
+        batch_size: number of draws in a batch of a process.
     """
 
-    def __init__(self, sizes: Sequence[int], weights: Sequence[float], num_replicas: int, rank: int, seed: int) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        weights: Sequence[float],
+        num_replicas: int,
+        rank: int,
+        seed: int,
+        batch_size: int,
+    ) -> None:
         self.sizes = list(sizes)
         self.weights = list(weights)
         self.start = 0
+        self._step_size = num_replicas * batch_size
         total = sum(round(size * weight) for size, weight in zip(sizes, weights, strict=True))
         if total == 0:
             raise DataError("The mixture is empty: every task has weight 0 or no samples.")
@@ -68,7 +79,12 @@ class MixtureSampler(DistributedSampler[Any]):
             start += size
         order = [index for _, index in sorted(positioned)]
         seeds = torch.randint(2**62, (self.total_size,), generator=generator)
-        first, self.start = self.rank + self.start * self.num_replicas, 0
-        # There may be more processes than draws.
-        for position in range(first, self.total_size, self.num_replicas):
-            yield Draw(order[position % len(order)], int(seeds[position]), filler=position >= len(order))
+        begin, self.start = self.start * self.num_replicas, 0
+        for first in range(begin, self.total_size, self._step_size):
+            step = range(first, min(first + self._step_size, self.total_size))
+            # There may be more processes than draws.
+            draws = {position: order[position % len(order)] for position in step}
+            # Sorted by example, they are sorted by group.
+            mine = sorted(step, key=draws.__getitem__)[self.rank :: self.num_replicas]
+            for position in sorted(mine):
+                yield Draw(draws[position], int(seeds[position]), filler=position >= len(order))

@@ -4,7 +4,7 @@ import shutil
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,11 @@ def epoch(sampler: MixtureSampler, number: int = 0) -> list[int]:
     return [draw.example for draw in sampler]
 
 
-def mixture(groups: Sequence[tuple[int, float]], replicas: int = 1, rank: int = 0, seed: int = 0) -> MixtureSampler:
-    return MixtureSampler([size for size, _ in groups], [weight for _, weight in groups], replicas, rank, seed)
+def mixture(
+    groups: Sequence[tuple[int, float]], replicas: int = 1, rank: int = 0, seed: int = 0, batch: int = 4
+) -> MixtureSampler:
+    sizes, weights = zip(*groups, strict=True)
+    return MixtureSampler(sizes, weights, replicas, rank, seed, batch)
 
 
 @given(MIXTURES, st.integers(0, 3))
@@ -66,15 +69,33 @@ def test_every_batch_has_nearly_the_same_mixture(groups: list[tuple[int, float]]
 
 
 @settings(max_examples=50)
-@given(MIXTURES, st.integers(1, 5), st.integers(0, 2**31))
-@example([(1, 1.0)], 4, 0)
-def test_processes_take_equal_shares_of_one_order(groups: list[tuple[int, float]], replicas: int, seed: int) -> None:
+@given(MIXTURES, st.integers(1, 5), st.integers(1, 6), st.integers(0, 2**31))
+@example([(1, 1.0)], 4, 1, 0)
+@example([(8, 1.0), (8, 1.0)], 2, 4, 0)
+def test_processes_share_each_step_and_its_groups(
+    groups: list[tuple[int, float]], replicas: int, batch: int, seed: int
+) -> None:
     whole = epoch(mixture(groups, seed=seed))
-    shares = [epoch(mixture(groups, replicas, rank, seed)) for rank in range(replicas)]
+    shares = [epoch(mixture(groups, replicas, rank, seed, batch)) for rank in range(replicas)]
     assert {len(share) for share in shares} == {math.ceil(len(whole) / replicas)}
-    # Dealt out in turn; the order is repeated if it does not divide evenly.
-    dealt = [share[turn] for turn in range(len(shares[0])) for share in shares]
-    assert dealt == [whole[index % len(whole)] for index in range(len(dealt))]
+    ends = list(accumulate(size for size, _ in groups))
+    for start in range(0, len(shares[0]), batch):
+        step = [share[start : start + batch] for share in shares]
+        # The order is repeated if it does not divide evenly.
+        positions = range(start * replicas, start * replicas + sum(map(len, step)))
+        assert sorted(chain(*step)) == sorted(whole[position % len(whole)] for position in positions)
+        for group in range(len(groups)):
+            held = [sum(bisect_right(ends, index) == group for index in one) for one in step]
+            assert max(held) - min(held) <= 1
+
+
+@given(MIXTURES, st.integers(1, 3), st.integers(1, 4), st.integers(0, 3))
+def test_an_epoch_resumes_at_a_batch(groups: list[tuple[int, float]], replicas: int, batch: int, taken: int) -> None:
+    whole = list(mixture(groups, replicas, replicas - 1, 0, batch))
+    resumed = mixture(groups, replicas, replicas - 1, 0, batch)
+    resumed.start = taken * batch
+    assert list(resumed) == whole[taken * batch :]
+    assert list(resumed) == whole
 
 
 def test_order_depends_on_seed_and_epoch_only() -> None:
