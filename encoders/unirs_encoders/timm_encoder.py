@@ -9,9 +9,12 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
+from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
+from timm.layers.padding import get_same_padding
 from timm.models import load_state_dict
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unirs.errors import ModelError, did_you_mean
@@ -27,8 +30,8 @@ _TOLERANCE = 1e-4
 class FeatureMap(nn.Module):
     """One intermediate feature map of a timm model.
 
-    On CPUs, frozen float32 convolutions are computed with the batch norms after them as one: a third faster in
-    EfficientNet-Lite0. The state dict keeps both.
+    On CPUs, frozen float32 convolutions are computed with the padding before and the batch norms after them as one: in
+    EfficientNet-Lite0 twice as fast. The state dict is that of the model.
 
     Args:
         model: a timm model with `forward_intermediates`; its unused later layers are removed.
@@ -68,12 +71,13 @@ class FeatureMap(nn.Module):
         return maps[0]
 
     def _fuse(self, shape: torch.Size) -> nn.Module:
-        """The backbone with fused batch norms; as it is if it has none, or if the map of a random frame differs."""
+        """The backbone with fused convolutions; as it is without norms, or if the map of a random frame differs."""
         has_norms = any(isinstance(module, nn.BatchNorm2d) for module in self.backbone.modules())
         if not has_norms or any(one.dtype != torch.float32 for one in self.backbone.parameters()):
             return self.backbone
         fused = deepcopy(self.backbone)
         _fuse_batch_norms(fused)
+        _fuse_padding(fused)
         fused.to(memory_format=torch.channels_last)
         # A model may apply its modules in another order than it registers them.
         frame = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
@@ -103,6 +107,31 @@ def _fuse_batch_norms(model: nn.Module) -> None:
             after = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
             setattr(module, name, fuse_conv_bn_eval(conv, norm))
             setattr(module, norm_name, after)
+
+
+class _SameConv(nn.Module):
+    """A convolution with TensorFlow's padding, which may pad one side more: then the kernel begins with a zero."""
+
+    def __init__(self, conv: Conv2dSame) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        conv = self.conv
+        (top, bottom), (left, right) = (
+            (pad // 2, pad - pad // 2)
+            for pad in map(get_same_padding, x.shape[2:], conv.kernel_size, conv.stride, conv.dilation)
+        )
+        weight = F.pad(conv.weight, (right - left, 0, bottom - top, 0))
+        return F.conv2d(x, weight, conv.bias, conv.stride, (bottom, right), groups=conv.groups)
+
+
+def _fuse_padding(model: nn.Module) -> None:
+    """Fuses convolutions with the padding before them, in place."""
+    for module in list(model.modules()):
+        for name, conv in list(module.named_children()):
+            if isinstance(conv, Conv2dSame) and conv.dilation == (1, 1):
+                setattr(module, name, _SameConv(conv))
 
 
 def build(
