@@ -97,7 +97,8 @@ class FeatureCache:
             if len(content) > self._reserved:
                 self._reserve(len(content))
             if not self._full:
-                with replacing_file(self._file(media)) as file:
+                # A damaged file is noticed by its checksum.
+                with replacing_file(self._file(media), durable=False) as file:
                     file.write(content)
                 self._reserved -= len(content)
         except OSError as error:

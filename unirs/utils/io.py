@@ -285,10 +285,14 @@ def complete_lines(path: Path) -> list[bytes]:
 
 
 @contextmanager
-def replacing_file(path: Path) -> Iterator[BinaryIO]:
-    """Yields a sibling file that replaces `path` if the block ends without an error, once it is on the disk.
+def replacing_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """Yields a sibling file that replaces `path` if the block ends without an error.
 
     An interrupted write, or a full disk, leaves the old file unchanged. Makes missing parent folders.
+
+    Args:
+        path: of the file.
+        durable: whether the file outlives a loss of power, which takes milliseconds; else it may then be damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Unique, since several processes may write the same file at once.
@@ -296,17 +300,19 @@ def replacing_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with partial.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    # The new name, too, outlives a loss of power.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if durable:
+        # Its new name.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 @contextmanager

@@ -191,6 +191,15 @@ def write_forever(folder: Path, barrier: Barrier) -> None:
             stored.put(Image(folder / f"{index}.png"), tokens(level=index))
 
 
+def test_entries_are_not_waited_for(tmp_path: Path, image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(os, "fsync", waits.append)
+    stored = cache(tmp_path)
+    stored.put(image, tokens())
+    assert stored.get(image) is not None
+    assert not waits
+
+
 def test_a_killed_writer_leaves_no_partial_entry(tmp_path: Path) -> None:
     media = [paint(tmp_path / f"{index}.png", index) for index in range(4)]
     context = multiprocessing.get_context("fork")
