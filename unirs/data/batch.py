@@ -104,19 +104,8 @@ class Batch:
         return self._map_tensors(lambda tensor: tensor.pin_memory())
 
     def share_memory(self) -> "Batch":
-        """The same batch in shared memory, for another process.
-
-        Raises:
-            UniRSError: it does not fit.
-        """
-        try:
-            # Empty tensors cannot be shared, and need not be.
-            return self._map_tensors(lambda tensor: tensor.share_memory_() if tensor.numel() else tensor)
-        except RuntimeError as error:
-            raise UniRSError(
-                f"A batch of a loader worker does not fit in shared memory ({error}). Lower data.batch_size, "
-                "data.eval_batch_size or data.num_workers, or give a container more (docker run --shm-size 1g)."
-            ) from error
+        """The same batch in shared memory, for another process."""
+        return self._map_tensors(share_memory)
 
     @property
     def num_samples(self) -> int:
@@ -139,6 +128,22 @@ class Batch:
         features = tuple(None if one is None else change(one) for one in self.vision_features)
         labeled = None if self.labeled is None else self.labeled._map_tensors(change)
         return replace(self, **tensors, vision_features=features, labeled=labeled)
+
+
+def share_memory(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of a batch in shared memory, for another process.
+
+    Raises:
+        UniRSError: it does not fit.
+    """
+    try:
+        # Empty tensors cannot be shared, and need not be.
+        return tensor.share_memory_() if tensor.numel() else tensor
+    except RuntimeError as error:
+        raise UniRSError(
+            f"A batch of a loader worker does not fit in shared memory ({error}). Lower data.batch_size, "
+            "data.eval_batch_size or data.num_workers, or give a container more (docker run --shm-size 1g)."
+        ) from error
 
 
 def tree_attention_mask(branch_end: torch.Tensor, bidirectional: torch.Tensor | None = None) -> torch.Tensor:

@@ -19,7 +19,7 @@ from unirs.data.dataset import Example, TaskDataset, is_readable
 from unirs.data.eval_set import EvalSet
 from unirs.data.feature_cache import FeatureCache
 from unirs.data.frame_cache import FrameCache
-from unirs.data.loaders import make_loader, world
+from unirs.data.loaders import BatchCollator, make_loader, world
 from unirs.data.memory_features import FeatureStore
 from unirs.data.processor import Processor
 from unirs.data.sampler import MixtureSampler
@@ -280,7 +280,7 @@ class UniRSDataModule(LightningDataModule):
             )
 
     def _loader(
-        self, examples: Dataset[Example], batch_size: int, sampler: Sampler[Any], collator: Collator
+        self, examples: Dataset[Example], batch_size: int, sampler: Sampler[Any], collator: BatchCollator
     ) -> DataLoader[Batch]:
         frames, features = self._prepare_caches()
         return make_loader(

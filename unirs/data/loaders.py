@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from multiprocessing import get_all_start_methods
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from unirs.data.batch import Batch
-from unirs.data.collator import Collator
 from unirs.data.dataset import DecodedDataset, Example, VisualInput
 from unirs.data.frame_cache import FrameCache
 from unirs.data.memory_features import FeatureStore
@@ -20,6 +19,32 @@ from unirs.data.sampler import MixtureSampler
 from unirs.errors import UniRSError
 
 _HAS_FORK = "forkserver" in get_all_start_methods()
+
+
+class SharedBatch(Protocol):
+    """A batch that workers pass on."""
+
+    def share_memory(self) -> Self:
+        """The same batch in shared memory; raises a `UniRSError` if it does not fit."""
+        ...
+
+
+class BatchCollator(Protocol):
+    """Makes batches of decoded examples. `unirs.data.collator.Collator` is one.
+
+    Attributes:
+        training: whether its batches are trained on.
+    """
+
+    training: bool
+
+    def __call__(self, items: Sequence[tuple[Example, VisualInput]]) -> SharedBatch:
+        """Makes a batch."""
+        ...
+
+    def check(self, example: Example, visual: VisualInput) -> None:
+        """Raises a `DataError` if the texts of an example cannot be encoded."""
+        ...
 
 
 class BatchLoader(DataLoader[Batch]):
@@ -66,7 +91,7 @@ def world() -> tuple[int, int]:
 
 def make_loader(
     examples: Dataset[Example] | Sequence[Example],
-    collator: Collator,
+    collator: BatchCollator,
     frame_cache: FrameCache,
     feature_cache: FeatureStore | None = None,
     *,
@@ -95,7 +120,9 @@ def make_loader(
     )
 
 
-def _collate(collator: Collator, items: Sequence[tuple[Example, VisualInput]] | UniRSError) -> Batch | UniRSError:
+def _collate(
+    collator: BatchCollator, items: Sequence[tuple[Example, VisualInput]] | UniRSError
+) -> SharedBatch | UniRSError:
     """Collates a batch. A worker returns it in shared memory, or the error that prevents it.
 
     torch would wait for ever for a batch that it cannot share.

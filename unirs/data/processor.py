@@ -17,6 +17,7 @@ from unirs.tasks.tiling import tile_grid
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+    from unirs.data.loaders import BatchCollator
     from unirs.data.memory_features import FeatureStore
     from unirs.tasks.config import TaskConfig
 
@@ -64,7 +65,7 @@ class Processor:
     context: int | None = None
     visual_format: VisualFormat = VisualFormat()  # noqa: RUF009 - immutable
     max_eval_turns: int | None = None
-    collator_type: Callable[..., Any] | None = None
+    collator_type: Callable[..., BatchCollator] | None = None
     fingerprint: str | None = None
     feature_cache: FeatureStore | None = None
     tasks: Mapping[str, TaskConfig] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoProcessor, ProcessorMixin
 
-from unirs.data.batch import Opaque, SkippedSample
+from unirs.data.batch import Opaque, SkippedSample, share_memory
 from unirs.data.dataset import Example, VisualInput
 from unirs.data.processor import Processor
 from unirs.errors import ModelError
@@ -117,6 +117,14 @@ class HFBatch:
 
     def __post_init__(self) -> None:
         self.queries, self.skipped = Opaque(self.queries), Opaque(self.skipped)
+
+    def share_memory(self) -> HFBatch:
+        """The same batch in shared memory, for another process."""
+        chunks = [
+            {name: share_memory(one) if isinstance(one, torch.Tensor) else one for name, one in inputs.items()}
+            for inputs in self.chunks
+        ]
+        return replace(self, chunks=chunks)
 
 
 class HFCollator:
