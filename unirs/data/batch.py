@@ -141,8 +141,8 @@ def share_memory(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.share_memory_() if tensor.numel() else tensor
     except RuntimeError as error:
         raise UniRSError(
-            f"A batch of a loader worker does not fit in shared memory ({error}). Lower data.batch_size, "
-            "data.eval_batch_size or data.num_workers, or give a container more (docker run --shm-size 1g)."
+            f"A batch of a loader worker does not fit in shared memory ({error}). Lower the batch size or the "
+            "number of workers, or give a container more shared memory (docker run --shm-size 1g)."
         ) from error
 
 
