@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
+from unirs.data.memory_features import FeatureKey
 from unirs.errors import UniRSError
 from unirs.metrics.base import Prediction
 from unirs.tasks.media import Media, Modality
@@ -63,7 +64,7 @@ class Batch:
         prompt_ends: Q, row and position of the last token of each prompt; evaluation only.
         queries: Q, id, references and text of each prompt; evaluation only.
         vision_features: M, cached encoder features `[k, L, Dv]`, or None if the frames are to be encoded.
-        media: M, the media, or None if their frames were augmented; empty for batches that are not cached.
+        feature_keys: M, keys of features that are to be cached, or None; empty for batches made by hand.
         num_fillers: number of media items that have no weight in the loss.
         sample_ids: M, task and id of each sample, for messages.
         skipped: samples that could not be read, and are replaced by others of this batch.
@@ -84,7 +85,7 @@ class Batch:
     prompt_ends: tuple[tuple[int, int], ...] = ()
     queries: Collection[Prediction] = ()
     vision_features: tuple[torch.Tensor | None, ...] = ()
-    media: Collection[Media | None] = ()
+    feature_keys: tuple[FeatureKey | None, ...] = ()
     num_fillers: int = 0
     sample_ids: tuple[str, ...] = ()
     skipped: Collection[SkippedSample] = ()
@@ -93,7 +94,7 @@ class Batch:
     labeled: "Batch | None" = None
 
     def __post_init__(self) -> None:
-        self.queries, self.media, self.skipped = Opaque(self.queries), Opaque(self.media), Opaque(self.skipped)
+        self.queries, self.skipped = Opaque(self.queries), Opaque(self.skipped)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on a device."""

@@ -126,7 +126,7 @@ class Collator:
             labeled = self._training_batch(list(zip(examples, placeholders, strict=True)))
         return replace(
             batch,
-            media=tuple(None if example.augment else example.sample.media for example in examples),
+            feature_keys=tuple(visual.feature_key for _, visual in items),
             num_fillers=sum(example.filler for example, _ in items),
             skipped=tuple(one for example in examples for one in example.skipped),
             sample_ids=tuple(f"{example.task}: {example.sample.id}" for example, _ in items),
@@ -209,6 +209,6 @@ def _collate(
     *,
     pad_left: bool = False,
 ) -> Batch:
-    frames, features = zip(*(visual for _, visual in items), strict=True)
+    frames, features, _ = zip(*(visual for _, visual in items), strict=True)
     modalities = [example.sample.media.modality for example, _ in items]
     return collate(frames, modalities, rows, row_media, pad_left=pad_left, vision_features=features)

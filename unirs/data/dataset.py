@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from unirs.data.batch import SkippedSample
-from unirs.data.memory_features import FeatureStore
+from unirs.data.frame_cache import FrameCache
+from unirs.data.memory_features import FeatureKey, FeatureStore
 from unirs.data.sampler import Draw
 from unirs.errors import DataError, UniRSError
 from unirs.metrics.box_frame import BoxFrame
@@ -93,10 +94,14 @@ class TaskDataset(Dataset[Example]):
 
 
 class VisualInput(NamedTuple):
-    """The visual input of an example: either frames, uint8 `[k, 3, H, W]`, or cached features of them, `[k, L, Dv]`."""
+    """The visual input of an example: either frames, uint8 `[k, 3, H, W]`, or cached features of them, `[k, L, Dv]`.
+
+    Features of frames are to be cached under `feature_key`, if there is one.
+    """
 
     frames: torch.Tensor | None = None
     vision_features: torch.Tensor | None = None
+    feature_key: FeatureKey | None = None
 
     @property
     def num_frames(self) -> int:
@@ -107,7 +112,7 @@ class VisualInput(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
-    """Examples, of a dataset with a length, and their visual input: cached features or frames that `decode` returns.
+    """Examples, of a dataset with a length, and their visual input: cached features or frames.
 
     With `check`, an example whose media or text cannot be read is replaced by the next one that can: batches keep their
     size, also in training on several processes. The replacement has no weight in a training loss; in an evaluation it
@@ -115,7 +120,7 @@ class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
     """
 
     examples: Dataset[Example]
-    decode: Callable[[Sample], torch.Tensor]
+    frame_cache: FrameCache
     feature_cache: FeatureStore | None = None
     check: Callable[[Example, VisualInput], object] | None = None
 
@@ -152,17 +157,23 @@ class DecodedDataset(Dataset[tuple[Example, VisualInput]]):
 
     def _visual_input(self, example: Example, seed: int) -> VisualInput:
         if example.augment:
-            frames = self.decode(example.sample)
+            frames = self.frame_cache(example.sample)
             if len(frames) > example.sample.media.num_frames:
                 raise DataError(
                     f"Task '{example.task}': 'augment' would rotate the tiles of an image, but not their order. Omit "
                     "it, or set the encoder's 'max_tiles' to 0."
                 )
             return VisualInput(_augment(frames, seed))
-        cached = None if self.feature_cache is None else self.feature_cache.get(example.sample.media)
+        if self.feature_cache is None:
+            return VisualInput(self.frame_cache(example.sample))
+        media = example.sample.media
+        key = FeatureKey(media.content_key(), media.sources)
+        cached = self.feature_cache.get(key)
         if cached is not None:
             return VisualInput(vision_features=cached)
-        return VisualInput(self.decode(example.sample))
+        frames = self.frame_cache.load(example.sample)
+        # A file may have changed under way: then it is unknown whose features these are.
+        return VisualInput(frames, feature_key=key if media.content_key() == key.digest else None)
 
 
 def is_readable(media: Media) -> bool:

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from unirs.data.memory_features import Keyed
 from unirs.interfaces import Encoder, as_module
-from unirs.tasks.media import Media
 from unirs.utils.hashing import hash_tensors
 from unirs.utils.io import check_regular, replacing_file
 
@@ -65,7 +65,7 @@ class FeatureCache:
         with suppress(OSError):
             os.utime(self._folder)
 
-    def get(self, media: Media) -> torch.Tensor | None:
+    def get(self, media: Keyed) -> torch.Tensor | None:
         """The features `[k, L, Dv]` of an input, which must be readable; None if they are missing or damaged."""
         path = self._file(media)
         try:
@@ -79,7 +79,7 @@ class FeatureCache:
         intact = features.shape[1:] == self._shape and checksum == _checksum(features)
         return features if intact else None
 
-    def put(self, media: Media, features: torch.Tensor) -> None:
+    def put(self, media: Keyed, features: torch.Tensor) -> None:
         """Stores the features `[k, L, Dv]` of an input within the budget; warns once when the budget is spent.
 
         Features with NaN or infinity are rejected with a warning, since they would fail later runs too.
@@ -104,7 +104,7 @@ class FeatureCache:
         except OSError as error:
             self._stop(f"cannot be written ({error.strerror})")
 
-    def _file(self, media: Media) -> Path:
+    def _file(self, media: Keyed) -> Path:
         # Hashed on each call, which is quick compared to decoding: a table of keys would grow in each worker.
         key = media.content_key()
         return self._folder / key[:2] / f"{key}.safetensors"

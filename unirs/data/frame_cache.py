@@ -54,13 +54,17 @@ class FrameCache:
         """The frames of a sample, uint8 `[k, 3, H, W]`; read-only by convention."""
         if isinstance(sample.media, PerturbedMedia):
             # Cheap to compute, or used once.
-            return sample.media.load_frames(self.image_size, self.resize)
+            return self.load(sample)
         key = hashlib.blake2b(pickle.dumps(sample.media), digest_size=16).digest()
         frames = self._log.get(key)
         if frames is None:
-            frames = sample.media.load_frames(self.image_size, self.resize)
+            frames = self.load(sample)
             self._log.put(key, frames)
         return frames
+
+    def load(self, sample: Sample) -> torch.Tensor:
+        """The frames of a sample as its files are now, past the cache."""
+        return sample.media.load_frames(self.image_size, self.resize)
 
 
 class _Log:

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
-from unirs.tasks.media import Media
+
+class FeatureKey(NamedTuple):
+    """Identifies an input in a feature store, by what its content was when its frames were decoded.
+
+    Attributes:
+        digest: Its `Media.content_key`.
+        sources: Its `Media.sources`, for messages.
+    """
+
+    digest: str
+    sources: tuple[str, ...]
+
+    def content_key(self) -> str:
+        """See `Media.content_key`."""
+        return self.digest
+
+    def __str__(self) -> str:
+        return ", ".join(self.sources)
+
+
+class Keyed(Protocol):
+    """A `Media`, or a `FeatureKey` of one."""
+
+    def content_key(self) -> str:
+        """See `Media.content_key`."""
+        ...
 
 
 class FeatureStore(Protocol):
@@ -19,11 +44,11 @@ class FeatureStore(Protocol):
 
     fingerprint: str
 
-    def get(self, media: Media) -> torch.Tensor | None:
+    def get(self, media: Keyed) -> torch.Tensor | None:
         """The features `[k, L, Dv]` of an input; None if they are missing."""
         ...
 
-    def put(self, media: Media, features: torch.Tensor) -> None:
+    def put(self, media: Keyed, features: torch.Tensor) -> None:
         """Stores the features `[k, L, Dv]` of an input."""
         ...
 
@@ -41,10 +66,10 @@ class MemoryFeatureCache:
         self._limit, self._size = limit, 0
         self._features: OrderedDict[str, torch.Tensor] = OrderedDict()
 
-    def __contains__(self, media: Media) -> bool:
+    def __contains__(self, media: Keyed) -> bool:
         return media.content_key() in self._features
 
-    def get(self, media: Media) -> torch.Tensor | None:
+    def get(self, media: Keyed) -> torch.Tensor | None:
         """See `FeatureStore.get`."""
         key = media.content_key()
         if key not in self._features:
@@ -52,7 +77,7 @@ class MemoryFeatureCache:
         self._features.move_to_end(key)
         return self._features[key]
 
-    def put(self, media: Media, features: torch.Tensor) -> None:
+    def put(self, media: Keyed, features: torch.Tensor) -> None:
         """See `FeatureStore.put`; deletes the least recently used features beyond the budget."""
         key = media.content_key()
         if key not in self._features:

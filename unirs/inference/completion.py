@@ -79,9 +79,9 @@ def add_vision_features(model: UniRSModel, processor: Processor, batch: Batch) -
         )
     features = model.encode_frames(batch)
     if processor.feature_cache is not None:
-        for media, cached, tokens in zip(batch.media, batch.vision_features, features, strict=True):
-            if media is not None and cached is None:
-                processor.feature_cache.put(media, tokens)
+        for key, tokens in zip(batch.feature_keys, features, strict=True):
+            if key is not None:
+                processor.feature_cache.put(key, tokens)
     return replace(batch, vision_features=features)
 
 

@@ -16,9 +16,12 @@ import pytest
 import torch
 from torch import nn
 
+from unirs.data.dataset import DecodedDataset, Example, VisualInput
 from unirs.data.feature_cache import FeatureCache, encoder_fingerprint, is_frozen
-from unirs.tasks.media import Image, Media, Pair, ResizeMode, ResizeSpec, Video
+from unirs.data.frame_cache import FrameCache
+from unirs.tasks.media import STRETCH, Image, Media, Pair, ResizeMode, ResizeSpec, Video
 from unirs.tasks.perturbation import PerturbedMedia
+from unirs.tasks.sample import Sample, Turn
 
 FROZEN = {
     "name": "timm",
@@ -358,3 +361,34 @@ def test_augmented_media_and_trained_encoders_are_not_cached(
     fit("run", augment=change == "augment", encoder=FROZEN | ({"tune": "full"} if change == "tune" else {}))
     # Validation shows media as they are.
     assert bool(files(tmp_path)) == (change == "augment")
+
+
+class Changing(Image):
+    """An image that another program replaces while it is decoded."""
+
+    def load_frames(self, size: tuple[int, int] | None = None, resize: ResizeSpec = STRETCH) -> torch.Tensor:
+        frames = super().load_frames(size, resize)
+        paint(Path(self.sources[0]), 200)
+        return frames
+
+
+def first(media: Media, frames: FrameCache, features: FeatureCache | None) -> VisualInput:
+    turn = Turn("0", ("red",))
+    dataset = DecodedDataset([Example("t", Sample("0", media, (turn,)))], frames, features)  # type: ignore[arg-type]
+    return dataset[0][1]
+
+
+def test_features_of_a_file_that_changes_while_it_is_decoded_are_not_cached(tmp_path: Path, image: Image) -> None:
+    frames, stored = FrameCache(None, STRETCH, 10**6), cache(tmp_path)
+    key = first(image, frames, stored).feature_key
+    assert key is not None
+    assert key.content_key() == image.content_key()
+    assert first(Changing(image.sources[0]), frames, stored).feature_key is None
+
+
+def test_features_are_of_files_as_they_are_now(tmp_path: Path, image: Image) -> None:
+    frames = FrameCache(None, STRETCH, 10**6)
+    for features in (None, cache(tmp_path)):
+        assert first(image, frames, features).frames[0, 0, 0, 0] == 10  # type: ignore[index]
+    paint(Path(image.sources[0]), 200)
+    assert first(image, frames, cache(tmp_path)).frames[0, 0, 0, 0] == 200  # type: ignore[index]
